@@ -1,0 +1,146 @@
+"""AccelerateTrainer: a training loop written with Accelerate, on N workers."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import ray.train
+import ray.train.torch
+from ray.train import Checkpoint, DataConfig, RunConfig, ScalingConfig
+
+from hfsuite.trainers import accelerate_config as accelerate_configuration
+from hfsuite.trainers.accelerate_config import AccelerateConfig
+from hfsuite.trainers.training import HuggingFaceTrainer
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
+    from ray.data.preprocessor import Preprocessor
+    from ray.train.torch import TorchConfig
+
+logger = logging.getLogger(__name__)
+
+
+class AccelerateTrainer(HuggingFaceTrainer):
+    """Runs a training loop in a group of workers, each set up as `accelerate launch` would.
+
+    In the loop, `Accelerator()` without arguments picks everything up; metrics, checkpoints and datasets go through
+    `ray.train.report`, `ray.train.get_checkpoint` and `ray.train.get_dataset_shard`.
+
+    Args:
+        train_loop_per_worker: takes the configuration, or nothing.
+        train_loop_config: the configuration; never changed.
+        accelerate_config: None for the file that `accelerate config` writes, a dict, or a path to a YAML or JSON file.
+            Read here, with the DeepSpeed JSON that it may name. Numbers of machines and processes, ranks, addresses,
+            ports, devices and threads are overridden: Ray knows them.
+        torch_config: backend and timeout of the process group; by default NCCL on GPUs and Gloo on CPUs.
+        scaling_config: how many workers, and what each of them holds.
+        dataset_config: how Ray Datasets are dealt out; by default all are split.
+        run_config: where results go, what happens on failure, which checkpoints stay.
+        datasets: Ray Datasets by name.
+        preprocessor: fitted on "train", applied to all datasets, and stored with every checkpoint.
+        resume_from_checkpoint: what `ray.train.get_checkpoint()` returns at the start.
+
+    Raises:
+        ConfigurationError: the accelerate configuration cannot be read, or asks for what CPU workers cannot do.
+        ImportError: accelerate, or DeepSpeed where it is asked for, is missing.
+        NotImplementedError: TPU or SageMaker is asked for.
+    """
+
+    config_argument = "train_loop_config"
+    function_argument = "train_loop_per_worker"
+
+    def __init__(
+        self,
+        train_loop_per_worker: Callable[..., Any],
+        *,
+        train_loop_config: Mapping[str, Any] | None = None,
+        accelerate_config: None | Mapping[str, Any] | str | os.PathLike[str] | AccelerateConfig = None,
+        torch_config: TorchConfig | None = None,
+        scaling_config: ScalingConfig | None = None,
+        dataset_config: DataConfig | None = None,
+        run_config: RunConfig | None = None,
+        datasets: Mapping[str, Dataset] | None = None,
+        preprocessor: Preprocessor | None = None,
+        resume_from_checkpoint: Checkpoint | None = None,
+    ) -> None:
+        if importlib.util.find_spec("accelerate") is None:
+            raise ImportError("AccelerateTrainer needs accelerate on every node: pip install 'accelerate>=1.10'")
+        required = [
+            parameter
+            for parameter in inspect.signature(train_loop_per_worker).parameters.values()
+            if parameter.default is parameter.empty and parameter.kind in (0, 1)
+        ]
+        if len(required) > 1:
+            raise ValueError(
+                "train_loop_per_worker should take the configuration or nothing, "
+                f"but it needs {len(required)} arguments: {', '.join(p.name for p in required)}."
+            )
+        self.accelerate_config = accelerate_configuration.load(accelerate_config)
+        super().__init__(
+            train_loop_per_worker,
+            config=train_loop_config,
+            torch_config=torch_config,
+            scaling_config=scaling_config,
+            dataset_config=dataset_config,
+            run_config=run_config,
+            datasets=datasets,
+            preprocessor=preprocessor,
+            resume_from_checkpoint=resume_from_checkpoint,
+        )
+        accelerate_configuration.check_for_device(self.accelerate_config, self.scaling_config.use_gpu)
+        if not isinstance(accelerate_config, AccelerateConfig) and (
+            values := accelerate_configuration.overridden(self.accelerate_config)
+        ):
+            named = ", ".join(f"{name}={value!r}" for name, value in values.items())
+            logger.warning("accelerate_config: Ray decides these itself, your values are not used: %s.", named)
+
+    def worker_loop(self) -> AccelerateLoop:
+        """What every rank runs."""
+        return AccelerateLoop(self.function, self.accelerate_config, self.scaling_config.num_cpus_per_worker)
+
+    def definition(self) -> dict[str, Any]:
+        """The arguments that make this trainer again, without its datasets."""
+        return super().definition() | {"accelerate_config": self.accelerate_config}
+
+    @classmethod
+    def trial_settings(cls) -> dict[str, Callable[[Any, Any], Any]]:
+        """What `param_space` may hold, and how each is merged over the trainer's own value."""
+        return super().trial_settings() | {
+            "accelerate_config": lambda own, new: own.merged(new) if isinstance(new, Mapping) else new
+        }
+
+
+@dataclass(frozen=True)
+class AccelerateLoop:
+    """The training function of a rank: the environment of `accelerate launch`, then the user's loop.
+
+    Args:
+        train_loop_per_worker: the user's loop.
+        config: accelerate's configuration, as the driver read it.
+        cpus: CPUs of each worker.
+    """
+
+    train_loop_per_worker: Callable[..., Any]
+    config: AccelerateConfig
+    cpus: float
+
+    def __call__(self, config: dict[str, Any]) -> Any:
+        """Trains. Runs in every rank, in the thread that Ray Train makes for it."""
+        context = ray.train.get_context()
+        with accelerate_configuration.scratch_directory() as directory:
+            accelerate_configuration.apply(
+                self.config,
+                world_size=context.get_world_size(),
+                rank=context.get_world_rank(),
+                use_cpu=ray.train.torch.get_device().type == "cpu",
+                cpus=self.cpus,
+                directory=directory,
+            )
+            parameters = inspect.signature(self.train_loop_per_worker).parameters
+            return self.train_loop_per_worker(config) if parameters else self.train_loop_per_worker()

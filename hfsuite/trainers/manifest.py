@@ -1,0 +1,130 @@
+"""The manifest of a checkpoint: what it consists of, written last, so that its presence means "complete".
+
+Storage may lose the end of an upload, a driver may die between two files, and Transformers picks the newest directory
+by name, complete or not. So nothing in hfsuite resumes from a directory whose `manifest.json` is missing or whose files
+do not match it.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow.fs
+import xxhash
+from ray.train import Checkpoint
+
+from hfsuite.errors import CheckpointError
+
+MANIFEST = "manifest.json"
+_BLOCK = 8 << 20  # bytes read at a time: large enough for object stores, small beside a model
+
+
+def seal(checkpoint: Checkpoint, metrics: Mapping[str, Any], world_size: int) -> dict[str, Any]:
+    """Writes the manifest of a finished checkpoint and returns it. Runs in the process that owns the run's reports.
+
+    Args:
+        checkpoint: all ranks' files are there.
+        metrics: the report that the checkpoint came with; its `step`, `epoch` and `training_iteration` are recorded.
+        world_size: number of ranks that wrote it.
+    """
+    manifest = {
+        "format": 1,
+        "step": metrics.get("step"),
+        "epoch": metrics.get("epoch"),
+        "training_iteration": metrics.get("training_iteration"),
+        "world_size": world_size,
+        "versions": versions(),
+        "files": {
+            name: {"size": size, "xxh3_128": _hash(checkpoint, name)} for name, size in _sizes(checkpoint).items()
+        },
+    }
+    with checkpoint.filesystem.open_output_stream(f"{checkpoint.path}/{MANIFEST}") as stream:
+        stream.write(json.dumps(manifest, indent=1, default=str).encode())
+    return manifest
+
+
+def verify(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Returns the manifest of a complete, unchanged checkpoint.
+
+    Raises:
+        CheckpointError: the manifest is missing or unreadable, or the files differ from it; all differences are named.
+    """
+    manifest = read(checkpoint)
+    present, faults = _sizes(checkpoint), []
+    for name, recorded in manifest["files"].items():
+        if name not in present:
+            faults.append(f"{name} is missing")
+        elif present[name] != recorded["size"]:
+            faults.append(f"{name} has {present[name]:,} bytes instead of {recorded['size']:,}")
+        elif _hash(checkpoint, name) != recorded["xxh3_128"]:
+            faults.append(f"{name} has other contents than when it was saved")
+    if faults:
+        raise CheckpointError(
+            f"The checkpoint {checkpoint.path} does not match its manifest: {'; '.join(faults)}. "
+            "Resume from another checkpoint, or train from the start."
+        )
+    return manifest
+
+
+def read(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Returns the manifest without looking at the files it describes."""
+    try:
+        with checkpoint.filesystem.open_input_stream(f"{checkpoint.path}/{MANIFEST}") as stream:
+            manifest = json.loads(stream.read())
+        if not isinstance(manifest["files"], dict):
+            raise TypeError("'files' is not a table")
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"The checkpoint {checkpoint.path} has no {MANIFEST}: it was never finished, or hfsuite did not write it. "
+            "If you know that it is complete, seal it once with TransformersCheckpoint.seal(path)."
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"The checkpoint {checkpoint.path} has an unreadable {MANIFEST}: {error}.") from error
+    return dict(manifest)
+
+
+def newest_complete(filesystem: pyarrow.fs.FileSystem, directory: str) -> tuple[Checkpoint | None, list[str]]:
+    """The complete checkpoint of a run with the most training in it, and a sentence for each one that was passed over.
+
+    Args:
+        filesystem: where the run is stored.
+        directory: the run's (or trial's) directory.
+    """
+    found, refused = [], []
+    for entry in filesystem.get_file_info(pyarrow.fs.FileSelector(directory, allow_not_found=True)):
+        if entry.type != pyarrow.fs.FileType.Directory or not entry.base_name.startswith("checkpoint_"):
+            continue
+        checkpoint = Checkpoint(entry.path, filesystem)
+        try:
+            manifest = verify(checkpoint)
+        except CheckpointError as error:
+            refused.append(str(error))
+        else:
+            found.append((manifest["training_iteration"] or 0, entry.base_name, checkpoint))
+    return (max(found, key=lambda each: each[:2])[2] if found else None), refused
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides whether a checkpoint can be read again."""
+    packages = ("hfsuite", "ray", "torch", "transformers", "accelerate")
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
+
+
+def _sizes(checkpoint: Checkpoint) -> dict[str, int]:
+    """Bytes of every file of the checkpoint, by its path relative to the checkpoint."""
+    selector = pyarrow.fs.FileSelector(checkpoint.path, recursive=True, allow_not_found=True)
+    files = [entry for entry in checkpoint.filesystem.get_file_info(selector) if entry.is_file]
+    start = len(checkpoint.path.rstrip("/")) + 1
+    return {entry.path[start:]: entry.size for entry in files if entry.path[start:] != MANIFEST}
+
+
+def _hash(checkpoint: Checkpoint, name: str) -> str:
+    digest = xxhash.xxh3_128()
+    with checkpoint.filesystem.open_input_stream(f"{checkpoint.path}/{name}") as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

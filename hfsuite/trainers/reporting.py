@@ -1,0 +1,123 @@
+"""From the logs of a `transformers.Trainer` to the reports of a training run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import Any
+
+import ray.train
+import ray.train.collective
+from transformers import TrainerCallback
+from transformers.trainer_utils import IntervalStrategy
+
+from hfsuite.errors import ConfigurationError
+from hfsuite.trainers.checkpoint import TransformersCheckpoint
+
+
+class ReportCallback(TrainerCallback):  # type: ignore[misc]
+    """Makes one report of every logging interval, with the checkpoint if one was saved there. Runs in every rank.
+
+    Transformers logs first, then evaluates (and logs again), then saves. So what was logged waits until the next step
+    begins, and is then reported as one. All ranks report, rank 0's values count, and one rank hands over the
+    checkpoint; all ranks do where every rank holds a part of it.
+
+    Args:
+        sharded: whether each rank saves a part of the checkpoint (FSDP, DeepSpeed).
+    """
+
+    def __init__(self, sharded: bool) -> None:
+        self.sharded = sharded
+        self.pending: dict[str, Any] = {}
+        self.last: dict[str, Any] = {}
+        self.checkpoint: str | None = None
+        self.logged_step = -1
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        """Collects what Transformers logs."""
+        self.pending |= {**(logs or {}), "step": state.global_step, "epoch": state.epoch}
+        self.logged_step = state.global_step
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Remembers the checkpoint that goes with what was logged."""
+        self.checkpoint = os.path.abspath(os.path.join(args.output_dir, f"checkpoint-{state.global_step}"))
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        """Whatever ends the training, it ends with an evaluation, a log and a checkpoint."""
+        if control.should_training_stop:
+            if state.global_step != self.logged_step:
+                control.should_evaluate = args.eval_strategy != IntervalStrategy.NO
+                control.should_log = True
+            control.should_save = True
+        return control
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Reports the interval that has just ended."""
+        self._report(args)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Reports the interval that has just ended."""
+        self._report(args)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """The last report has the last evaluation's metrics too, whenever that was."""
+        self.pending = {**self.last, **self.pending}
+        self._report(args)
+
+    def _report(self, args: Any) -> None:
+        if not self.pending:
+            return
+        self.last, self.pending = self.pending, {}
+        path, self.checkpoint = self.checkpoint, None
+        context = ray.train.get_context()
+        if path is None or not (self.sharded or context.get_world_rank() == 0):
+            ray.train.report(self.last)
+            return
+        ray.train.report(self.last, checkpoint=TransformersCheckpoint.from_directory(path))
+        if os.path.isabs(args.output_dir):
+            return  # a directory that the user chose is the user's
+        if self.sharded:
+            ray.train.collective.barrier()  # ranks of one node upload from the same directory
+        if not self.sharded or context.get_local_rank() == 0:
+            shutil.rmtree(path)
+
+
+def check_arguments(args: Any) -> None:
+    """Refuses training arguments under which reports, evaluations and checkpoints would not fall together.
+
+    Raises:
+        ConfigurationError: a ValueError with every mistake in it, before any training step.
+    """
+    faults = []
+    logging, evaluation, saving = (str(getattr(s, "value", s)) for s in (
+        args.logging_strategy, args.eval_strategy, args.save_strategy,
+    ))  # fmt: skip
+    if any(each not in ("no", logging) for each in (evaluation, saving)) or logging == "no":
+        faults.append(
+            "`logging_strategy`, `eval_strategy` and `save_strategy` must be the same, since a report is made at every "
+            "logging interval; only evaluation and saving may be 'no'. "
+            f"Got logging_strategy={logging!r}, eval_strategy={evaluation!r}, save_strategy={saving!r}."
+        )
+    if saving == "steps" and (args.save_steps < args.logging_steps or args.save_steps % args.logging_steps):
+        faults.append(
+            "`save_steps` must be a multiple of `logging_steps`, so that a checkpoint falls on a report. "
+            f"Got save_steps={args.save_steps:g}, logging_steps={args.logging_steps:g}."
+        )
+    if evaluation == "steps" and args.eval_steps != args.logging_steps:
+        faults.append(
+            "`eval_steps` must equal `logging_steps`. "
+            f"Got eval_steps={args.eval_steps:g}, logging_steps={args.logging_steps:g}."
+        )
+    if args.load_best_model_at_end:
+        faults.append(
+            "`load_best_model_at_end` must be False: checkpoints belong to Ray. Take the best one from the result: "
+            "set `RunConfig(checkpoint_config=CheckpointConfig(checkpoint_score_attribute=...))` and call "
+            "`result.get_best_checkpoint(...)`."
+        )
+    if args.fsdp and args.device.type == "cpu":
+        faults.append(
+            "FSDP was asked for on CPU workers. Accelerate ignores it there and trains plain DDP: "
+            "use GPUs (ScalingConfig(use_gpu=True)) or remove `fsdp` from TrainingArguments."
+        )
+    if faults:
+        raise ConfigurationError(faults)

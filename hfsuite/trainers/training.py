@@ -1,0 +1,314 @@
+"""What both trainers share: construction, `fit`, `restore`, and becoming the trials of a sweep."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import uuid
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import pyarrow.fs
+from ray import cloudpickle
+from ray.train import Checkpoint, DataConfig, Result, RunConfig, ScalingConfig, TrainingFailedError, UserCallback
+from ray.train.torch import TorchTrainer
+
+from hfsuite.errors import ConfigurationError, UnknownName, did_you_mean
+from hfsuite.trainers import manifest
+from hfsuite.trainers.checkpoint import store_preprocessor
+from hfsuite.trainers.datasets import preprocess
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
+    from ray.data.preprocessor import Preprocessor
+    from ray.train.torch import TorchConfig
+    from ray.tune import Trainable
+
+DEFINITION = "trainer.pkl"  # what `restore` builds the trainer from again
+LAST_REPORT = "last_report.json"  # Ray keeps only those metrics that came with a checkpoint
+
+
+class HuggingFaceTrainer(TorchTrainer):  # type: ignore[misc]
+    """A `TorchTrainer` that resumes, restores, reports and seals as the trainers of Ray 2.6 promised.
+
+    Subclasses say what a rank runs (`worker_loop`) and what their arguments are called.
+    """
+
+    config_argument: ClassVar[str]
+    function_argument: ClassVar[str]
+    checkpoint_class: ClassVar[type[Checkpoint]] = Checkpoint
+    is_trial = False
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        config: Mapping[str, Any] | None,
+        torch_config: TorchConfig | None,
+        scaling_config: ScalingConfig | None,
+        dataset_config: DataConfig | None,
+        run_config: RunConfig | None,
+        datasets: Mapping[str, Dataset] | None,
+        preprocessor: Preprocessor | None,
+        resume_from_checkpoint: Checkpoint | None,
+    ) -> None:
+        if resume_from_checkpoint is not None:
+            manifest.verify(resume_from_checkpoint)
+        self.function, self.config = function, dict(config or {})
+        self.preprocessor, self.start_from = preprocessor, resume_from_checkpoint
+        self.torch_config = torch_config
+        self._datasets_are_preprocessed = False
+        super().__init__(
+            function,
+            train_loop_config=self.config,
+            torch_config=copy.copy(torch_config),  # TorchTrainer writes the backend into it, which depends on the workers
+            scaling_config=scaling_config,
+            dataset_config=dataset_config,
+            run_config=run_config or RunConfig(name=_new_run_name(type(self).__name__)),
+            datasets=dict(datasets or {}),
+        )
+        self.check_scaling()
+        if self.running_in_local_mode and self.datasets:
+            raise ValueError(
+                "Ray Datasets need workers, but num_workers=0 asks for local mode: "
+                "set ScalingConfig(num_workers=1) or build the datasets in the training function."
+            )
+
+    def check_scaling(self) -> None:
+        """Refuses scaling configurations that the trainer cannot use. Driver."""
+
+    def worker_loop(self) -> Callable[[dict[str, Any]], Any]:
+        """What every rank runs, given a copy of the configuration. Driver; the answer is sent to the ranks."""
+        raise NotImplementedError
+
+    # ---- one training on its own
+
+    def fit(self) -> Result:
+        """Trains, and returns when the training has ended. Driver.
+
+        Returns:
+            `metrics` are those of the last report; `checkpoint` is the last one.
+
+        Raises:
+            ray.train.TrainingFailedError: its `__cause__` is the exception of the first rank that failed.
+        """
+        self.prepare_datasets()
+        if self.running_in_local_mode:
+            return super().fit()
+        storage = self.run_config.storage_context
+        storage.storage_filesystem.create_dir(storage.experiment_fs_path, recursive=True)
+        self._save_definition(storage.storage_filesystem, storage.experiment_fs_path)
+        try:
+            result = super().fit()
+        except TrainingFailedError as error:
+            raise error from first_cause(error)
+        return self._with_last_report(result, storage.storage_filesystem, storage.experiment_fs_path)
+
+    @classmethod
+    def restore(cls, path: str, **respecified: Any) -> Self:
+        """The trainer of an interrupted or failed run, set to go on from the run's newest complete checkpoint. Driver.
+
+        Args:
+            path: the run's directory, as in `Result.path`: a local path or a URI.
+            respecified: the training function, its configuration, `datasets`, `preprocessor` and `scaling_config` may
+                be given again under their names; datasets must be, since they live in a cluster that may be gone.
+
+        Raises:
+            ConfigurationError: `path` is no run, or something that must be given again was not.
+        """
+        allowed = {cls.function_argument, cls.config_argument, "datasets", "preprocessor", "scaling_config"}
+        if unknown := sorted(set(respecified) - allowed):
+            raise TypeError(f"{cls.__name__}.restore() takes {sorted(allowed)}, got also {unknown}.")
+        filesystem, directory = _locate(str(path))
+        try:
+            with filesystem.open_input_stream(f"{directory}/{DEFINITION}") as stream:
+                definition: dict[str, Any] = cloudpickle.loads(stream.read())
+        except FileNotFoundError as error:
+            raise ConfigurationError(
+                f"{path} is not the directory of a {cls.__name__} run: it holds no {DEFINITION}. "
+                "Give the path that `Result.path` named."
+            ) from error
+        given = {name: value for name, value in respecified.items() if value is not None}
+        if missing := sorted(set(definition.pop("dataset_names")) - set(given.get("datasets", {}))):
+            raise ConfigurationError(f"The run was given Ray Datasets: give `datasets` again, with {missing}.")
+        newest, _ = manifest.newest_complete(filesystem, directory)
+        snapshot = f"{directory}/checkpoint_manager_snapshot.json"
+        if filesystem.get_file_info(snapshot).is_file:
+            filesystem.delete_file(snapshot)  # Ray Train would resume from its own list, complete or not
+        return cls(**{**definition, **given}, resume_from_checkpoint=newest)
+
+    # ---- as the trials of a sweep
+
+    def as_trainable(self) -> type[Trainable]:
+        """A class for `ray.tune.Tuner`, each of whose trials is one run of this trainer. Driver.
+
+        `param_space` may hold the trainer's configuration, `scaling_config`, `run_config` and `accelerate_config`:
+        each is merged over what this trainer was built with. See `hfsuite.trials`.
+        """
+        from hfsuite.trials.trainable import trainable_for
+
+        return trainable_for(self)
+
+    def with_settings(self, settings: Mapping[str, Any], *, run_config: RunConfig | None = None) -> Self:
+        """A copy of this trainer with a trial's settings merged over its own.
+
+        Args:
+            settings: a sample of `param_space`.
+            run_config: replaces the trainer's after the merge has been checked.
+
+        Raises:
+            ConfigurationError: `settings` names something that a trial cannot change.
+        """
+        known = self.trial_settings()
+        if unknown := sorted(set(settings) - set(known)):
+            raise UnknownName(
+                [f"A trial of {type(self).__name__} has no setting {name!r}. {did_you_mean(name, known)}" for name in unknown]
+            )
+        definition = self.definition() | {"datasets": self.datasets}
+        for name, value in settings.items():
+            definition[name] = known[name](definition[name], value)
+        if run_config is not None:
+            definition["run_config"] = run_config
+        trainer = type(self).__new__(type(self))
+        trainer.is_trial = True
+        trainer.__init__(**definition)  # type: ignore[misc]
+        trainer.start_from = self.start_from
+        trainer._datasets_are_preprocessed = self._datasets_are_preprocessed
+        return trainer
+
+    @classmethod
+    def trial_settings(cls) -> dict[str, Callable[[Any, Any], Any]]:
+        """What `param_space` may hold, and how each is merged over the trainer's own value."""
+        return {
+            cls.config_argument: lambda own, new: {**(own or {}), **new},
+            "scaling_config": _merged_dataclass,
+            "run_config": _merged_dataclass,
+        }
+
+    def definition(self) -> dict[str, Any]:
+        """The arguments that make this trainer again, without its datasets."""
+        return {
+            self.function_argument: self.function,
+            self.config_argument: self.config,
+            "torch_config": self.torch_config,
+            "scaling_config": self.scaling_config,
+            "dataset_config": self.data_config,
+            "run_config": self.run_config,
+            "preprocessor": self.preprocessor,
+        }
+
+    def prepare_datasets(self) -> None:
+        """Fits the preprocessor and applies it, once. Driver, with Ray running."""
+        if self.preprocessor is not None and not self._datasets_are_preprocessed:
+            self.datasets = preprocess(self.datasets, self.preprocessor)
+            self._datasets_are_preprocessed = True
+
+    # ---- inside
+
+    def _create_default_callbacks(self) -> list[Any]:
+        """Ray Train's own callbacks, and ours after the user's."""
+        own = self.run_config.callbacks
+        self.run_config.callbacks = [*own, ReportObserver(self.preprocessor, self.scaling_config.num_workers)]
+        try:
+            callbacks: list[Any] = super()._create_default_callbacks()
+            return callbacks
+        finally:
+            self.run_config.callbacks = own
+
+    def _get_train_func(self) -> Callable[[], Any]:
+        """Ray Train asks for what a rank runs; datasets are ready by then, so their rows can be counted."""
+        self.train_loop_per_worker = RankStart(self.worker_loop(), self.start_from)
+        function: Callable[[], Any] = super()._get_train_func()
+        return function
+
+    def _save_definition(self, filesystem: pyarrow.fs.FileSystem, directory: str) -> None:
+        definition = self.definition() | {"dataset_names": sorted(self.datasets)}
+        with filesystem.open_output_stream(f"{directory}/{DEFINITION}") as stream:
+            stream.write(cloudpickle.dumps(definition))
+
+    def _with_last_report(self, result: Result, filesystem: pyarrow.fs.FileSystem, directory: str) -> Result:
+        changes: dict[str, Any] = {}
+        if filesystem.get_file_info(f"{directory}/{LAST_REPORT}").is_file:
+            with filesystem.open_input_stream(f"{directory}/{LAST_REPORT}") as stream:
+                changes["metrics"] = json.loads(stream.read())
+        if result.checkpoint is not None:
+            changes["checkpoint"] = self.checkpoint_class(result.checkpoint.path, result.checkpoint.filesystem)
+        return dataclasses.replace(result, **changes)
+
+
+@dataclasses.dataclass(frozen=True)
+class RankStart:
+    """The first thing that a rank runs: sets where to start from, then the trainer's own loop.
+
+    Args:
+        loop: gets a copy of the configuration, so that what a rank pops from it stays with that rank.
+        start_from: what `ray.train.get_checkpoint()` says until the run has a checkpoint of its own.
+    """
+
+    loop: Callable[[dict[str, Any]], Any]
+    start_from: Checkpoint | None
+
+    def __call__(self, config: dict[str, Any]) -> Any:
+        """Runs in every rank, in the thread that Ray Train makes for it."""
+        from hfsuite.trials.worker_group import extend_train_functions
+
+        extend_train_functions(self.start_from)
+        return self.loop(dict(config))
+
+
+class ReportObserver(UserCallback):  # type: ignore[misc]
+    """Completes each report: seals its checkpoint and keeps its metrics. Runs where Ray Train's controller runs.
+
+    Args:
+        preprocessor: stored in every checkpoint.
+        world_size: number of ranks.
+    """
+
+    def __init__(self, preprocessor: Preprocessor | None, world_size: int) -> None:
+        self.preprocessor, self.world_size = preprocessor, world_size
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
+        """All ranks have reported and uploaded."""
+        if checkpoint is not None:
+            if self.preprocessor is not None:
+                store_preprocessor(checkpoint, self.preprocessor)
+            manifest.seal(checkpoint, metrics[0], self.world_size)
+        storage = run_context.get_run_config().storage_context
+        with storage.storage_filesystem.open_output_stream(f"{storage.experiment_fs_path}/{LAST_REPORT}") as stream:
+            stream.write(json.dumps(metrics[0], default=_plain).encode())
+
+
+def first_cause(error: BaseException) -> BaseException | None:
+    """The exception that a rank raised, out of what Ray Train makes of it; None where a process just died."""
+    failures: Mapping[int, BaseException] = getattr(error, "worker_failures", {})
+    for _, failure in sorted(failures.items()):
+        return getattr(failure, "_base_exc", failure)
+    return getattr(error, "controller_failure", None)
+
+
+def _merged_dataclass(own: Any, new: Any) -> Any:
+    """A whole configuration replaces the trainer's own; a dict changes the fields that it names."""
+    if not isinstance(new, Mapping):
+        return new
+    if unknown := sorted(set(new) - {field.name for field in dataclasses.fields(own)}):
+        raise UnknownName([f"{type(own).__name__} has no field {name!r}." for name in unknown])
+    return dataclasses.replace(own, **new)
+
+
+def _locate(path: str) -> tuple[pyarrow.fs.FileSystem, str]:
+    if "://" in path:
+        filesystem, directory = pyarrow.fs.FileSystem.from_uri(path)
+        return filesystem, directory
+    return pyarrow.fs.LocalFileSystem(), str(Path(path).expanduser().absolute())
+
+
+def _new_run_name(trainer: str) -> str:
+    return f"{trainer}_{datetime.now():%Y-%m-%d_%H-%M-%S}_{uuid.uuid4().hex[:6]}"
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of NumPy and torch as numbers, anything else as text: for JSON."""
+    return value.item() if hasattr(value, "item") else str(value)

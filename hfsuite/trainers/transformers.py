@@ -1,0 +1,148 @@
+"""TransformersTrainer: `transformers.Trainer` on N workers."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import ray.train
+from ray.train import Checkpoint, DataConfig, RunConfig, ScalingConfig
+
+from hfsuite.trainers import datasets as ray_data
+from hfsuite.trainers.checkpoint import TransformersCheckpoint
+from hfsuite.trainers.training import HuggingFaceTrainer
+
+if TYPE_CHECKING:
+    import transformers
+    from ray.data import Dataset
+    from ray.data.preprocessor import Preprocessor
+    from ray.train.torch import TorchConfig
+
+    TrainerInit = Callable[..., transformers.Trainer]
+
+RESERVED_KEY = "_trainer_init_per_worker"
+
+
+class TransformersTrainer(HuggingFaceTrainer):
+    """Runs `transformers.Trainer.train()` in a group of workers, as one data-parallel training.
+
+    Args:
+        trainer_init_per_worker: called in every rank with the training set, the evaluation set (both None without Ray
+            Datasets) and `trainer_init_config` as keywords; returns the `transformers.Trainer` of this rank.
+        trainer_init_config: keywords for it; never changed.
+        torch_config: backend and timeout of the process group; by default NCCL on GPUs and Gloo on CPUs.
+        scaling_config: how many workers, and what each of them holds.
+        dataset_config: how Ray Datasets are dealt out; by default "train" is split and "evaluation" is whole everywhere.
+        run_config: where results go, what happens on failure, which checkpoints stay.
+        datasets: Ray Datasets "train" and "evaluation". A Hugging Face dataset can be built in the function instead;
+            Transformers then shards it.
+        preprocessor: fitted on "train", applied to all datasets, and stored with every checkpoint.
+        resume_from_checkpoint: where to go on from. It must be complete: see `hfsuite.trainers.manifest`.
+
+    Raises:
+        ValueError: on the driver, for arguments that contradict each other; in the workers, as the cause of
+            `ray.train.TrainingFailedError`, for `TrainingArguments` that do (see `hfsuite.trainers.reporting`).
+    """
+
+    config_argument = "trainer_init_config"
+    function_argument = "trainer_init_per_worker"
+    checkpoint_class = TransformersCheckpoint
+
+    def __init__(
+        self,
+        trainer_init_per_worker: TrainerInit,
+        *,
+        trainer_init_config: Mapping[str, Any] | None = None,
+        torch_config: TorchConfig | None = None,
+        scaling_config: ScalingConfig | None = None,
+        dataset_config: DataConfig | None = None,
+        run_config: RunConfig | None = None,
+        datasets: Mapping[str, Dataset] | None = None,
+        preprocessor: Preprocessor | None = None,
+        resume_from_checkpoint: Checkpoint | None = None,
+    ) -> None:
+        parameters = len(inspect.signature(trainer_init_per_worker).parameters)
+        if parameters < 3:
+            raise ValueError(
+                "trainer_init_per_worker should take at least 3 arguments (train_dataset, eval_dataset, **config), "
+                f"but it accepts {parameters}."
+            )
+        if RESERVED_KEY in (trainer_init_config or {}):
+            raise ValueError(f"'{RESERVED_KEY}' is a reserved key in `trainer_init_config`.")
+        if unknown := set(datasets or {}) - {ray_data.TRAIN, ray_data.EVALUATION}:
+            raise ValueError(
+                f"`datasets` may hold '{ray_data.TRAIN}' and '{ray_data.EVALUATION}', got also {sorted(unknown)}."
+            )
+        super().__init__(
+            trainer_init_per_worker,
+            config=trainer_init_config,
+            torch_config=torch_config,
+            scaling_config=scaling_config,
+            dataset_config=dataset_config or DataConfig(datasets_to_split=[ray_data.TRAIN]),
+            run_config=run_config,
+            datasets=datasets,
+            preprocessor=preprocessor,
+            resume_from_checkpoint=resume_from_checkpoint,
+        )
+
+    def check_scaling(self) -> None:
+        """Refuses what DDP under Transformers cannot use: more than one GPU a worker, or a part of one by accident."""
+        gpus = self.scaling_config.num_gpus_per_worker
+        if gpus > 1:
+            raise ValueError(
+                f"You have assigned {gpus:g} GPUs per worker. Transformers expects one GPU per worker in DDP mode: "
+                "ask for more workers instead."
+            )
+        if gpus != int(gpus) and not self.is_trial:
+            raise ValueError(
+                f"You have assigned {gpus:g} GPUs per worker, but fractional GPUs are not supported by Transformers "
+                "outside of trials. Under Ray Tune, ask for them in the param_space: "
+                '{"scaling_config": {"resources_per_worker": {"GPU": ' + f"{gpus:g}" + "}}}."
+            )
+
+    def worker_loop(self) -> TransformersLoop:
+        """What every rank runs."""
+        return TransformersLoop(self.function, ray_data.row_counts(self.datasets))
+
+
+@dataclass(frozen=True)
+class TransformersLoop:
+    """The training function of a rank: builds the user's trainer, prepares it, trains.
+
+    Args:
+        trainer_init_per_worker: the user's function.
+        rows: rows of each Ray Dataset, counted on the driver; None for one that is streamed.
+    """
+
+    trainer_init_per_worker: TrainerInit
+    rows: Mapping[str, int | None]
+
+    def __call__(self, config: dict[str, Any]) -> None:
+        """Trains. Runs in every rank, in the thread that Ray Train makes for it."""
+        from transformers.integrations import get_reporting_integration_callbacks
+
+        from hfsuite.trainers.reporting import ReportCallback, check_arguments
+
+        train, evaluation = ray_data.worker_datasets(self.rows)
+        trainer = self.trainer_init_per_worker(train, evaluation, **config)
+        check_arguments(trainer.args)
+        if trainer.args.push_to_hub and not trainer.args.hub_token:
+            warnings.warn(
+                "`push_to_hub` is set without `hub_token`. Credentials of this machine do not travel to the workers, "
+                "so pushing will most likely fail: set `hub_token` in TrainingArguments.",
+                stacklevel=2,
+            )
+        ray_data.keep_ray_split(trainer)
+        for integration in get_reporting_integration_callbacks(trainer.args.report_to):
+            trainer.pop_callback(integration)  # tracking is the driver's job
+        sharded = bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
+        trainer.add_callback(ReportCallback(sharded))
+
+        if checkpoint := ray.train.get_checkpoint():
+            with checkpoint.as_directory() as directory:
+                trainer.train(resume_from_checkpoint=directory)
+        else:
+            trainer.train()

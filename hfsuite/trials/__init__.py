@@ -1,0 +1,1 @@
+"""One trial under Ray Tune: its trainable, its worker group, its resources."""

@@ -1,0 +1,88 @@
+"""What a trial needs and what a cluster holds. Runs on the driver."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ray
+from ray.train import ScalingConfig
+from ray.tune import PlacementGroupFactory
+
+from hfsuite.errors import ResourcesError
+
+Resources = Mapping[str, float]
+
+SPARE_CPUS_FOR_RAY_DATA = 1  # Ray Data's tasks run outside of the trials' groups; without a free CPU they wait for ever
+
+
+def trial_request(scaling_config: ScalingConfig) -> PlacementGroupFactory:
+    """The placement group of a trial: its driver, which needs nothing, and all its workers, as a gang."""
+    request: PlacementGroupFactory = scaling_config.as_placement_group_factory()
+    return request
+
+
+def check_fits(scaling_config: ScalingConfig, *, uses_ray_data: bool) -> None:
+    """Refuses a trial that this cluster can never hold.
+
+    Raises:
+        ResourcesError: with what a trial asks for and what there is.
+    """
+    if scaling_config.num_workers == 0:
+        raise ResourcesError("A trial needs at least one worker: num_workers is 0 (local mode), which has none.")
+    slots = concurrent_trials(scaling_config, uses_ray_data=uses_ray_data)
+    if slots > 0:
+        return
+    spare = f" and {SPARE_CPUS_FOR_RAY_DATA} CPU beside it for Ray Data" if uses_ray_data else ""
+    nodes = cluster_nodes()
+    held = "; ".join(_words(node) for node in nodes) or "nothing"
+    raise ResourcesError(
+        f"A trial of {scaling_config.num_workers} workers with {_words(_bundle(scaling_config))} each needs "
+        f"{_words(scaling_config.total_resources)}{spare}, but the cluster can never hold that: it has "
+        f"{held} on {len(nodes)} node{'s' if len(nodes) != 1 else ''}. "
+        "Ask for fewer workers or less for each (--workers, ScalingConfig), or add nodes."
+    )
+
+
+def concurrent_trials(scaling_config: ScalingConfig, *, uses_ray_data: bool) -> int:
+    """How many such trials the cluster holds at once, when it is empty."""
+    nodes = [dict(node) for node in cluster_nodes()]
+    if uses_ray_data and nodes:
+        roomiest = max(nodes, key=lambda node: node.get("CPU", 0))
+        roomiest["CPU"] = roomiest.get("CPU", 0) - SPARE_CPUS_FOR_RAY_DATA
+    bundle, workers = _bundle(scaling_config), scaling_config.num_workers
+    rooms = [_copies(node, bundle) for node in nodes]
+    match scaling_config.placement_strategy:
+        case "STRICT_PACK":
+            return sum(room // workers for room in rooms)
+        case "STRICT_SPREAD":
+            slots = 0
+            while sum(room > 0 for room in rooms) >= workers:
+                rooms = [room - 1 if index < workers else room for index, room in enumerate(sorted(rooms, reverse=True))]
+                slots += 1
+            return slots
+        case _:
+            return sum(rooms) // workers
+
+
+def cluster_nodes() -> Sequence[Resources]:
+    """What each living node holds, without Ray's own labels."""
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [{name: amount for name, amount in node.items() if not name.startswith("node:")} for node in alive]
+
+
+def _bundle(scaling_config: ScalingConfig) -> dict[str, float]:
+    workers = scaling_config.num_workers
+    return {name: amount / workers for name, amount in scaling_config.total_resources.items()}
+
+
+def _copies(node: Resources, bundle: Resources) -> int:
+    """How often a bundle fits a node; resources are counted in ten-thousandths, as Ray does."""
+    fits = [math.floor(round(node.get(name, 0) / amount, 4)) for name, amount in bundle.items() if amount > 0]
+    return min(fits, default=10_000)
+
+
+def _words(resources: Mapping[str, Any]) -> str:
+    shown = {name: amount for name, amount in resources.items() if name in ("CPU", "GPU") or "memory" not in name}
+    return ", ".join(f"{amount:g} {name}" for name, amount in sorted(shown.items())) or "nothing"
