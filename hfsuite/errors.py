@@ -1,14 +1,14 @@
 """Every exception that a user of hfsuite can see.
 
-    HFSuiteError
-    ├── ConfigurationError(ValueError)       what the user asked for cannot be: all mistakes at once
-    │   ├── UnknownName                      a name that does not exist, with the nearest that do
-    │   └── ResourcesError                   a trial that the cluster can never hold
-    ├── CheckpointError(ValueError)          a checkpoint that is incomplete or was changed
-    ├── MetricNotReported(LookupError)       the first report lacks the metric to optimise
-    ├── TrackingError(ConnectionError)       the MLflow store cannot be reached or refuses
-    └── TrialFailed(RuntimeError)            a training function raised or a worker died
-    StopTraining(BaseException)              not an error: unwinds a training function that Tune stopped
+HFSuiteError
+├── ConfigurationError(ValueError)       what the user asked for cannot be: all mistakes at once
+│   ├── UnknownName                      a name that does not exist, with the nearest that do
+│   └── ResourcesError                   a trial that the cluster can never hold
+├── CheckpointError(ValueError)          a checkpoint that is incomplete or was changed
+├── MetricNotReported(LookupError)       the first report lacks the metric to optimise
+├── TrackingError(ConnectionError)       the MLflow store cannot be reached or refuses
+└── TrialFailed(RuntimeError)            a training function raised or a worker died
+StopTraining(BaseException)              not an error: unwinds a training function that Tune stopped
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class AccelerateTrainer(HuggingFaceTrainer):
         train_loop_per_worker: Callable[..., Any],
         *,
         train_loop_config: Mapping[str, Any] | None = None,
-        accelerate_config: None | Mapping[str, Any] | str | os.PathLike[str] | AccelerateConfig = None,
+        accelerate_config: Mapping[str, Any] | str | os.PathLike[str] | AccelerateConfig | None = None,
         torch_config: TorchConfig | None = None,
         scaling_config: ScalingConfig | None = None,
         dataset_config: DataConfig | None = None,

@@ -68,7 +68,7 @@ class AccelerateConfig:
         return load(settings) if "deepspeed_config" in changes else AccelerateConfig(settings, self.deepspeed)
 
 
-def load(source: None | Mapping[str, Any] | str | os.PathLike[str] | AccelerateConfig) -> AccelerateConfig:
+def load(source: Mapping[str, Any] | str | os.PathLike[str] | AccelerateConfig | None) -> AccelerateConfig:
     """Reads a configuration. Driver, at construction of the trainer.
 
     Args:

@@ -34,5 +34,7 @@ def split_batch(global_batch_size: int, world_size: int, *, largest_per_device: 
             f"choose a multiple of {world_size}, {nearest} for example."
         )
     rows = global_batch_size // world_size
-    accumulation = next(rounds for rounds in range(1, rows + 1) if rows % rounds == 0 and rows // rounds <= largest_per_device)
+    accumulation = next(
+        rounds for rounds in range(1, rows + 1) if rows % rounds == 0 and rows // rounds <= largest_per_device
+    )
     return Batch(rows // accumulation, accumulation)

@@ -64,7 +64,7 @@ class TransformersCheckpoint(Checkpoint):
         Use it for directories that something else wrote, `transformers.Trainer` on its own for example.
         """
         directory = os.path.abspath(os.fspath(path))
-        checkpoint = cls.from_directory(directory)
+        checkpoint: TransformersCheckpoint = cls.from_directory(directory)
         state = os.path.join(directory, "trainer_state.json")
         metrics: dict[str, Any] = {}
         if os.path.exists(state):

@@ -1,4 +1,4 @@
-"""Ray Data as Transformers sees it: an iterable Hugging Face dataset in torch format, with a length where one is known."""
+"""Ray Data as Transformers sees it: iterable Hugging Face datasets in torch format, with a length where known."""
 
 from __future__ import annotations
 

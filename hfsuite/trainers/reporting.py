@@ -15,7 +15,7 @@ from hfsuite.errors import ConfigurationError
 from hfsuite.trainers.checkpoint import TransformersCheckpoint
 
 
-class ReportCallback(TrainerCallback):  # type: ignore[misc]
+class ReportCallback(TrainerCallback):
     """Makes one report of every logging interval, with the checkpoint if one was saved there. Runs in every rank.
 
     Transformers logs first, then evaluates (and logs again), then saves. So what was logged waits until the next step
@@ -82,8 +82,12 @@ class ReportCallback(TrainerCallback):  # type: ignore[misc]
             shutil.rmtree(path)
 
 
-def check_arguments(args: Any) -> None:
+def check_arguments(args: Any, world_size: int) -> None:
     """Refuses training arguments under which reports, evaluations and checkpoints would not fall together.
+
+    Args:
+        args: the `TrainingArguments` of the user's trainer.
+        world_size: number of ranks of this run.
 
     Raises:
         ConfigurationError: a ValueError with every mistake in it, before any training step.
@@ -113,6 +117,11 @@ def check_arguments(args: Any) -> None:
             "`load_best_model_at_end` must be False: checkpoints belong to Ray. Take the best one from the result: "
             "set `RunConfig(checkpoint_config=CheckpointConfig(checkpoint_score_attribute=...))` and call "
             "`result.get_best_checkpoint(...)`."
+        )
+    if args.world_size != world_size:
+        faults.append(
+            f"Transformers sees {args.world_size} processes where the run has {world_size} workers, so each would "
+            "train on its own: build TrainingArguments inside trainer_init_per_worker, not before."
         )
     if args.fsdp and args.device.type == "cpu":
         faults.append(

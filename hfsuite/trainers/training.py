@@ -31,7 +31,7 @@ DEFINITION = "trainer.pkl"  # what `restore` builds the trainer from again
 LAST_REPORT = "last_report.json"  # Ray keeps only those metrics that came with a checkpoint
 
 
-class HuggingFaceTrainer(TorchTrainer):  # type: ignore[misc]
+class HuggingFaceTrainer(TorchTrainer):
     """A `TorchTrainer` that resumes, restores, reports and seals as the trainers of Ray 2.6 promised.
 
     Subclasses say what a rank runs (`worker_loop`) and what their arguments are called.
@@ -60,11 +60,14 @@ class HuggingFaceTrainer(TorchTrainer):  # type: ignore[misc]
         self.function, self.config = function, dict(config or {})
         self.preprocessor, self.start_from = preprocessor, resume_from_checkpoint
         self.torch_config = torch_config
+        self.datasets: dict[str, Dataset] = {}
         self._datasets_are_preprocessed = False
         super().__init__(
             function,
             train_loop_config=self.config,
-            torch_config=copy.copy(torch_config),  # TorchTrainer writes the backend into it, which depends on the workers
+            torch_config=copy.copy(
+                torch_config
+            ),  # TorchTrainer writes the backend into it, which depends on the workers
             scaling_config=scaling_config,
             dataset_config=dataset_config,
             run_config=run_config or RunConfig(name=_new_run_name(type(self).__name__)),
@@ -165,7 +168,10 @@ class HuggingFaceTrainer(TorchTrainer):  # type: ignore[misc]
         known = self.trial_settings()
         if unknown := sorted(set(settings) - set(known)):
             raise UnknownName(
-                [f"A trial of {type(self).__name__} has no setting {name!r}. {did_you_mean(name, known)}" for name in unknown]
+                [
+                    f"A trial of {type(self).__name__} has no setting {name!r}. {did_you_mean(name, known)}"
+                    for name in unknown
+                ]
             )
         definition = self.definition() | {"datasets": self.datasets}
         for name, value in settings.items():
@@ -259,7 +265,7 @@ class RankStart:
         return self.loop(dict(config))
 
 
-class ReportObserver(UserCallback):  # type: ignore[misc]
+class ReportObserver(UserCallback):
     """Completes each report: seals its checkpoint and keeps its metrics. Runs where Ray Train's controller runs.
 
     Args:

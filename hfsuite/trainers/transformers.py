@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import ray.train
+import ray.train.torch
 from ray.train import Checkpoint, DataConfig, RunConfig, ScalingConfig
 
 from hfsuite.trainers import datasets as ray_data
@@ -35,7 +37,7 @@ class TransformersTrainer(HuggingFaceTrainer):
         trainer_init_config: keywords for it; never changed.
         torch_config: backend and timeout of the process group; by default NCCL on GPUs and Gloo on CPUs.
         scaling_config: how many workers, and what each of them holds.
-        dataset_config: how Ray Datasets are dealt out; by default "train" is split and "evaluation" is whole everywhere.
+        dataset_config: how Ray Datasets are dealt out; by default "train" is split and "evaluation" whole everywhere.
         run_config: where results go, what happens on failure, which checkpoints stay.
         datasets: Ray Datasets "train" and "evaluation". A Hugging Face dataset can be built in the function instead;
             Transformers then shards it.
@@ -126,9 +128,11 @@ class TransformersLoop:
 
         from hfsuite.trainers.reporting import ReportCallback, check_arguments
 
+        # Without it Transformers on a machine without GPUs overlooks the process group: N trainings instead of one.
+        os.environ["ACCELERATE_USE_CPU"] = str(ray.train.torch.get_device().type == "cpu").lower()
         train, evaluation = ray_data.worker_datasets(self.rows)
         trainer = self.trainer_init_per_worker(train, evaluation, **config)
-        check_arguments(trainer.args)
+        check_arguments(trainer.args, ray.train.get_context().get_world_size())
         if trainer.args.push_to_hub and not trainer.args.hub_token:
             warnings.warn(
                 "`push_to_hub` is set without `hub_token`. Credentials of this machine do not travel to the workers, "

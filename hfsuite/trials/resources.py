@@ -59,11 +59,13 @@ def concurrent_trials(scaling_config: ScalingConfig, *, uses_ray_data: bool) -> 
         case "STRICT_SPREAD":
             slots = 0
             while sum(room > 0 for room in rooms) >= workers:
-                rooms = [room - 1 if index < workers else room for index, room in enumerate(sorted(rooms, reverse=True))]
+                rooms = [
+                    room - 1 if index < workers else room for index, room in enumerate(sorted(rooms, reverse=True))
+                ]
                 slots += 1
             return slots
         case _:
-            return sum(rooms) // workers
+            return int(sum(rooms) // workers)
 
 
 def cluster_nodes() -> Sequence[Resources]:

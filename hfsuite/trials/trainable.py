@@ -35,7 +35,7 @@ def trainable_for(trainer: HuggingFaceTrainer, *, stop_grace_s: float = 10.0) ->
     return type(f"{type(trainer).__name__}Trial", (TrainingTrial,), attributes)
 
 
-class TrainingTrial(Trainable):  # type: ignore[misc]
+class TrainingTrial(Trainable):
     """One training run as a trial of Ray Tune. Its workers make a report, Tune decides, the workers go on or stop.
 
     Checkpoints are where Ray Train put them, in the trial's own directory; Tune gets references and owns them.

@@ -22,6 +22,7 @@ import ray
 from ray.exceptions import RayError
 from ray.train import Checkpoint, UserCallback
 from ray.train._internal.session import _TrainingResult
+from ray.train.v2._internal.callbacks.user_callback import UserCallbackHandler
 from ray.train.v2._internal.execution.context import get_train_context
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.failure_handling import create_failure_policy
@@ -93,14 +94,17 @@ class ColdWorkerGroup:
         """Starts training in the placement group of the current actor; returns at once."""
         for name, value in CONTROLLER_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-        callbacks = [each for each in trainer._create_default_callbacks() if type(each).__name__ not in UNUSED_CALLBACKS]
-        relay = trainer.train_run_context, _Relay(self._arrivals)
+        callbacks = [
+            each for each in trainer._create_default_callbacks() if type(each).__name__ not in UNUSED_CALLBACKS
+        ]
+        # Not through the run configuration, which is pickled to every rank: a queue cannot be.
+        relay = UserCallbackHandler([_Relay(self._arrivals)], trainer.train_run_context)
         self._controller = _TrialController(
             train_fn_ref=ObjectRefWrapper(_InTrial(trainer._get_train_func())),
             train_run_context=trainer.train_run_context,
             scaling_policy=create_scaling_policy(trainer.scaling_config),
             failure_policy=create_failure_policy(trainer.run_config.failure_config),
-            callbacks=[*callbacks, _user_callback(*relay)],
+            callbacks=[*callbacks, relay],
         )
         self._thread = threading.Thread(target=self._control, name="train-controller", daemon=True)
         self._thread.start()
@@ -229,7 +233,7 @@ def _send_output_to(path: Path) -> None:
 # ---- in the trial's actor
 
 
-class _TrialPlacementGroup(PlacementGroupHandle):  # type: ignore[misc]
+class _TrialPlacementGroup(PlacementGroupHandle):
     """The placement group of the trial: made by Ray Tune, and removed by it."""
 
     def __init__(self) -> None:
@@ -249,16 +253,16 @@ class _TrialPlacementGroup(PlacementGroupHandle):  # type: ignore[misc]
         """Nothing: the trial may need it for another attempt."""
 
 
-class _TrialWorkerGroup(RayWorkerGroup):  # type: ignore[misc]
+class _TrialWorkerGroup(RayWorkerGroup):
     def _create_placement_group(self, scaling_config: Any, worker_group_context: Any) -> _TrialPlacementGroup:
         return _TrialPlacementGroup()
 
 
-class _TrialController(TrainController):  # type: ignore[misc]
+class _TrialController(TrainController):
     worker_group_cls = _TrialWorkerGroup
 
 
-class _Relay(UserCallback):  # type: ignore[misc]
+class _Relay(UserCallback):
     """Hands every report to the trial, after everybody else has seen it."""
 
     def __init__(self, arrivals: queue.Queue[Report | BaseException | None]) -> None:
@@ -266,13 +270,6 @@ class _Relay(UserCallback):  # type: ignore[misc]
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
         self._arrivals.put(Report(dict(metrics[0]), checkpoint))
-
-
-def _user_callback(run_context: Any, callback: UserCallback) -> Any:
-    """Not through the run configuration, which is pickled to every rank: a queue cannot be."""
-    from ray.train.v2._internal.callbacks.user_callback import UserCallbackHandler
-
-    return UserCallbackHandler(user_callbacks=[callback], train_run_context=run_context)
 
 
 def _trial_failed(error: BaseException) -> TrialFailed:

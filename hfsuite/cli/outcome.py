@@ -1,0 +1,49 @@
+"""How a command ends: exit codes, and errors as messages. The only place where exceptions become text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import typer
+from rich.console import Console
+
+from hfsuite.errors import ConfigurationError, HFSuiteError, TrackingError, TrialFailed
+
+OK, NOTHING_SUCCEEDED, USER_ERROR, SOME_FAILED, INTERRUPTED = 0, 1, 2, 4, 130
+
+
+def run_command(app: typer.Typer, arguments: Sequence[str] | None) -> int:
+    """Runs a command line; returns its exit code.
+
+    0 all went well, 1 no trial succeeded, 2 the user asked for what cannot be, 4 some trials failed, 130 interrupted.
+    A traceback appears only for a defect of hfsuite's own.
+    """
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+        return code if isinstance(code, int) else OK
+    except typer.Exit as exit_:
+        return exit_.exit_code
+    except typer.TyperException as error:
+        error.show()  # type: ignore[attr-defined]  # every exception that a command line can cause has it
+        return USER_ERROR
+    except (KeyboardInterrupt, typer.Abort):
+        Console(stderr=True).print("Interrupted.", style="magenta")
+        return INTERRUPTED
+    except TrialFailed as error:
+        show_error(str(error))
+        return NOTHING_SUCCEEDED
+    except (ConfigurationError, TrackingError) as error:
+        for fault in error.faults if isinstance(error, ConfigurationError) else [str(error)]:
+            show_error(fault)
+        return USER_ERROR
+    except HFSuiteError as error:
+        show_error(str(error))
+        return USER_ERROR
+
+
+def show_error(text: str) -> None:
+    """One error, on standard error."""
+    console = Console(stderr=True, highlight=False)
+    console.print("[bold red]error:[/] ", end="")
+    console.print(text, markup=False, soft_wrap=True)

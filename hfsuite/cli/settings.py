@@ -1,0 +1,48 @@
+"""Options that `sweep` and `train` share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from hfsuite.errors import ConfigurationError, did_you_mean
+from hfsuite.search.spaces import parse_value
+
+Module = Annotated[str, typer.Argument(metavar="MODULE", help="The experiment: a dotted name, or a file.")]
+Workers = Annotated[int | None, typer.Option(help="Workers a trial.", show_default="the experiment's")]
+Gpu = Annotated[
+    bool | None, typer.Option("--gpu/--cpu", help="Whether each worker has a GPU.", show_default="the experiment's")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Fix a setting. Can be given more than once."),
+]
+Seed = Annotated[int, typer.Option(help="Of the searcher, and of each trial.")]
+Name = Annotated[str | None, typer.Option(help="What to call it.", show_default="experiment and time")]
+Storage = Annotated[str, typer.Option(help="A folder or URI for reports and checkpoints.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")]
+
+
+def parse_settings(experiment: Any, assignments: Sequence[str]) -> dict[str, Any]:
+    """`key=value` texts as values of the settings' types.
+
+    Raises:
+        ConfigurationError: an assignment has no "=", names no setting, or has a value of another type; all are named.
+    """
+    values, faults = {}, []
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        key = key.strip()
+        if not equals:
+            faults.append(f"--set takes KEY=VALUE, got {assignment!r}.")
+        elif key not in experiment.defaults:
+            faults.append(f"{experiment.name} has no setting {key!r}. {did_you_mean(key, experiment.defaults)}")
+        else:
+            value, fault = parse_value(key, text, experiment.defaults[key])
+            values[key] = value
+            faults += [fault] if fault else []
+    if faults:
+        raise ConfigurationError(faults)
+    return values

@@ -1,0 +1,89 @@
+"""`hfsuite sweep`: search, and show what was found."""
+
+from __future__ import annotations
+
+import json as json_
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from hfsuite.cli import settings
+from hfsuite.cli.loading import load_experiment
+from hfsuite.cli.outcome import show_error
+
+if TYPE_CHECKING:
+    from hfsuite.sweeps.result import SweepResult
+
+
+def sweep(
+    module: settings.Module,
+    trials: Annotated[int, typer.Option(help="How many configurations to try.")] = 10,
+    searcher: Annotated[str, typer.Option(help="tpe, random, qmc, gp, cmaes or grid.")] = "tpe",
+    trial_scheduler: Annotated[str, typer.Option(help="asha, hyperband, median or fifo.")] = "asha",
+    workers: settings.Workers = None,
+    gpu: settings.Gpu = None,
+    set_: settings.Set = None,
+    seed: settings.Seed = 0,
+    name: settings.Name = None,
+    storage: settings.Storage = "results",
+    json: settings.Json = False,
+) -> int:
+    """Search for the best settings of an experiment."""
+    experiment = load_experiment(module)
+    result = experiment.sweep(
+        trials=trials,
+        searcher=searcher,
+        trial_scheduler=trial_scheduler,
+        workers=workers,
+        gpu=gpu,
+        set=settings.parse_settings(experiment, set_ or []),
+        seed=seed,
+        name=name,
+        storage=storage,
+    )
+    if json:
+        typer.echo(json_.dumps(result.as_json(), default=str))
+    else:
+        show(result, experiment.progress)
+    for trial in [each for each in result.trials if each.failure][:1]:
+        show_error(f"{trial.failure}")
+    return int(result.exit_code)
+
+
+def show(result: SweepResult, progress: list[str]) -> None:
+    """The table of trials, the best one, and what to type next."""
+    from hfsuite.sweeps.display import Display, shortest
+    from hfsuite.sweeps.result import best_trial
+
+    console = Console()
+    display = Display(
+        title=f"{result.experiment} · {result.name}",
+        metric=result.metric,
+        mode=result.mode,
+        progress=progress,
+        total=len(result.trials),
+    )
+    console.print(display.table(result.trials))
+    best = best_trial(result.trials, result.metric, result.mode)
+    if best is None:
+        console.print("\nNo trial has succeeded.", style="bold red")
+        return
+    console.print(f"\n[bold]Best:[/] trial {best.number:03d}, {result.metric} {best.metrics[result.metric]:.4g}")
+    for name, value in best.searched.items():
+        console.print(f"  {name} = {value!r}", markup=False)
+    console.print("\nNext, open the runs in MLflow, or load the best model:")
+    console.print("  hfsuite ui", style="bold")
+    if best.checkpoint is not None:
+        path = shortest(best.checkpoint.path)
+        console.print(load_command(path), style="bold", markup=False, soft_wrap=True)
+    if result.interrupted:
+        console.print("\nInterrupted: unfinished trials are marked as stopped.", style="magenta")
+
+
+def load_command(path: str) -> str:
+    """A command line that loads the model of a checkpoint."""
+    return (
+        '  python -c "from hfsuite import TransformersCheckpoint as C; from transformers import AutoModel; '
+        f"print(C('{path}').get_model(AutoModel))\""
+    )

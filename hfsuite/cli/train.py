@@ -1,0 +1,44 @@
+"""`hfsuite train`: one run of an experiment, tracked as a trial is."""
+
+from __future__ import annotations
+
+import json as json_
+
+import typer
+from rich.console import Console
+
+from hfsuite.cli import settings
+from hfsuite.cli.loading import load_experiment
+
+
+def train(
+    module: settings.Module,
+    workers: settings.Workers = None,
+    gpu: settings.Gpu = None,
+    set_: settings.Set = None,
+    seed: settings.Seed = 0,
+    name: settings.Name = None,
+    storage: settings.Storage = "results",
+    json: settings.Json = False,
+) -> int:
+    """Train an experiment once, with its default settings or with those given by --set."""
+    experiment = load_experiment(module)
+    trial = experiment.train(
+        settings.parse_settings(experiment, set_ or []),
+        workers=workers,
+        gpu=gpu,
+        seed=seed,
+        name=name,
+        storage=storage,
+    )
+    if json:
+        typer.echo(json_.dumps(trial.as_json(), default=str))
+        return 0
+    console = Console()
+    for metric in dict.fromkeys([experiment.metric, *experiment.progress]):
+        if metric in trial.metrics:
+            console.print(f"{metric} {trial.metrics[metric]:.4g}")
+    console.print(f"MLflow run {trial.run_id}")
+    if trial.checkpoint:
+        console.print(f"checkpoint {trial.checkpoint.path}", soft_wrap=True)
+    return 0

@@ -1,0 +1,1 @@
+"""What to try next: spaces, searchers, trial schedulers."""

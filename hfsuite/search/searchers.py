@@ -1,0 +1,107 @@
+"""Searchers by name: Optuna's samplers behind Ray Tune's searcher interface."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import optuna
+from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
+from ray.tune.search.optuna import OptunaSearch
+
+from hfsuite.errors import ConfigurationError, UnknownName, did_you_mean
+
+AnySearcher: TypeAlias = Searcher | SearchAlgorithm
+
+SAMPLERS: dict[str, tuple[str, Callable[[int], optuna.samplers.BaseSampler]]] = {
+    "tpe": ("tree-structured Parzen estimators", lambda seed: optuna.samplers.TPESampler(seed=seed)),
+    "random": ("independent draws", lambda seed: optuna.samplers.RandomSampler(seed=seed)),
+    "qmc": ("a quasi-random sequence", lambda seed: optuna.samplers.QMCSampler(seed=seed, scramble=True)),
+    "gp": ("Gaussian processes", lambda seed: optuna.samplers.GPSampler(seed=seed)),
+    "cmaes": ("CMA-ES; needs the package cmaes", lambda seed: optuna.samplers.CmaEsSampler(seed=seed)),
+}
+VARIANTS = "grid"  # Tune's own: every combination of `grid_search`, random draws for the rest
+NAMES = [*SAMPLERS, VARIANTS]
+
+
+class TrialAwareOptunaSearch(OptunaSearch):
+    """Ray Tune's `OptunaSearch`, which also tells Optuna the truth about stopped trials.
+
+    The stock class tells Optuna that a trial stopped early is complete, with its truncated value; samplers then mix
+    what was trained fully with what was not. Here it is pruned, with its intermediate values.
+
+    Args:
+        spent_its_budget: whether a report is the last that the trial scheduler would ever have allowed: stopped there,
+            a trial is complete.
+    """
+
+    def __init__(self, *, spent_its_budget: Callable[[Mapping[str, Any]], bool], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._spent_its_budget = spent_its_budget
+        self._went_on_after: dict[str, int] = {}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Tune calls it only for reports after which a trial goes on. Driver."""
+        super().on_trial_result(trial_id, result)
+        self._went_on_after[trial_id] = result["training_iteration"]
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """The trial has ended, by itself or by decision of the trial scheduler. Driver."""
+        went_on_after = self._went_on_after.pop(trial_id, None)
+        if result and not error and result.get("training_iteration") != went_on_after:
+            super().on_trial_result(trial_id, result)
+            if not self._spent_its_budget(result):
+                result = None  # without a value, the stock class says "pruned"
+        super().on_trial_complete(trial_id, result, error)
+
+
+def check_searcher(searcher: str | AnySearcher) -> None:
+    """Refuses a name that does not exist, or whose package is missing.
+
+    Raises:
+        UnknownName: with the nearest names.
+        ConfigurationError: with what to install.
+    """
+    if not isinstance(searcher, str):
+        if not isinstance(searcher, Searcher | SearchAlgorithm):
+            raise ConfigurationError(f"A searcher is a name or one of Ray Tune's searchers, got {searcher!r}.")
+        return
+    if searcher not in NAMES:
+        raise UnknownName(f"There is no searcher {searcher!r}. {did_you_mean(searcher, NAMES)}")
+    if searcher == "cmaes" and importlib.util.find_spec("cmaes") is None:
+        raise ConfigurationError("The searcher 'cmaes' needs the package cmaes: pip install cmaes")
+
+
+def make_searcher(
+    searcher: str | AnySearcher,
+    *,
+    seed: int,
+    study_name: str,
+    directory: Path | None,
+    spent_its_budget: Callable[[Mapping[str, Any]], bool],
+) -> AnySearcher:
+    """The searcher of a sweep. Driver.
+
+    Args:
+        searcher: one of `NAMES`, or any searcher of Ray Tune's, which is taken as it is.
+        seed: of everything that the searcher draws.
+        study_name: the sweep's name, so that no two sweeps share a study.
+        directory: where the study is kept, as `optuna.db`; None keeps it in memory.
+        spent_its_budget: see `TrialAwareOptunaSearch`.
+    """
+    if not isinstance(searcher, str):
+        return searcher
+    if searcher == VARIANTS:
+        return BasicVariantGenerator(random_state=seed)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    storage = None
+    if directory is not None:
+        directory.mkdir(parents=True, exist_ok=True)
+        storage = optuna.storages.RDBStorage(f"sqlite:///{directory / 'optuna.db'}")
+    return TrialAwareOptunaSearch(
+        sampler=SAMPLERS[searcher][1](seed), study_name=study_name, storage=storage, spent_its_budget=spent_its_budget
+    )

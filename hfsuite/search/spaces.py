@@ -1,0 +1,109 @@
+"""Search spaces: dicts from the name of a setting to what Ray Tune may draw for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ray.tune.search.sample import Categorical, Domain, Float, Function, Integer
+
+from hfsuite.errors import did_you_mean
+
+Space = Mapping[str, Any]
+
+_READS_AS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+def is_searched(value: Any) -> bool:
+    """Whether a value of a space is drawn anew for each trial, and not a constant."""
+    return isinstance(value, Domain) or _grid(value) is not None
+
+
+def check_space(space: Space, defaults: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a space, given the settings of an experiment and their default values; empty if nothing is."""
+    faults = []
+    for name, domain in space.items():
+        if name not in defaults:
+            faults.append(
+                f"The search space varies {name!r}, which the experiment does not take. {did_you_mean(name, defaults)}"
+            )
+            continue
+        for value in _examples(domain):
+            if fault := type_fault(name, value, defaults[name]):
+                faults.append(f"In the search space: {fault}")
+                break
+    return faults
+
+
+def type_fault(name: str, value: Any, default: Any) -> str | None:
+    """A sentence if `value` cannot stand where `default` does. A whole number may stand for any number."""
+    if default is None or (value is None and not isinstance(default, bool | int | float)):
+        return None
+    kind = type(default)
+    fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+    if fits or (kind is float and isinstance(value, int) and not isinstance(value, bool)):
+        return None
+    expected = _READS_AS.get(kind, f"a {kind.__name__}")
+    return f"{name} must be {expected} (its default is {default!r}), got {value!r}."
+
+
+def parse_value(name: str, text: str, default: Any) -> tuple[Any, str | None]:
+    """A value given as text, read as the type of the setting's default; or a sentence that says why it cannot be."""
+    import yaml
+
+    if isinstance(default, str):
+        return text, None
+    lowered = text.strip().lower()
+    if isinstance(default, bool):
+        if lowered in ("true", "false"):
+            return lowered == "true", None
+        return None, f"{name} must be true or false, got {text!r}."
+    try:
+        if isinstance(default, int):
+            return int(text), None
+        if isinstance(default, float):
+            return float(text), None
+        return yaml.safe_load(text), None
+    except (ValueError, yaml.YAMLError):
+        return (
+            None,
+            f"{name} must be {_READS_AS.get(type(default), 'a value')} (its default is {default!r}), got {text!r}.",
+        )
+
+
+def describe(domain: Any) -> str:
+    """A domain in the words of mathematics, for tables."""
+    if (values := _grid(domain)) is not None:
+        return "each of " + ", ".join(str(value) for value in values)
+    match domain:
+        case Categorical():
+            return "one of " + ", ".join(str(value) for value in domain.categories)
+        case Float() | Integer():
+            logarithmic = "Log" in type(domain.get_sampler()).__name__
+            upper = domain.upper - 1 if isinstance(domain, Integer) else domain.upper
+            return f"{domain.lower:g} to {upper:g}{', logarithmic' if logarithmic else ''}"
+        case Function():
+            return "computed"
+        case _:
+            return str(domain)
+
+
+def _grid(value: Any) -> list[Any] | None:
+    return value["grid_search"] if isinstance(value, Mapping) and set(value) == {"grid_search"} else None
+
+
+def _examples(domain: Any) -> list[Any]:
+    """Values that a domain can give, enough to see their types; none for functions, which need a whole sample."""
+    if (values := _grid(domain)) is not None:
+        return values
+    match domain:
+        case Categorical():
+            return list(domain.categories)
+        case Float():
+            return [0.5]
+        case Integer():
+            return [1]
+        case Domain():
+            return []
+        case _:
+            return [domain]

@@ -1,0 +1,1 @@
+"""A whole sweep: experiment, sweep, result."""

@@ -1,0 +1,136 @@
+"""The table of trials on the screen, while a sweep runs and when it has ended."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich import box
+from rich.console import Console, Group
+from rich.live import Live
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from hfsuite.sweeps.result import TrialResult, best_trial
+from hfsuite.tracking.state import TrialState
+
+COLOURS = {
+    TrialState.PENDING: "dim",
+    TrialState.RUNNING: "cyan",
+    TrialState.COMPLETED: "green",
+    TrialState.PRUNED: "yellow",
+    TrialState.FAILED: "red",
+    TrialState.STOPPED: "magenta",
+}
+
+
+class Display:
+    """One live table on a terminal; a line for each report where there is none.
+
+    Args:
+        title: stands above the table.
+        metric: what is optimised.
+        mode: "min" or "max".
+        progress: further reported numbers to show.
+        total: number of trials that there will be.
+        console: where to draw; standard error leaves standard output to `--json`.
+    """
+
+    def __init__(
+        self, *, title: str, metric: str, mode: str, progress: Sequence[str], total: int, console: Console | None = None
+    ) -> None:
+        self.title, self.metric, self.mode, self.total = title, metric, mode, total
+        self.progress = [name for name in progress if name != metric]
+        self.console = console or Console(stderr=True)
+        self._live = Live(console=self.console, auto_refresh=False, transient=True)
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._live.stop()
+
+    def show(self, trials: Iterable[TrialResult]) -> None:
+        """Draws the present state of all trials."""
+        if self._live.is_started:
+            with self._lock:
+                self._live.update(self.table(list(trials)), refresh=True)
+
+    def report(self, trial: TrialResult, metrics: Mapping[str, Any]) -> None:
+        """Writes a line about one report, where no live table can be."""
+        if self._live.is_started:
+            return
+        numbers = "  ".join(
+            f"{name} {_short(metrics[name])}" for name in [self.metric, *self.progress] if name in metrics
+        )
+        step = f"step {metrics['step']}  " if "step" in metrics else ""
+        self.console.print(f"trial {trial.number:03d}  {step}{numbers}", highlight=False, soft_wrap=True)
+
+    def table(self, trials: Sequence[TrialResult]) -> Group:
+        """The table of trials, and below it what is not in a column: how many are over, where their output is."""
+        tables = [self._numbers(trials, with_settings=True)]
+        if (
+            Measurement.get(self.console, self.console.options.update(width=1_000), tables[0]).maximum
+            > self.console.width
+        ):
+            tables = [self._numbers(trials, with_settings=False), self._settings(trials)]
+        over = sum(trial.state.is_over for trial in trials)
+        caption = f"{over} of {max(self.total, len(trials))} trials over"
+        if paths := [trial.path for trial in trials if trial.path]:
+            caption += f" · workers' output: {shortest(str(Path(paths[0]).parent))}/trial_*/rank_*.log"
+        return Group(*tables, Text(caption, style="dim", overflow="fold"))
+
+    def _numbers(self, trials: Sequence[TrialResult], with_settings: bool) -> Table:
+        """A row a trial, with a column for each searched setting if the screen is wide enough."""
+        searched = _searched(trials) if with_settings else []
+        reported = [self.metric, *self.progress]
+        best = best_trial(trials, self.metric, self.mode)
+        table = Table(title=self.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+        for name in ["trial", "state", "reports", *reported, "seconds", *searched]:
+            table.add_column(name.replace("_", "\n"), justify="left" if name == "state" else "right", no_wrap=True)
+        for trial in trials:
+            table.add_row(
+                f"{trial.number:03d}",
+                Text(str(trial.state), style=COLOURS[trial.state]),
+                str(trial.iterations),
+                *[_short(trial.metrics.get(name, "")) for name in reported],
+                f"{trial.seconds:.0f}",
+                *[_short(trial.searched.get(name, "")) for name in searched],
+                style="bold" if trial is best else "",
+            )
+        return table
+
+    @staticmethod
+    def _settings(trials: Sequence[TrialResult]) -> Table:
+        """A line a trial with its searched settings, for a narrow screen."""
+        table = Table(box=None, pad_edge=False, show_header=False)
+        for trial in trials if _searched(trials) else []:
+            values = "  ".join(f"{name}={_short(value)}" for name, value in trial.searched.items())
+            table.add_row(f"{trial.number:03d}", Text(values, overflow="fold"))
+        return table
+
+
+def _searched(trials: Sequence[TrialResult]) -> list[str]:
+    return list(dict.fromkeys(name for trial in trials for name in trial.searched))
+
+
+def shortest(path: str) -> str:
+    """A path as it is typed from here."""
+    try:
+        return str(Path(path).relative_to(Path.cwd()))
+    except ValueError:
+        return path
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return "nan" if math.isnan(value) else f"{value:.3g}"
+    return str(value)

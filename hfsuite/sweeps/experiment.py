@@ -1,0 +1,162 @@
+"""An experiment: what is trained, what may be varied, and what counts as better."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from hfsuite.errors import ConfigurationError
+from hfsuite.search.spaces import check_space, type_fault
+from hfsuite.trainers.training import HuggingFaceTrainer
+
+if TYPE_CHECKING:
+    import os
+
+    from ray.tune.schedulers import TrialScheduler
+
+    from hfsuite.search.searchers import AnySearcher
+    from hfsuite.sweeps.result import SweepResult, TrialResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """A trainer with a search space and an objective. Declare one in a module, as `experiment`.
+
+    Args:
+        name: what its sweeps and its MLflow experiment are called.
+        trainer: what a trial runs. Its `scaling_config` says how many workers a trial has unless told otherwise.
+        space: from the names of settings to Ray Tune domains (`tune.loguniform(...)`), or constants.
+        metric: the reported number to optimise.
+        mode: "min" or "max".
+        defaults: every setting that the training function takes, with its default value, whose type is the setting's.
+            A setting called `seed` gets the sweep's seed.
+        progress: reported numbers to show while a sweep runs, besides the metric.
+
+    Raises:
+        ConfigurationError: the parts do not fit together; all mistakes are named.
+    """
+
+    name: str
+    trainer: HuggingFaceTrainer
+    space: Mapping[str, Any]
+    metric: str
+    mode: Literal["min", "max"]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    progress: Sequence[str] = ()
+    module: str = field(default_factory=lambda: _calling_module())
+
+    def __post_init__(self) -> None:
+        faults = []
+        if not self.name or any(character in self.name for character in "/\\:'\""):
+            faults.append(f"An experiment's name is used for folders, so it cannot be {self.name!r}.")
+        if not isinstance(self.trainer, HuggingFaceTrainer):
+            faults.append(f"trainer must be a TransformersTrainer or an AccelerateTrainer, got {self.trainer!r}.")
+        if self.mode not in ("min", "max"):
+            faults.append(f"mode must be 'min' or 'max', got {self.mode!r}.")
+        faults += check_space(self.space, self.defaults)
+        if isinstance(self.trainer, HuggingFaceTrainer):
+            faults += _not_taken(self.trainer, self.defaults)
+        if faults:
+            raise ConfigurationError([f"Experiment {self.name!r}: {fault}" for fault in faults])
+
+    def sweep(
+        self,
+        *,
+        trials: int = 10,
+        searcher: str | AnySearcher = "tpe",
+        trial_scheduler: str | TrialScheduler = "asha",
+        workers: int | None = None,
+        gpu: bool | None = None,
+        set: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        name: str | None = None,
+        storage: str | os.PathLike[str] = "results",
+    ) -> SweepResult:
+        """Searches. Returns when all trials have ended. Driver.
+
+        Args:
+            trials: how many configurations to try.
+            searcher: what to try next: "tpe", "random", "qmc", "gp", "cmaes", "grid", or a searcher of Ray Tune's.
+            trial_scheduler: what to stop: "asha", "hyperband", "median", "fifo", or a trial scheduler of Ray Tune's.
+            workers: workers a trial; None for the trainer's.
+            gpu: whether each worker has a GPU; None for the trainer's.
+            set: settings to fix; one that the space varies is then not varied.
+            seed: of the searcher, and of each trial that takes a seed.
+            name: of the sweep; must be new in `storage`.
+            storage: a folder, or a URI that Ray can write to.
+
+        Raises:
+            ConfigurationError: something asked for cannot be; all mistakes are named, and nothing was started.
+            TrackingError: the MLflow store cannot be used.
+            MetricNotReported: the first report has no such metric.
+        """
+        from hfsuite.sweeps.sweep import run_sweep
+
+        return run_sweep(
+            self,
+            trials=trials,
+            searcher=searcher,
+            trial_scheduler=trial_scheduler,
+            workers=workers,
+            gpu=gpu,
+            fixed=set or {},
+            seed=seed,
+            name=name,
+            storage=storage,
+        )
+
+    def train(
+        self,
+        config: Mapping[str, Any] | None = None,
+        *,
+        workers: int | None = None,
+        gpu: bool | None = None,
+        seed: int = 0,
+        name: str | None = None,
+        storage: str | os.PathLike[str] = "results",
+    ) -> TrialResult:
+        """Trains once, with `config` over the default values; tracked as a trial is. Driver.
+
+        Raises:
+            TrialFailed: the training failed; with the rank's traceback.
+            ConfigurationError, TrackingError, MetricNotReported: as for `sweep`.
+        """
+        from hfsuite.sweeps.sweep import run_training
+
+        return run_training(self, fixed=config or {}, workers=workers, gpu=gpu, seed=seed, name=name, storage=storage)
+
+    def setting_faults(self, values: Mapping[str, Any]) -> list[str]:
+        """What is wrong with values for this experiment's settings; empty if nothing is."""
+        from hfsuite.errors import did_you_mean
+
+        faults = []
+        for name, value in values.items():
+            if name not in self.defaults:
+                faults.append(f"{self.name} has no setting {name!r}. {did_you_mean(name, self.defaults)}")
+            elif fault := type_fault(name, value, self.defaults[name]):
+                faults.append(fault)
+        return faults
+
+
+def _not_taken(trainer: HuggingFaceTrainer, defaults: Mapping[str, Any]) -> list[str]:
+    """Settings that the training function of a TransformersTrainer, which gets them as keywords, does not accept."""
+    if trainer.config_argument != "trainer_init_config":
+        return []
+    parameters = list(inspect.signature(trainer.function).parameters.values())
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return []
+    taken = {parameter.name for parameter in parameters[2:]}
+    function = getattr(trainer.function, "__name__", "the training function")
+    return [f"{function} does not take the setting {name!r}." for name in defaults if name not in taken]
+
+
+def _calling_module() -> str:
+    """The module that declares the experiment: two frames above the dataclass's own __init__."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__") in (__name__, "dataclasses"):
+        frame = frame.f_back
+    module = frame.f_globals if frame else {}
+    spec = module.get("__spec__")
+    return str(spec.name if spec is not None else module.get("__name__", ""))

@@ -1,0 +1,203 @@
+"""Follows a sweep while it runs: from Ray Tune's events to trial results, MLflow and the screen. Driver."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import pyarrow.fs
+from ray.tune import Callback, Stopper
+from ray.tune.experiment import Trial
+from ray.tune.result import AUTO_RESULT_KEYS, DEBUG_METRICS
+
+from hfsuite.errors import MetricNotReported, did_you_mean
+from hfsuite.sweeps.display import Display
+from hfsuite.sweeps.result import TrialResult
+from hfsuite.tracking.runs import Run
+from hfsuite.tracking.state import TrialState
+from hfsuite.trials.trainable import FAILURE
+
+KEPT_FROM_TUNE = {"training_iteration", "time_total_s"}
+FROM_TUNE = (
+    {*AUTO_RESULT_KEYS, *DEBUG_METRICS, "config", "done", "trial_id", "should_checkpoint", "experiment_tag"}
+    | {"time_since_restore", "iterations_since_restore", "timesteps_since_restore", "checkpoint_dir_name"}
+) - KEPT_FROM_TUNE
+
+
+class TrialNames:
+    """Names trials, and their directories, by the order of their proposals: trial_000, trial_001, ...
+
+    Ray Tune copies it for each trial, so the numbers belong to the class.
+    """
+
+    _numbers: ClassVar[dict[str, dict[str, int]]] = {}
+
+    def __init__(self, sweep: str) -> None:
+        self.sweep = sweep
+
+    def __call__(self, trial: Trial) -> str:
+        """The name of a trial, the same each time."""
+        numbers = self._numbers.setdefault(self.sweep, {})
+        return f"trial_{numbers.setdefault(trial.trial_id, len(numbers)):03d}"
+
+    @staticmethod
+    def number(trial: Trial) -> int:
+        """Back from the name."""
+        return int(str(trial.custom_trial_name).rpartition("_")[2])
+
+
+class SweepObserver(Callback):
+    """Keeps one `TrialResult` for each trial up to date and tells MLflow and the screen.
+
+    Args:
+        open_run: opens the MLflow run of a trial.
+        new_trial: makes the result of a trial from its number and Tune's trial.
+        display: shows the trials.
+        metric: what the sweep optimises.
+        mode: "min" or "max".
+        spent_its_budget: whether a report is the last that the trial scheduler would ever have allowed.
+    """
+
+    def __init__(
+        self,
+        *,
+        open_run: Callable[[TrialResult], Run],
+        new_trial: Callable[[int, Trial], TrialResult],
+        display: Display,
+        metric: str,
+        mode: str,
+        spent_its_budget: Callable[[Mapping[str, Any]], bool],
+    ) -> None:
+        self.open_run, self.new_trial, self.display = open_run, new_trial, display
+        self.metric, self.mode, self.spent_its_budget = metric, mode, spent_its_budget
+        self.trials: dict[str, TrialResult] = {}
+        self.interrupted = False
+        self._runs: dict[str, Run] = {}
+        self._started: dict[str, float] = {}
+        self._stopped_at_report: dict[str, bool] = {}
+
+    def result(self, trial: Trial) -> TrialResult:
+        """The result of a trial, made when it is first asked for."""
+        if trial.trial_id not in self.trials:
+            self.trials[trial.trial_id] = self.new_trial(TrialNames.number(trial), trial)
+            self.display.show(self.trials.values())
+        return self.trials[trial.trial_id]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray Tune saves its callbacks with the sweep; connections and screens do not travel."""
+        return {"trials": self.trials, "metric": self.metric, "mode": self.mode, "interrupted": self.interrupted}
+
+    # ---- Ray Tune's events
+
+    def setup(self, **_: Any) -> None:
+        """Tune has just installed its handler of Ctrl-C, which ends the sweep in order; SIGTERM shall do the same."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        end_in_order = signal.getsignal(signal.SIGINT)
+
+        def note_and_end(number: int, frame: Any) -> None:
+            self.interrupted = True
+            if callable(end_in_order):
+                end_in_order(number, frame)
+
+        signal.signal(signal.SIGINT, note_and_end)
+        signal.signal(signal.SIGTERM, note_and_end)
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """A trial's actor runs, for the first time or again."""
+        result = self.result(trial)
+        result.state, result.path = TrialState.RUNNING, trial.path or ""
+        self._started.setdefault(trial.trial_id, time.monotonic())
+        if trial.trial_id not in self._runs:
+            run = self._runs[trial.trial_id] = self.open_run(result)
+            result.run_id = run.run_id
+        self.display.show(self.trials.values())
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
+    ) -> None:
+        """A report. `done` says that the trial scheduler stops the trial at it."""
+        metrics = reported(result)
+        record = self.result(trial)
+        record.iterations = result["training_iteration"]
+        record.seconds = time.monotonic() - self._started[trial.trial_id]
+        if self._is_better(metrics, record.metrics):
+            record.metrics = metrics
+        self._stopped_at_report[trial.trial_id] = bool(result.get("done")) and not self.spent_its_budget(result)
+        self._runs[trial.trial_id].log_metrics(metrics, int(metrics.get("step", record.iterations)))
+        self.display.report(record, metrics)
+        self.display.show(self.trials.values())
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """The trial ended by itself, or the trial scheduler stopped it."""
+        pruned = self._stopped_at_report.get(trial.trial_id, False)
+        self._end(trial, TrialState.PRUNED if pruned else TrialState.COMPLETED)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """The trial failed, and has no attempt left."""
+        record = self.result(trial)
+        record.failure = self._failure_text(trial)
+        if trial.trial_id in self._runs:
+            self._runs[trial.trial_id].log_text(record.failure, FAILURE)
+        self._end(trial, TrialState.FAILED)
+
+    def on_experiment_end(self, trials: list[Trial], **_: Any) -> None:
+        """What still runs now was ended by the user."""
+        for trial in trials:
+            if not self.result(trial).state.is_over:
+                self._end(trial, TrialState.STOPPED)
+
+    # ---- inside
+
+    def _end(self, trial: Trial, state: TrialState) -> None:
+        record = self.result(trial)
+        record.state = state
+        if (run := self._runs.get(trial.trial_id)) is not None:
+            if trial.checkpoint is not None:
+                run.log_checkpoint(trial.checkpoint)
+            run.end(state)
+        self.display.show(self.trials.values())
+
+    def _is_better(self, new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+        if self.metric not in new or self.metric not in old:
+            return self.metric in new or not old
+        return bool(new[self.metric] > old[self.metric] if self.mode == "max" else new[self.metric] < old[self.metric])
+
+    @staticmethod
+    def _failure_text(trial: Trial) -> str:
+        """The failed rank's own traceback; where no rank could write one, what Tune knows."""
+        filesystem: pyarrow.fs.FileSystem = trial.storage.storage_filesystem
+        path = f"{trial.storage.trial_fs_path}/{FAILURE}"
+        if filesystem.get_file_info(path).is_file:
+            with filesystem.open_input_stream(path) as stream:
+                return str(stream.read().decode()).strip()
+        return str(trial.get_error() or "The trial's process ended without a word: look at Ray's logs.").strip()
+
+
+class MetricIsReported(Stopper):
+    """Ends a sweep at its first report if that lacks the metric to optimise: it would never have a best trial."""
+
+    def __init__(self, metric: str) -> None:
+        self.metric = metric
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Runs on the driver, before searcher and trial scheduler see the report."""
+        metrics = reported(result)
+        if self.metric not in metrics:
+            raise MetricNotReported(
+                f"The metric {self.metric!r} is not in the trial's report. {did_you_mean(self.metric, metrics)} "
+                f"Reported: {', '.join(sorted(metrics))}."
+            )
+        return False
+
+    def stop_all(self) -> bool:
+        """Never ends a sweep otherwise."""
+        return False
+
+
+def reported(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What the training function reported, without what Ray Tune adds for itself."""
+    return {name: value for name, value in result.items() if name not in FROM_TUNE}

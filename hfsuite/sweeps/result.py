@@ -1,0 +1,155 @@
+"""What comes out of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ray.train import Checkpoint
+
+from hfsuite.errors import TrialFailed
+from hfsuite.tracking.state import TrialState
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass
+class TrialResult:
+    """One trial: how it was configured, how it went, and what it left.
+
+    Args:
+        number: its place in the sweep, from 0.
+        trial_id: Ray Tune's name for it.
+        config: its settings, defaults included, without those that only concern resources.
+        searched: those of its settings that the search varied.
+        run_id: its MLflow run; None until it has started.
+        path: its directory on storage: reports, checkpoints, the output of each rank.
+        state: how it ended.
+        metrics: the report that came with `checkpoint`, or the best report if there is no checkpoint.
+        checkpoint: the best one that was kept.
+        iterations: reports made.
+        seconds: from its start to its last report.
+        failure: what went wrong, with the rank's traceback; None if nothing did.
+    """
+
+    number: int
+    trial_id: str
+    config: dict[str, Any]
+    searched: dict[str, Any]
+    run_id: str | None = None
+    path: str = ""
+    state: TrialState = TrialState.PENDING
+    metrics: dict[str, Any] = field(default_factory=dict)
+    checkpoint: Checkpoint | None = None
+    iterations: int = 0
+    seconds: float = 0.0
+    failure: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "number": self.number,
+            "state": str(self.state),
+            "config": self.config,
+            "metrics": {name: value for name, value in self.metrics.items() if isinstance(value, int | float | str)},
+            "iterations": self.iterations,
+            "seconds": round(self.seconds, 3),
+            "run_id": self.run_id,
+            "path": self.path,
+            "checkpoint": self.checkpoint.path if self.checkpoint else None,
+            "failure": self.failure,
+        }
+
+
+@dataclass
+class SweepResult:
+    """A finished or interrupted sweep.
+
+    Args:
+        name: of the sweep.
+        experiment: name of what was swept.
+        module: where the experiment is declared.
+        metric: what was optimised.
+        mode: "min" or "max".
+        run_id: the parent run in MLflow; None for a single training.
+        tracking_uri: where MLflow keeps it, without credentials.
+        path: the sweep's directory on storage.
+        trials: all of them, in the order of their numbers.
+        interrupted: whether the user ended it.
+    """
+
+    name: str
+    experiment: str
+    module: str
+    metric: str
+    mode: str
+    run_id: str | None
+    tracking_uri: str
+    path: str
+    trials: list[TrialResult]
+    interrupted: bool = False
+
+    @property
+    def best(self) -> TrialResult:
+        """The trial with the best metric at a checkpoint that was kept.
+
+        Raises:
+            TrialFailed: no trial has a result; the first failure is its cause's text.
+        """
+        if (best := best_trial(self.trials, self.metric, self.mode)) is not None:
+            return best
+        failed = next((trial for trial in self.trials if trial.failure), None)
+        if failed is None:
+            raise TrialFailed("No trial has made a report, so there is no best one.")
+        raise TrialFailed(f"No trial has succeeded. Trial {failed.number}: {failed.failure}")
+
+    @property
+    def exit_code(self) -> int:
+        """0 if all went well, 1 if no trial succeeded, 4 if some failed, 130 if it was interrupted."""
+        if self.interrupted:
+            return 130
+        failures = sum(trial.state is TrialState.FAILED for trial in self.trials)
+        return 0 if not failures else 4 if failures < len(self.trials) else 1
+
+    def dataframe(self) -> pd.DataFrame:
+        """A row a trial: number, state, searched settings, metrics, MLflow run."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            [
+                {"trial": each.number, "state": str(each.state), **each.searched, **each.metrics, "run_id": each.run_id}
+                for each in self.trials
+            ]
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values: what `--json` prints."""
+        best = best_trial(self.trials, self.metric, self.mode)
+        return {
+            "sweep": self.name,
+            "experiment": self.experiment,
+            "module": self.module,
+            "metric": self.metric,
+            "mode": self.mode,
+            "run_id": self.run_id,
+            "tracking_uri": self.tracking_uri,
+            "path": self.path,
+            "interrupted": self.interrupted,
+            "exit_code": self.exit_code,
+            "best": best.as_json() if best else None,
+            "trials": [trial.as_json() for trial in self.trials],
+        }
+
+
+def best_trial(trials: Sequence[TrialResult], metric: str, mode: str) -> TrialResult | None:
+    """The best trial that has a result; NaN is never best, and of equals the first."""
+    rated = [
+        (trial.metrics[metric], trial)
+        for trial in trials
+        if trial.state.has_result and metric in trial.metrics and trial.metrics[metric] == trial.metrics[metric]
+    ]
+    if not rated:
+        return None
+    return (max if mode == "max" else min)(rated, key=lambda each: each[0])[1]

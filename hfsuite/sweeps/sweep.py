@@ -1,0 +1,352 @@
+"""A sweep from beginning to end: check all, open the parent run, let Ray Tune work, collect the results. Driver."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import time
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.fs
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import ConcurrencyLimiter
+
+from hfsuite.errors import ConfigurationError, HFSuiteError, TrackingError, TrialFailed
+from hfsuite.search.searchers import AnySearcher, check_searcher, make_searcher
+from hfsuite.search.spaces import describe, is_searched
+from hfsuite.search.trial_schedulers import check_trial_scheduler, make_trial_scheduler, spent_its_budget
+from hfsuite.sweeps import cluster
+from hfsuite.sweeps.display import Display
+from hfsuite.sweeps.observer import MetricIsReported, SweepObserver, TrialNames, reported
+from hfsuite.sweeps.result import SweepResult, TrialResult, best_trial
+from hfsuite.tracking import runs, store
+from hfsuite.tracking.state import TrialState
+from hfsuite.trainers.training import HuggingFaceTrainer
+from hfsuite.trials import resources
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hfsuite.sweeps.experiment import Experiment
+
+
+def run_sweep(
+    experiment: Experiment,
+    *,
+    trials: int,
+    searcher: str | AnySearcher,
+    trial_scheduler: str | TrialScheduler,
+    workers: int | None,
+    gpu: bool | None,
+    fixed: Mapping[str, Any],
+    seed: int,
+    name: str | None,
+    storage: str | os.PathLike[str],
+) -> SweepResult:
+    """Searches. See `Experiment.sweep` for the arguments and what is raised."""
+    space = {key: value for key, value in experiment.space.items() if key not in fixed}
+    plan = _checked_plan(
+        experiment, kind="sweep", space=space, trials=trials, workers=workers, gpu=gpu, fixed=fixed, seed=seed,
+        name=name, storage=storage, searcher=searcher, trial_scheduler=trial_scheduler,
+    )  # fmt: skip
+    parent = runs.Run.start(
+        plan.client,
+        plan.experiment_id,
+        name=plan.name,
+        tags=plan.tags() | {runs.METRIC: experiment.metric, runs.MODE: experiment.mode},
+        params={
+            "searcher": searcher if isinstance(searcher, str) else type(searcher).__name__,
+            "trial_scheduler": trial_scheduler if isinstance(trial_scheduler, str) else type(trial_scheduler).__name__,
+            "trials": trials,
+            "workers": plan.trainer.scaling_config.num_workers,
+            "seed": seed,
+            "space": {key: describe(value) for key, value in space.items()},
+            "fixed": dict(fixed),
+        },
+    )
+    with _closed_whatever_happens(parent):
+        result = _run(plan, parent)
+        if (best := best_trial(result.trials, result.metric, result.mode)) is not None:
+            parent.set_tags({runs.BEST_RUN: best.run_id, runs.BEST_VALUE: best.metrics[result.metric]})
+            parent.log_metrics({experiment.metric: best.metrics[result.metric]}, best.metrics.get("step", 0))
+        parent.end(_sweep_state(result))
+    return result
+
+
+def run_training(
+    experiment: Experiment,
+    *,
+    fixed: Mapping[str, Any],
+    workers: int | None,
+    gpu: bool | None,
+    seed: int,
+    name: str | None,
+    storage: str | os.PathLike[str],
+) -> TrialResult:
+    """Trains once. See `Experiment.train` for the arguments and what is raised."""
+    plan = _checked_plan(
+        experiment, kind="train", space={}, trials=1, workers=workers, gpu=gpu, fixed=fixed, seed=seed, name=name,
+        storage=storage, searcher="grid", trial_scheduler="fifo",
+    )  # fmt: skip
+    (trial,) = _run(plan, parent=None).trials
+    if trial.state is TrialState.FAILED:
+        raise TrialFailed(trial.failure or "The training failed.")
+    return trial
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """Everything that a sweep needs to start, checked."""
+
+    experiment: Experiment
+    kind: str
+    name: str
+    storage: str
+    trainer: HuggingFaceTrainer
+    client: Any
+    experiment_id: str
+    space: Mapping[str, Any]
+    constants: Mapping[str, Any]
+    trials: int
+    seed: int
+    searcher: str | AnySearcher
+    trial_scheduler: TrialScheduler
+
+    def tags(self) -> dict[str, str]:
+        """By which the sweep's runs are found again."""
+        return {
+            runs.KIND: self.kind,
+            runs.SWEEP: self.name,
+            runs.MODULE: self.experiment.module,
+            runs.PATH: f"{self.storage}/{self.name}",
+        }
+
+
+def _checked_plan(
+    experiment: Experiment,
+    *,
+    kind: str,
+    space: Mapping[str, Any],
+    trials: int,
+    workers: int | None,
+    gpu: bool | None,
+    fixed: Mapping[str, Any],
+    seed: int,
+    name: str | None,
+    storage: str | os.PathLike[str],
+    searcher: str | AnySearcher,
+    trial_scheduler: str | TrialScheduler,
+) -> _Plan:
+    """Checks all that was asked for before anything is started or recorded, and names every mistake at once."""
+    faults: list[str] = list(experiment.setting_faults(fixed))
+    if trials < 1:
+        faults.append(f"The number of trials must be at least 1, got {trials}.")
+    if name is not None and not re.fullmatch(r"[\w.@+=-]+", name):
+        faults.append(f"A sweep's name may have letters, digits and ._-@+= in it, got {name!r}.")
+    name = name or f"{experiment.name}-{datetime.now():%Y%m%d-%H%M%S-%f}"[:-3]
+    storage = _absolute(storage)
+
+    def attempt(check: Callable[[], Any]) -> Any:
+        try:
+            return check()
+        except (ConfigurationError, TrackingError) as error:
+            faults.extend(error.faults if isinstance(error, ConfigurationError) else [str(error)])
+
+    attempt(lambda: check_searcher(searcher))
+    attempt(lambda: check_trial_scheduler(trial_scheduler))
+    attempt(lambda: _check_storage(storage, name))
+    client = attempt(store.open_store)
+    trainer = attempt(lambda: _scaled(experiment.trainer, workers, gpu))
+    attempt(cluster.connect)
+    if trainer is not None:
+        attempt(lambda: resources.check_fits(trainer.scaling_config, uses_ray_data=bool(trainer.datasets)))
+    if faults:
+        only_tracking = client is None and len(faults) == 1
+        raise TrackingError(faults[0]) if only_tracking else ConfigurationError(faults)
+
+    seeded = {"seed": seed} if "seed" in experiment.defaults else {}
+    return _Plan(
+        experiment=experiment,
+        kind=kind,
+        name=name,
+        storage=storage,
+        trainer=trainer,
+        client=client,
+        experiment_id=store.experiment_id(client, experiment.name),
+        space=space,
+        constants={**experiment.defaults, **seeded, **fixed},
+        trials=trials,
+        seed=seed,
+        searcher=searcher,
+        trial_scheduler=make_trial_scheduler(trial_scheduler),
+    )
+
+
+def _run(plan: _Plan, parent: runs.Run | None) -> SweepResult:
+    """Lets Ray Tune run the trials; returns when all are over."""
+    experiment, configuration = plan.experiment, plan.trainer.config_argument
+
+    budget_spent = functools.partial(spent_its_budget, plan.trial_scheduler)
+
+    def new_trial(number: int, trial: Trial) -> TrialResult:
+        config = dict(trial.config.get(configuration, {}))
+        searched = {key: config[key] for key, value in plan.space.items() if is_searched(value) and key in config}
+        return TrialResult(number, trial.trial_id, config, searched)
+
+    def open_run(trial: TrialResult) -> runs.Run:
+        return runs.Run.start(
+            plan.client,
+            plan.experiment_id,
+            name=f"trial {trial.number:03d}" if parent else plan.name,
+            tags=plan.tags() | {runs.KIND: "trial" if parent else plan.kind, runs.TRIAL: str(trial.number),
+                                runs.TRIAL_ID: trial.trial_id, runs.STATE: trial.state},
+            params={**trial.config, "num_workers": plan.trainer.scaling_config.num_workers},
+            parent=parent,
+        )  # fmt: skip
+
+    display = Display(
+        title=f"{experiment.name} · {plan.name}",
+        metric=experiment.metric,
+        mode=experiment.mode,
+        progress=experiment.progress,
+        total=plan.trials,
+    )
+    observer = SweepObserver(
+        open_run=open_run,
+        new_trial=new_trial,
+        display=display,
+        metric=experiment.metric,
+        mode=experiment.mode,
+        spent_its_budget=budget_spent,
+    )
+    names = TrialNames(f"{plan.storage}/{plan.name}")
+    directory = Path(plan.storage, plan.name) if "://" not in plan.storage else None
+    slots = resources.concurrent_trials(plan.trainer.scaling_config, uses_ray_data=bool(plan.trainer.datasets))
+    searcher = make_searcher(
+        plan.searcher, seed=plan.seed, study_name=plan.name, directory=directory, spent_its_budget=budget_spent
+    )
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the old output engine can be silent
+    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # MetricIsReported says it better, and as early
+    tuner = tune.Tuner(
+        plan.trainer.as_trainable(),
+        param_space={configuration: {**plan.constants, **plan.space}},
+        tune_config=tune.TuneConfig(
+            num_samples=plan.trials,
+            search_alg=searcher,
+            scheduler=plan.trial_scheduler,
+            metric=experiment.metric,
+            mode=experiment.mode,
+            max_concurrent_trials=None if isinstance(searcher, ConcurrencyLimiter) else slots,
+            trial_name_creator=names,
+            trial_dirname_creator=names,
+        ),
+        run_config=tune.RunConfig(
+            name=plan.name,
+            storage_path=plan.storage,
+            callbacks=[observer],
+            stop=MetricIsReported(experiment.metric),
+            verbose=0,
+            checkpoint_config=tune.CheckpointConfig(
+                num_to_keep=1,  # the best; Ray Tune always keeps the last too
+                checkpoint_score_attribute=experiment.metric,
+                checkpoint_score_order=experiment.mode,
+                checkpoint_at_end=False,
+            ),
+        ),
+    )
+    with display:
+        grid = tuner.fit()
+    trials = list(observer.trials.values())
+    for result in grid:
+        _attach_best_checkpoint(trials, result, experiment.metric, experiment.mode)
+    return SweepResult(
+        name=plan.name,
+        experiment=experiment.name,
+        module=experiment.module,
+        metric=experiment.metric,
+        mode=experiment.mode,
+        run_id=parent.run_id if parent else None,
+        tracking_uri=store.without_credentials(store.tracking_uri()),
+        path=f"{plan.storage}/{plan.name}",
+        trials=trials,
+        interrupted=observer.interrupted,
+    )
+
+
+def _attach_best_checkpoint(trials: list[TrialResult], result: Any, metric: str, mode: str) -> None:
+    """Gives a trial the best checkpoint that Ray Tune kept, and the metrics that were reported with it."""
+    trial = next((each for each in trials if os.path.basename(each.path) == os.path.basename(result.path)), None)
+    rated = [(m[metric], c, m) for c, m in result.best_checkpoints or [] if metric in m]
+    if trial is None or not rated:
+        return
+    _, checkpoint, metrics = (max if mode == "max" else min)(rated, key=lambda each: each[0])
+    from hfsuite.trainers.checkpoint import TransformersCheckpoint
+
+    trial.checkpoint, trial.metrics = TransformersCheckpoint(checkpoint.path, checkpoint.filesystem), reported(metrics)
+
+
+def _scaled(trainer: HuggingFaceTrainer, workers: int | None, gpu: bool | None) -> HuggingFaceTrainer:
+    changes: dict[str, Any] = {}
+    if workers is not None:
+        if workers < 1:
+            raise ConfigurationError(f"The number of workers must be at least 1, got {workers}.")
+        changes["num_workers"] = workers
+    if gpu is not None:
+        changes["use_gpu"] = gpu
+    try:
+        return trainer.with_settings({"scaling_config": changes})
+    except ConfigurationError:
+        raise
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def _absolute(storage: str | os.PathLike[str]) -> str:
+    path = os.fspath(storage)
+    return path.rstrip("/") if "://" in path else str(Path(path).expanduser().absolute())
+
+
+def _check_storage(storage: str, name: str) -> None:
+    """The sweep's directory must be new, and the storage must take a file."""
+    shown = store.without_credentials(storage)
+    try:
+        filesystem, root = (
+            pyarrow.fs.FileSystem.from_uri(storage) if "://" in storage else (pyarrow.fs.LocalFileSystem(), storage)
+        )
+        if filesystem.get_file_info(f"{root}/{name}").type != pyarrow.fs.FileType.NotFound:
+            raise ConfigurationError(f"There is a sweep {name!r} in {shown} already: choose another name.")
+        marker = f"{root}/.hfsuite_{os.getpid()}_{time.monotonic_ns()}"
+        filesystem.create_dir(root, recursive=True)
+        with filesystem.open_output_stream(marker) as stream:
+            stream.write(b"")
+        filesystem.delete_file(marker)
+    except (OSError, pyarrow.ArrowException) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigurationError(
+            f"The storage {shown} cannot be written to: {reason} Give a folder or URI that can be (--storage)."
+        ) from error
+
+
+@contextmanager
+def _closed_whatever_happens(run: runs.Run) -> Iterator[None]:
+    """An error in the driver must not leave a run that seems to go on for ever."""
+    try:
+        yield
+    except BaseException as error:
+        run.set_tags({"hfsuite.error": f"{type(error).__name__}: {error}"})
+        run.end(TrialState.FAILED if isinstance(error, HFSuiteError | Exception) else TrialState.STOPPED)
+        raise
+
+
+def _sweep_state(result: SweepResult) -> TrialState:
+    if result.interrupted:
+        return TrialState.STOPPED
+    return TrialState.FAILED if result.exit_code == 1 else TrialState.COMPLETED

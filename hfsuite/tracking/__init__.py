@@ -1,0 +1,1 @@
+"""What MLflow is told: runs, metrics, checkpoints, states."""

@@ -1,0 +1,139 @@
+"""The runs of a sweep in MLflow: one parent for the sweep, one child for each trial. Driver."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import mlflow
+from mlflow.entities import Metric, Param, RunTag
+from ray.train import Checkpoint
+
+from hfsuite.tracking.state import TrialState
+
+PARAM_LIMIT, TAG_LIMIT = 6_000, 8_000  # characters; MLflow cuts what is longer
+PARAMS_A_BATCH, METRICS_A_BATCH = 100, 1_000
+CHECKPOINT = "checkpoint"  # the artifact folder of a run's last checkpoint
+
+TAG = "hfsuite"
+KIND, SWEEP, TRIAL, TRIAL_ID, STATE = (f"{TAG}.{name}" for name in ("kind", "sweep", "trial", "trial_id", "state"))
+METRIC, MODE, BEST_RUN, BEST_VALUE = (f"{TAG}.{name}" for name in ("metric", "mode", "best_run", "best_value"))
+MODULE, PATH, CHECKPOINT_PATH = (f"{TAG}.{name}" for name in ("module", "path", "checkpoint"))
+
+
+class Run:
+    """One MLflow run: parameters once, metrics at their optimizer step, a state at the end."""
+
+    def __init__(self, client: mlflow.MlflowClient, run_id: str) -> None:
+        self.client, self.run_id = client, run_id
+
+    @classmethod
+    def start(
+        cls,
+        client: mlflow.MlflowClient,
+        experiment_id: str,
+        *,
+        name: str,
+        tags: Mapping[str, str],
+        params: Mapping[str, Any],
+        parent: Run | None = None,
+    ) -> Run:
+        """Opens a run.
+
+        Args:
+            client: of the tracking store.
+            experiment_id: the MLflow experiment.
+            name: what the run is called in the UI.
+            tags: short texts to filter by.
+            params: nested dicts become names with dots; `None` is recorded as text.
+            parent: the sweep, for a trial.
+        """
+        tags = dict(tags) | ({"mlflow.parentRunId": parent.run_id} if parent else {})
+        started = client.create_run(experiment_id, run_name=name, tags={k: str(v)[:TAG_LIMIT] for k, v in tags.items()})
+        run = cls(client, started.info.run_id)
+        entries = [Param(key, str(value)[:PARAM_LIMIT]) for key, value in flatten(params)]
+        for start in range(0, len(entries), PARAMS_A_BATCH):
+            client.log_batch(run.run_id, params=entries[start : start + PARAMS_A_BATCH])
+        return run
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int) -> None:
+        """Records the numbers of one report at an optimizer step."""
+        now = int(time.time() * 1000)
+        numbers = [Metric(key, _finite(value), now, step) for key, value in flatten(metrics) if _is_number(value)]
+        for start in range(0, len(numbers), METRICS_A_BATCH):
+            self.client.log_batch(self.run_id, metrics=numbers[start : start + METRICS_A_BATCH])
+
+    def set_tags(self, tags: Mapping[str, Any]) -> None:
+        """Adds or changes tags."""
+        self.client.log_batch(self.run_id, tags=[RunTag(key, str(value)[:TAG_LIMIT]) for key, value in tags.items()])
+
+    def log_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Copies a checkpoint to the run's artifacts, into the folder `checkpoint`."""
+        self.set_tags({CHECKPOINT_PATH: checkpoint.path})
+        with checkpoint.as_directory() as directory:
+            self.client.log_artifacts(self.run_id, directory, CHECKPOINT)
+
+    def log_text(self, text: str, file: str) -> None:
+        """Stores a text as an artifact."""
+        self.client.log_text(self.run_id, text, file)
+
+    def end(self, state: TrialState) -> None:
+        """Closes the run; MLflow's status follows from the state."""
+        self.set_tags({STATE: state})
+        self.client.set_terminated(self.run_id, status=state.mlflow_status)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested dicts as pairs of a name with dots and a value."""
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def find_sweep(client: mlflow.MlflowClient, sweep: str | None) -> mlflow.entities.Run | None:
+    """The parent run of a sweep: by name, by run id or the start of one, or the newest of all if `sweep` is None."""
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    filters = f"tags.`{KIND}` = 'sweep'"
+    if sweep is not None:
+        named = _search(client, experiments, f"{filters} and tags.`{SWEEP}` = '{sweep.replace(chr(39), '')}'")
+        if found := next(named, None):
+            return found
+        return next((run for run in _search(client, experiments, filters) if run.info.run_id.startswith(sweep)), None)
+    return next(_search(client, experiments, filters), None)
+
+
+def sweep_names(client: mlflow.MlflowClient) -> list[str]:
+    """The names of all recorded sweeps, newest first."""
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    return [
+        run.data.tags.get(SWEEP, run.info.run_id) for run in _search(client, experiments, f"tags.`{KIND}` = 'sweep'")
+    ]
+
+
+def children(client: mlflow.MlflowClient, parent: mlflow.entities.Run) -> list[mlflow.entities.Run]:
+    """The trials of a sweep, in the order of their numbers."""
+    found = _search(client, [parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    return sorted(found, key=lambda run: int(run.data.tags.get(TRIAL, 0)))
+
+
+def _search(client: mlflow.MlflowClient, experiments: Iterable[str], filters: str) -> Iterator[mlflow.entities.Run]:
+    token = None
+    while True:
+        page = client.search_runs(list(experiments), filters, order_by=["attributes.start_time DESC"], page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _finite(value: float) -> float:
+    """MLflow turns infinities into 1.8e308, which wrecks charts and orders; NaN it keeps."""
+    return math.nan if math.isinf(value) else float(value)

@@ -1,0 +1,101 @@
+"""Training by epochs: what `fit()` returns, and going on from its checkpoint."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hfsuite.trainers import manifest
+from hfsuite.trainers.checkpoint import TransformersCheckpoint
+from tests.tiny import train_function_local_dataset
+from tests.trainers.training import checkpoints, ray_datasets, transformers_trainer
+
+
+@pytest.mark.parametrize("save_strategy", ["no", "epoch"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_four_epochs_then_a_fifth_from_the_checkpoint(tmp_path: Path, save_strategy: str, workers: int) -> None:
+    config = {"epochs": 4, "save_strategy": save_strategy}
+    result = transformers_trainer(tmp_path, config, workers=workers, datasets=ray_datasets()).fit()
+
+    assert result.metrics["epoch"] == 4
+    assert result.metrics["training_iteration"] == 4
+    assert "eval_loss" in result.metrics
+    assert isinstance(result.checkpoint, TransformersCheckpoint)
+    assert manifest.verify(result.checkpoint)["world_size"] == workers
+    assert len(checkpoints(result.path)) == (4 if save_strategy == "epoch" else 1)
+
+    config = {"epochs": 5, "save_strategy": save_strategy}
+    fifth = transformers_trainer(
+        tmp_path, config, workers=workers, datasets=ray_datasets(), resume_from=result.checkpoint
+    ).fit()
+
+    assert fifth.metrics["epoch"] == 5
+    assert fifth.metrics["training_iteration"] == 1
+    assert fifth.metrics["step"] == result.metrics["step"] * 5 // 4
+    assert "eval_loss" in fifth.metrics
+    assert isinstance(fifth.checkpoint, TransformersCheckpoint)
+    assert fifth.path != result.path
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_datasets_built_in_the_function_are_sharded_by_transformers(tmp_path: Path, workers: int) -> None:
+    config = {"epochs": 2, "save_strategy": "no"}
+    result = transformers_trainer(tmp_path, config, workers=workers, function=train_function_local_dataset).fit()
+
+    assert result.metrics["epoch"] == 2
+    assert result.metrics["training_iteration"] == 2
+    assert result.metrics["step"] == 2 * 2 // workers  # 16 rows, batches of 8: each worker sees its part only
+    assert "eval_loss" in result.metrics
+    assert isinstance(result.checkpoint, TransformersCheckpoint)
+
+
+@pytest.fixture
+def metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """As `evaluate.load` makes one: of a class in a downloaded module, which only this process has imported."""
+    modules = tmp_path / "modules"
+    package = modules / "evaluate_modules" / "metrics"
+    package.mkdir(parents=True)
+    (package.parent / "__init__.py").touch()
+    (package / "__init__.py").touch()
+    (package / "rows_seen.py").write_text(
+        "class Metric:\n    def compute(self, prediction):\n        return {'rows_seen': len(prediction.label_ids)}\n"
+    )
+    monkeypatch.syspath_prepend(str(modules))
+    monkeypatch.setenv("HF_MODULES_CACHE", str(modules))
+    yield importlib.import_module("evaluate_modules.metrics.rows_seen").Metric()
+    for name in [name for name in sys.modules if name.split(".")[0] == "evaluate_modules"]:
+        del sys.modules[name]
+
+
+def function_with(metric: Any) -> Any:
+    def function(train_dataset: Any, eval_dataset: Any = None, **config: Any) -> Any:
+        trainer = train_function_local_dataset(train_dataset, eval_dataset, **config)
+        trainer.compute_metrics = metric.compute
+        return trainer
+
+    return function
+
+
+# https://github.com/ray-project/ray/issues/28084
+def test_function_may_refer_to_a_downloaded_metric(tmp_path: Path, metric: Any) -> None:
+    trainer = transformers_trainer(tmp_path, {"epochs": 1}, function=function_with(metric))
+    trainer.run_config.worker_runtime_env = {"env_vars": {"HF_MODULES_CACHE": os.environ["HF_MODULES_CACHE"]}}
+    assert trainer.fit().metrics["eval_rows_seen"] == 16
+
+
+def test_callers_configuration_is_not_changed(tmp_path: Path) -> None:
+    config: dict[str, Any] = {"epochs": 1, "save_strategy": "no", "lr_scheduler_kwargs": {}}
+    before = copy.deepcopy(config)
+
+    trainer = transformers_trainer(tmp_path, config, datasets=ray_datasets())
+    assert trainer.config == before
+    trainer.fit()  # the function pops "epochs"
+    assert config == before
+    assert trainer.config == before

@@ -1,0 +1,186 @@
+"""What TransformersTrainer refuses: on the driver at construction, in the workers before any training step."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.train import ScalingConfig, TrainingFailedError
+from transformers import TrainerCallback, TrainingArguments
+
+from hfsuite.errors import ConfigurationError, UnknownName
+from hfsuite.trainers.reporting import check_arguments
+from hfsuite.trainers.transformers import TransformersTrainer
+from tests.tiny import train_function
+from tests.trainers.training import ray_datasets, transformers_trainer
+
+STRATEGIES = ["no", "steps", "epoch"]
+ARGUMENTS: dict[str, Any] = {"output_dir": "tiny", "use_cpu": True, "logging_strategy": "epoch", "save_strategy": "no"}
+
+
+@pytest.mark.parametrize(("logging", "evaluation", "saving"), itertools.product(STRATEGIES, repeat=3))
+def test_strategies_must_be_the_same_apart_from_no(logging: str, evaluation: str, saving: str) -> None:
+    arguments = TrainingArguments(
+        "tiny", use_cpu=True, logging_strategy=logging, eval_strategy=evaluation, save_strategy=saving
+    )
+    if logging != "no" and evaluation in ("no", logging) and saving in ("no", logging):
+        check_arguments(arguments)
+        return
+    with pytest.raises(ValueError) as raised:
+        check_arguments(arguments)
+    message = str(raised.value)
+    assert f"logging_strategy='{logging}', eval_strategy='{evaluation}', save_strategy='{saving}'" in message
+
+
+@pytest.mark.parametrize(("save_steps", "logging_steps"), itertools.product([2, 3, 8, 12], repeat=2))
+def test_save_steps_must_be_a_multiple_of_logging_steps(save_steps: int, logging_steps: int) -> None:
+    strategies = {"logging_strategy": "steps", "save_strategy": "steps"}
+    arguments = TrainingArguments("tiny", use_cpu=True, save_steps=save_steps, logging_steps=logging_steps, **strategies)
+    if save_steps % logging_steps == 0:
+        check_arguments(arguments)
+        return
+    with pytest.raises(ValueError, match=f"save_steps={save_steps}, logging_steps={logging_steps}"):
+        check_arguments(arguments)
+
+
+@pytest.mark.parametrize(("eval_steps", "logging_steps"), itertools.product([2, 3, 4], repeat=2))
+def test_eval_steps_must_equal_logging_steps(eval_steps: int, logging_steps: int) -> None:
+    strategies = {"logging_strategy": "steps", "eval_strategy": "steps", "save_strategy": "no"}
+    arguments = TrainingArguments("tiny", use_cpu=True, eval_steps=eval_steps, logging_steps=logging_steps, **strategies)
+    if eval_steps == logging_steps:
+        check_arguments(arguments)
+        return
+    with pytest.raises(ValueError, match=f"eval_steps={eval_steps}, logging_steps={logging_steps}"):
+        check_arguments(arguments)
+
+
+def test_steps_do_not_matter_where_the_strategy_is_epoch_or_no() -> None:
+    by_epoch = {"logging_strategy": "epoch", "eval_strategy": "epoch", "save_strategy": "epoch"}
+    check_arguments(TrainingArguments("tiny", use_cpu=True, save_steps=3, eval_steps=5, logging_steps=7, **by_epoch))
+    only_logs = {"logging_strategy": "steps", "eval_strategy": "no", "save_strategy": "no"}
+    check_arguments(TrainingArguments("tiny", use_cpu=True, save_steps=3, eval_steps=5, logging_steps=7, **only_logs))
+
+
+def test_best_model_at_end_is_refused() -> None:
+    strategies = {"logging_strategy": "epoch", "eval_strategy": "epoch", "save_strategy": "epoch"}
+    arguments = TrainingArguments("tiny", use_cpu=True, load_best_model_at_end=True, **strategies)
+    with pytest.raises(ValueError, match="`load_best_model_at_end` must be False"):
+        check_arguments(arguments)
+
+
+def test_fsdp_on_cpu_is_refused() -> None:
+    arguments = TrainingArguments(**ARGUMENTS)
+    arguments.fsdp = ["full_shard"]
+    with pytest.raises(ValueError, match="FSDP was asked for on CPU"):
+        check_arguments(arguments)
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    arguments = TrainingArguments(
+        "tiny",
+        use_cpu=True,
+        logging_strategy="steps",
+        logging_steps=4,
+        eval_strategy="steps",
+        eval_steps=2,
+        save_strategy="steps",
+        save_steps=2,
+        load_best_model_at_end=True,
+    )
+    with pytest.raises(ConfigurationError) as raised:
+        check_arguments(arguments)
+    assert [fault.split("`")[1] for fault in raised.value.faults] == [
+        "save_steps",
+        "eval_steps",
+        "load_best_model_at_end",
+    ]
+
+
+class LeavesAMark(TrainerCallback):  # type: ignore[misc]
+    def __init__(self, mark: str) -> None:
+        self.mark = mark
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        Path(self.mark).touch()
+
+
+def train_function_with_mark(train_dataset: Any, eval_dataset: Any = None, *, mark: str, **config: Any) -> Any:
+    trainer = train_function(train_dataset, eval_dataset, **config)
+    trainer.add_callback(LeavesAMark(mark))
+    return trainer
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        {"load_best_model_at_end": True, "save_strategy": "epoch"},
+        {"logging_strategy": "steps", "eval_strategy": "steps", "logging_steps": 2, "eval_steps": 1},
+    ],
+    ids=["load_best_model_at_end", "eval_steps"],
+)
+def test_fit_refuses_before_the_first_step(tmp_path: Path, refused: dict[str, Any]) -> None:
+    mark = tmp_path / "a step was begun"
+    config = {"epochs": 1, "mark": str(mark), **refused}
+    trainer = transformers_trainer(tmp_path, config, function=train_function_with_mark, datasets=ray_datasets())
+    with pytest.raises(TrainingFailedError) as raised:
+        trainer.fit()
+    assert isinstance(raised.value.__cause__, ValueError)
+    assert list(refused)[0 if "save_strategy" in refused else -1] in str(raised.value.__cause__)
+    assert not mark.exists()
+
+
+# ---- on the driver
+
+
+def test_function_needs_three_parameters(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least 3 arguments.* accepts 2"):
+        transformers_trainer(tmp_path, {}, function=lambda train_dataset, eval_dataset: None)
+
+
+def test_reserved_key_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'_trainer_init_per_worker' is a reserved key"):
+        transformers_trainer(tmp_path, {"_trainer_init_per_worker": train_function})
+
+
+def test_other_datasets_are_refused_by_name(tmp_path: Path) -> None:
+    datasets = ray_datasets()
+    with pytest.raises(ValueError, match=r"\['validation'\]"):
+        transformers_trainer(tmp_path, {}, datasets={"train": datasets["train"], "validation": datasets["evaluation"]})
+
+
+def with_gpus(gpus: float) -> TransformersTrainer:
+    scaling_config = ScalingConfig(num_workers=2, use_gpu=True, resources_per_worker={"CPU": 1, "GPU": gpus})
+    return TransformersTrainer(train_function, scaling_config=scaling_config)
+
+
+def test_one_gpu_a_worker_is_all_that_transformers_can_use() -> None:
+    assert with_gpus(1).scaling_config.num_gpus_per_worker == 1
+    with pytest.raises(ValueError, match="2 GPUs per worker"):
+        with_gpus(2)
+    with pytest.raises(ValueError, match="1.5 GPUs per worker"):
+        with_gpus(1.5)
+
+
+def test_part_of_a_gpu_must_be_asked_for_as_a_trial() -> None:
+    with pytest.raises(ValueError, match=r"0.5 GPUs per worker.*param_space"):
+        with_gpus(0.5)
+    half = {"scaling_config": {"resources_per_worker": {"CPU": 1, "GPU": 0.5}}}
+    assert with_gpus(1).with_settings(half).scaling_config.num_gpus_per_worker == 0.5
+    two = {"scaling_config": {"resources_per_worker": {"CPU": 1, "GPU": 2}}}
+    with pytest.raises(ValueError, match="2 GPUs per worker"):
+        with_gpus(1).with_settings(two)
+
+
+def test_local_mode_has_no_ray_data(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="num_workers=0"):
+        transformers_trainer(tmp_path, {}, workers=0, datasets=ray_datasets())
+
+
+def test_a_trial_cannot_set_what_is_not_a_setting(tmp_path: Path) -> None:
+    trainer = transformers_trainer(tmp_path, {})
+    with pytest.raises(UnknownName, match="Did you mean 'trainer_init_config'"):
+        trainer.with_settings({"trainer_init_confg": {}})
+    with pytest.raises(UnknownName, match="num_wokers"):
+        trainer.with_settings({"scaling_config": {"num_wokers": 2}})
