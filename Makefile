@@ -1,6 +1,6 @@
 # make demo   a real sweep, from nothing to the table of trials
 # make test   every check and every test that takes seconds
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check

@@ -65,6 +65,9 @@ def trainer_init_per_worker(train_dataset: None, eval_dataset: None, **settings:
     """Builds the trainer of one rank: model, data, arguments. Runs in every rank."""
     set_seed(settings["seed"])  # before the model: its new classification head is drawn at random
     model = AutoModelForSequenceClassification.from_pretrained(model_path(settings["model"]), num_labels=2)
+    # The classification head averages its loss over rows. Transformers believes that it sums it, and would multiply
+    # the loss by the number of ranks and of accumulated batches.
+    model.accepts_loss_kwargs = False
     tokenizer = AutoTokenizer.from_pretrained(model_path(settings["model"]))
     train, validation = _tokenized(settings["dataset"], settings["model"], settings["max_length"])
     batch = split_batch(settings["global_batch_size"], ray.train.get_context().get_world_size())
@@ -82,6 +85,7 @@ def trainer_init_per_worker(train_dataset: None, eval_dataset: None, **settings:
         eval_strategy="epoch",
         save_strategy="epoch",
         seed=settings["seed"],
+        dataloader_pin_memory=False,
         report_to=[],
         disable_tqdm=True,
     )

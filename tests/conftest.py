@@ -16,6 +16,7 @@ os.environ.pop("MLFLOW_EXPERIMENT_NAME", None)
 
 import pytest
 import ray
+import ray.data
 
 CPUS = 4
 
@@ -24,8 +25,6 @@ CPUS = 4
 def ray_session() -> Iterator[None]:
     """The session that every test shares; started even for tests that never use it, so that order does not matter."""
     ray.init(num_cpus=CPUS, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    import ray.data
-
     ray.data.DataContext.get_current().enable_progress_bars = False
     yield
     ray.shutdown()

@@ -34,7 +34,7 @@ def load_experiment(module: str) -> Any:
         loaded = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
-            known = [found for found, _ in modules(EXPERIMENTS)]
+            known = [found for found, _ in modules(EXPERIMENTS)] + sorted(_short_names())
             raise UnknownName(f"There is no module {module!r} here. {did_you_mean(name, known)}") from error
         raise ConfigurationError(
             f"{name} needs the module {error.name!r}, which is not installed: pip install it, or remove the import."

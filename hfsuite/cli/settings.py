@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hfsuite.errors import ConfigurationError, did_you_mean
+from hfsuite.errors import did_you_mean
 from hfsuite.search.spaces import parse_value
 
 Module = Annotated[str, typer.Argument(metavar="MODULE", help="The experiment: a dotted name, or a file.")]
@@ -25,13 +25,10 @@ Storage = Annotated[str, typer.Option(help="A folder or URI for reports and chec
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")]
 
 
-def parse_settings(experiment: Any, assignments: Sequence[str]) -> dict[str, Any]:
-    """`key=value` texts as values of the settings' types.
-
-    Raises:
-        ConfigurationError: an assignment has no "=", names no setting, or has a value of another type; all are named.
-    """
-    values, faults = {}, []
+def parse_settings(experiment: Any, assignments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """`key=value` texts as values of the settings' types, and a sentence for each that cannot be."""
+    values: dict[str, Any] = {}
+    faults: list[str] = []
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         key = key.strip()
@@ -41,8 +38,8 @@ def parse_settings(experiment: Any, assignments: Sequence[str]) -> dict[str, Any
             faults.append(f"{experiment.name} has no setting {key!r}. {did_you_mean(key, experiment.defaults)}")
         else:
             value, fault = parse_value(key, text, experiment.defaults[key])
-            values[key] = value
-            faults += [fault] if fault else []
-    if faults:
-        raise ConfigurationError(faults)
-    return values
+            if fault:
+                faults.append(fault)
+            else:
+                values[key] = value
+    return values, faults

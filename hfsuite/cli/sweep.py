@@ -30,17 +30,22 @@ def sweep(
     json: settings.Json = False,
 ) -> int:
     """Search for the best settings of an experiment."""
+    from hfsuite.sweeps.sweep import run_sweep
+
     experiment = load_experiment(module)
-    result = experiment.sweep(
+    fixed, faults = settings.parse_settings(experiment, set_ or [])
+    result = run_sweep(
+        experiment,
         trials=trials,
         searcher=searcher,
         trial_scheduler=trial_scheduler,
         workers=workers,
         gpu=gpu,
-        set=settings.parse_settings(experiment, set_ or []),
+        fixed=fixed,
         seed=seed,
         name=name,
         storage=storage,
+        faults=faults,
     )
     if json:
         typer.echo(json_.dumps(result.as_json(), default=str))

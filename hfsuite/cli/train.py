@@ -22,14 +22,19 @@ def train(
     json: settings.Json = False,
 ) -> int:
     """Train an experiment once, with its default settings or with those given by --set."""
+    from hfsuite.sweeps.sweep import run_training
+
     experiment = load_experiment(module)
-    trial = experiment.train(
-        settings.parse_settings(experiment, set_ or []),
+    fixed, faults = settings.parse_settings(experiment, set_ or [])
+    trial = run_training(
+        experiment,
+        fixed=fixed,
         workers=workers,
         gpu=gpu,
         seed=seed,
         name=name,
         storage=storage,
+        faults=faults,
     )
     if json:
         typer.echo(json_.dumps(trial.as_json(), default=str))

@@ -6,7 +6,7 @@ import functools
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -50,12 +50,17 @@ def run_sweep(
     seed: int,
     name: str | None,
     storage: str | os.PathLike[str],
+    faults: Sequence[str] = (),
 ) -> SweepResult:
-    """Searches. See `Experiment.sweep` for the arguments and what is raised."""
+    """Searches. See `Experiment.sweep` for the arguments and what is raised.
+
+    Args:
+        faults: mistakes that the caller has found already; they are named with all others.
+    """
     space = {key: value for key, value in experiment.space.items() if key not in fixed}
     plan = _checked_plan(
         experiment, kind="sweep", space=space, trials=trials, workers=workers, gpu=gpu, fixed=fixed, seed=seed,
-        name=name, storage=storage, searcher=searcher, trial_scheduler=trial_scheduler,
+        name=name, storage=storage, searcher=searcher, trial_scheduler=trial_scheduler, known_faults=faults,
     )  # fmt: skip
     parent = runs.Run.start(
         plan.client,
@@ -90,11 +95,12 @@ def run_training(
     seed: int,
     name: str | None,
     storage: str | os.PathLike[str],
+    faults: Sequence[str] = (),
 ) -> TrialResult:
-    """Trains once. See `Experiment.train` for the arguments and what is raised."""
+    """Trains once. See `Experiment.train` for the arguments and what is raised, `run_sweep` for `faults`."""
     plan = _checked_plan(
         experiment, kind="train", space={}, trials=1, workers=workers, gpu=gpu, fixed=fixed, seed=seed, name=name,
-        storage=storage, searcher="grid", trial_scheduler="fifo",
+        storage=storage, searcher="grid", trial_scheduler="fifo", known_faults=faults,
     )  # fmt: skip
     (trial,) = _run(plan, parent=None).trials
     if trial.state is TrialState.FAILED:
@@ -144,9 +150,10 @@ def _checked_plan(
     storage: str | os.PathLike[str],
     searcher: str | AnySearcher,
     trial_scheduler: str | TrialScheduler,
+    known_faults: Sequence[str],
 ) -> _Plan:
     """Checks all that was asked for before anything is started or recorded, and names every mistake at once."""
-    faults: list[str] = list(experiment.setting_faults(fixed))
+    faults = [*known_faults, *experiment.setting_faults(fixed)]
     if trials < 1:
         faults.append(f"The number of trials must be at least 1, got {trials}.")
     if name is not None and not re.fullmatch(r"[\w.@+=-]+", name):

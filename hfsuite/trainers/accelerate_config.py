@@ -65,7 +65,10 @@ class AccelerateConfig:
         for name, value in changes.items():
             own = settings.get(name)
             settings[name] = {**own, **value} if isinstance(own, Mapping) and isinstance(value, Mapping) else value
-        return load(settings) if "deepspeed_config" in changes else AccelerateConfig(settings, self.deepspeed)
+        if "deepspeed_config" in changes:
+            return load(settings)
+        _check(settings, "accelerate_config")
+        return AccelerateConfig(settings, self.deepspeed)
 
 
 def load(source: Mapping[str, Any] | str | os.PathLike[str] | AccelerateConfig | None) -> AccelerateConfig:
@@ -160,6 +163,9 @@ def apply(config: AccelerateConfig, *, world_size: int, rank: int, use_cpu: bool
         fields = list(defaults.deepspeed_config) + (["mixed_precision"] if precision_from_file else [])
         arguments.deepspeed_fields_from_accelerate_config = ",".join(fields)
         _, environment = environments.prepare_deepspeed_cmd_env(arguments)
+        environment["OMP_NUM_THREADS"] = (
+            arguments.num_cpu_threads_per_process
+        )  # `launch` leaves it to DeepSpeed's launcher
     elif (arguments.use_fsdp or arguments.use_megatron_lm or arguments.multi_gpu) and not use_cpu:
         environment = environments.prepare_multi_gpu_env(arguments)
     else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from ray.train import Checkpoint
 from hfsuite.errors import CheckpointError
 
 MANIFEST = "manifest.json"
+_RAY_METADATA = ".metadata.json"  # `Checkpoint.set_metadata` adds it at any time
 _BLOCK = 8 << 20  # bytes read at a time: large enough for object stores, small beside a model
 
 
@@ -33,6 +35,7 @@ def seal(checkpoint: Checkpoint, metrics: Mapping[str, Any], world_size: int) ->
     """
     manifest = {
         "format": 1,
+        "sealed_at": time.time(),
         "step": metrics.get("step"),
         "epoch": metrics.get("epoch"),
         "training_iteration": metrics.get("training_iteration"),
@@ -62,6 +65,7 @@ def verify(checkpoint: Checkpoint) -> dict[str, Any]:
             faults.append(f"{name} has {present[name]:,} bytes instead of {recorded['size']:,}")
         elif _hash(checkpoint, name) != recorded["xxh3_128"]:
             faults.append(f"{name} has other contents than when it was saved")
+    faults += [f"{name} is not listed" for name in sorted(present.keys() - manifest["files"].keys() - {_RAY_METADATA})]
     if faults:
         raise CheckpointError(
             f"The checkpoint {checkpoint.path} does not match its manifest: {'; '.join(faults)}. "
@@ -88,7 +92,7 @@ def read(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def newest_complete(filesystem: pyarrow.fs.FileSystem, directory: str) -> tuple[Checkpoint | None, list[str]]:
-    """The complete checkpoint of a run with the most training in it, and a sentence for each one that was passed over.
+    """The complete checkpoint of a run that was written last, and a sentence for each one that was passed over.
 
     Args:
         filesystem: where the run is stored.
@@ -100,12 +104,12 @@ def newest_complete(filesystem: pyarrow.fs.FileSystem, directory: str) -> tuple[
             continue
         checkpoint = Checkpoint(entry.path, filesystem)
         try:
-            manifest = verify(checkpoint)
+            sealed_at = verify(checkpoint)["sealed_at"]
         except CheckpointError as error:
             refused.append(str(error))
         else:
-            found.append((manifest["training_iteration"] or 0, entry.base_name, checkpoint))
-    return (max(found, key=lambda each: each[:2])[2] if found else None), refused
+            found.append((sealed_at, checkpoint.path, checkpoint))
+    return (max(found)[2] if found else None), refused  # not by step or iteration: a restored run counts anew
 
 
 def versions() -> dict[str, str]:

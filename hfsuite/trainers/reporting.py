@@ -32,6 +32,7 @@ class ReportCallback(TrainerCallback):
         self.last: dict[str, Any] = {}
         self.checkpoint: str | None = None
         self.logged_step = -1
+        self.steps = 0  # made by this call of `train()`
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Collects what Transformers logs."""
@@ -51,6 +52,10 @@ class ReportCallback(TrainerCallback):
             control.should_save = True
         return control
 
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Counts what was trained."""
+        self.steps += 1
+
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Reports the interval that has just ended."""
         self._report(args)
@@ -61,8 +66,24 @@ class ReportCallback(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """The last report has the last evaluation's metrics too, whenever that was."""
+        if not self.steps:
+            return  # see `report_finished`
         self.pending = {**self.last, **self.pending}
         self._report(args)
+
+    def report_finished(self, trainer: Any, checkpoint: str) -> None:
+        """The one report of a training that had no step left to make: its checkpoint again, newly evaluated.
+
+        Args:
+            trainer: its `train()` has returned.
+            checkpoint: the directory that it resumed from.
+        """
+        if trainer.args.eval_strategy != IntervalStrategy.NO:
+            trainer.evaluate()
+        is_first = ray.train.get_context().get_world_rank() == 0
+        ray.train.report(
+            self.pending, checkpoint=TransformersCheckpoint.from_directory(checkpoint) if is_first else None
+        )
 
     def _report(self, args: Any) -> None:
         if not self.pending:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray.train
 import ray.train.torch
+from huggingface_hub.constants import HF_HOME
 from ray.train import Checkpoint, DataConfig, RunConfig, ScalingConfig
 
 from hfsuite.trainers import datasets as ray_data
@@ -24,6 +26,12 @@ if TYPE_CHECKING:
     from ray.train.torch import TorchConfig
 
     TrainerInit = Callable[..., transformers.Trainer]
+
+# A metric of `evaluate.load` is of a class in a module downloaded to here. The training function may refer to it, and
+# workers import this file before they unpickle the function.
+DOWNLOADED_MODULES = os.environ.get("HF_MODULES_CACHE", os.path.join(HF_HOME, "modules"))
+if DOWNLOADED_MODULES not in sys.path:
+    sys.path.append(DOWNLOADED_MODULES)
 
 RESERVED_KEY = "_trainer_init_per_worker"
 
@@ -143,10 +151,13 @@ class TransformersLoop:
         for integration in get_reporting_integration_callbacks(trainer.args.report_to):
             trainer.pop_callback(integration)  # tracking is the driver's job
         sharded = bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
-        trainer.add_callback(ReportCallback(sharded))
+        reports = ReportCallback(sharded)
+        trainer.add_callback(reports)
 
         if checkpoint := ray.train.get_checkpoint():
             with checkpoint.as_directory() as directory:
                 trainer.train(resume_from_checkpoint=directory)
+                if not reports.steps:
+                    reports.report_finished(trainer, directory)
         else:
             trainer.train()

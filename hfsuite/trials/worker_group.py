@@ -8,18 +8,22 @@ And it takes the placement group that Ray Tune made for the trial, so that Tune 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import queue
 import shutil
 import sys
 import threading
+import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import ray
-from ray.exceptions import RayError
+from pyarrow.fs import FileSelector
 from ray.train import Checkpoint, UserCallback
 from ray.train._internal.session import _TrainingResult
 from ray.train.v2._internal.callbacks.user_callback import UserCallbackHandler
@@ -34,6 +38,8 @@ from ray.train.v2._internal.util import ObjectRefWrapper
 
 from hfsuite.errors import StopTraining, TrialFailed
 from hfsuite.trainers.training import HuggingFaceTrainer, first_cause
+
+FAILURE_OF_RANK = "failure_rank_{rank}.json"  # in the trial's directory, written by a rank that raises
 
 Decision = Literal["go on", "stop"]
 
@@ -113,7 +119,7 @@ class ColdWorkerGroup:
         """Waits for the next report; None when the training function has returned."""
         arrival = self._arrivals.get()
         if isinstance(arrival, BaseException):
-            raise _trial_failed(arrival) from None
+            raise self._trial_failed(arrival) from None
         self._ranks_wait = arrival is not None
         return arrival
 
@@ -137,6 +143,30 @@ class ColdWorkerGroup:
     def _workers(self) -> list[Any]:
         group = self._controller.get_worker_group() if self._controller else None
         return group.get_workers() if group is not None and group.has_started() else []
+
+    def _trial_failed(self, error: BaseException) -> TrialFailed:
+        """The first failure of a rank, as that rank described it: its peers often fail too, by its absence."""
+        assert self._controller is not None
+        storage = self._controller._storage_context
+        left = [
+            json.loads(storage.storage_filesystem.open_input_stream(entry.path).read())
+            for entry in storage.storage_filesystem.get_file_info(FileSelector(storage.experiment_fs_path))
+            if entry.is_file and fnmatch(entry.base_name, FAILURE_OF_RANK.format(rank="*"))
+        ]
+        failures: Mapping[int, BaseException] = getattr(error, "worker_failures", {})
+        dead = sorted(rank for rank in failures if rank not in {each["rank"] for each in left})
+        if left and not dead:
+            first = min(left, key=lambda each: each["at"])
+            return TrialFailed(f"rank {first['rank']}: {first['summary']}", first["rank"], first["traceback"])
+        cause = first_cause(error) or error
+        if not dead:
+            return TrialFailed(f"{type(cause).__name__}: {cause}")
+        return TrialFailed(
+            f"rank {dead[0]}: the worker process died without a Python exception (killed, out of memory, or a crash in "
+            f"native code). Its last output is in rank_{dead[0]}.log.",
+            dead[0],
+            str(failures[dead[0]]).strip(),
+        )
 
     def _control(self) -> None:
         assert self._controller is not None
@@ -192,6 +222,9 @@ class _InTrial:
         storage, rank = context.get_storage(), context.get_world_rank()
         if storage.storage_filesystem.type_name == "local":
             _send_output_to(Path(storage.experiment_fs_path) / f"rank_{rank}.log")
+        failure = f"{storage.experiment_fs_path}/{FAILURE_OF_RANK.format(rank=rank)}"
+        if storage.storage_filesystem.get_file_info(failure).is_file:
+            storage.storage_filesystem.delete_file(failure)  # of an attempt before this one
         scratch = Path(storage.local_working_directory) / context.train_run_context.run_id
         scratch.mkdir(parents=True, exist_ok=True)
         os.chdir(scratch)
@@ -200,10 +233,28 @@ class _InTrial:
             return self.function()
         except StopTraining:
             return None
+        except BaseException as error:
+            with storage.storage_filesystem.open_output_stream(failure) as stream:
+                stream.write(json.dumps(_describe_failure(error, rank)).encode())
+            raise
         finally:
             os.chdir(scratch.parent)
             if context.get_local_rank() == 0:
                 shutil.rmtree(scratch, ignore_errors=True)  # other ranks of the node may still write there
+
+
+def _describe_failure(error: BaseException, rank: int) -> dict[str, Any]:
+    """What goes wrong in a rank, in words: frames do not travel, and not every exception does."""
+    frames = error.__traceback__
+    ours = str(Path(__file__).parents[1])
+    while frames is not None and frames.tb_next is not None and frames.tb_frame.f_code.co_filename.startswith(ours):
+        frames = frames.tb_next
+    return {
+        "rank": rank,
+        "at": time.time(),
+        "summary": f"{type(error).__name__}: {error}".splitlines()[0],
+        "traceback": "".join(traceback.format_exception(type(error), error, frames)).strip(),
+    }
 
 
 def _make_reports_wait() -> None:
@@ -270,15 +321,3 @@ class _Relay(UserCallback):
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
         self._arrivals.put(Report(dict(metrics[0]), checkpoint))
-
-
-def _trial_failed(error: BaseException) -> TrialFailed:
-    failures: Mapping[int, BaseException] = getattr(error, "worker_failures", {})
-    cause = first_cause(error) or error
-    if not failures:
-        return TrialFailed(f"{type(cause).__name__}: {cause}")
-    rank = min(failures)
-    failure = failures[rank]
-    died = isinstance(getattr(failure, "health_check_failure", None), RayError)
-    summary = f"rank {rank}: {'the worker died: ' if died else ''}{type(cause).__name__}: {cause}"
-    return TrialFailed(summary.splitlines()[0], rank, "" if died else str(failure).strip())

@@ -176,7 +176,9 @@ def test_default_file_of_accelerate_is_read(tmp_path: Path, monkeypatch: pytest.
     assert accelerate_trainer(tmp_path, None).accelerate_config.settings["mixed_precision"] == "fp16"
 
 
-@pytest.mark.parametrize("name", ["absent.yaml", "absent.json", "broken.yaml", "broken.json", "list.yaml", "a_directory"])
+@pytest.mark.parametrize(
+    "name", ["absent.yaml", "absent.json", "broken.yaml", "broken.json", "list.yaml", "a_directory"]
+)
 def test_file_that_cannot_be_read_is_named_at_construction(tmp_path: Path, name: str) -> None:
     (tmp_path / "broken.yaml").write_text("a: [")
     (tmp_path / "broken.json").write_text("{")
@@ -188,13 +190,13 @@ def test_file_that_cannot_be_read_is_named_at_construction(tmp_path: Path, name:
 
 
 def test_unknown_setting_gets_a_suggestion(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no setting 'mixed_precison'. Did you mean 'mixed_precision'"):
+    with pytest.raises(ValueError, match=r"no setting 'mixed_precison'\. Did you mean 'mixed_precision'"):
         accelerate_trainer(tmp_path, {"mixed_precison": "bf16"})
 
 
 def test_unknown_setting_of_a_trial_gets_a_suggestion(tmp_path: Path) -> None:
     trainer = accelerate_trainer(tmp_path, {})
-    with pytest.raises(ValueError, match="no setting 'mixed_precison'. Did you mean 'mixed_precision'"):
+    with pytest.raises(ValueError, match=r"no setting 'mixed_precison'\. Did you mean 'mixed_precision'"):
         trainer.with_settings({"accelerate_config": {"mixed_precison": "bf16"}})
 
 
@@ -223,7 +225,9 @@ def test_callers_configuration_is_not_changed(tmp_path: Path) -> None:
     config = yaml.safe_load(OLD_FILE)
     before = copy.deepcopy(config)
     trainer = accelerate_trainer(tmp_path, config)
-    trainer.with_settings({"accelerate_config": {"mixed_precision": "bf16", "dynamo_config": {"dynamo_backend": "EAGER"}}})
+    trainer.with_settings(
+        {"accelerate_config": {"mixed_precision": "bf16", "dynamo_config": {"dynamo_backend": "EAGER"}}}
+    )
     assert config == before
     assert trainer.accelerate_config.settings["mixed_precision"] == "no"
 
@@ -268,6 +272,7 @@ def test_deepspeed_json_is_read_here_and_written_in_the_worker(
     (tmp_path / "scratch").mkdir()
     ranks = {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "4711", "RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}
     environment.update(ranks)
+    environment.pop("OMP_NUM_THREADS", None)
     accelerate_config.apply(
         trainer.accelerate_config, world_size=2, rank=1, use_cpu=False, cpus=3, directory=str(tmp_path / "scratch")
     )
@@ -275,6 +280,7 @@ def test_deepspeed_json_is_read_here_and_written_in_the_worker(
     assert written.parent == tmp_path / "scratch"
     assert json.loads(written.read_text()) == contents
     assert environment["ACCELERATE_USE_DEEPSPEED"] == "true"
+    assert environment["OMP_NUM_THREADS"] == "3"
     assert {name: environment[name] for name in ranks} == ranks
 
     with pytest.raises(ValueError, match=str(file)):

@@ -44,6 +44,16 @@ def test_four_epochs_then_a_fifth_from_the_checkpoint(tmp_path: Path, save_strat
     assert fifth.path != result.path
 
 
+def test_resuming_a_finished_run_evaluates_it_and_keeps_its_checkpoint(tmp_path: Path) -> None:
+    config = {"epochs": 1, "save_strategy": "epoch"}
+    finished = transformers_trainer(tmp_path, config, datasets=ray_datasets()).fit()
+    again = transformers_trainer(tmp_path, config, datasets=ray_datasets(), resume_from=finished.checkpoint).fit()
+    assert (again.metrics["epoch"], again.metrics["step"]) == (1, finished.metrics["step"])
+    assert again.metrics["eval_loss"] == pytest.approx(finished.metrics["eval_loss"])
+    assert again.checkpoint is not None
+    assert manifest.verify(again.checkpoint)["step"] == finished.metrics["step"]
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_datasets_built_in_the_function_are_sharded_by_transformers(tmp_path: Path, workers: int) -> None:
     config = {"epochs": 2, "save_strategy": "no"}

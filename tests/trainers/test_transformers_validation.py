@@ -26,10 +26,10 @@ def test_strategies_must_be_the_same_apart_from_no(logging: str, evaluation: str
         "tiny", use_cpu=True, logging_strategy=logging, eval_strategy=evaluation, save_strategy=saving
     )
     if logging != "no" and evaluation in ("no", logging) and saving in ("no", logging):
-        check_arguments(arguments)
+        check_arguments(arguments, 1)
         return
     with pytest.raises(ValueError) as raised:
-        check_arguments(arguments)
+        check_arguments(arguments, 1)
     message = str(raised.value)
     assert f"logging_strategy='{logging}', eval_strategy='{evaluation}', save_strategy='{saving}'" in message
 
@@ -37,44 +37,55 @@ def test_strategies_must_be_the_same_apart_from_no(logging: str, evaluation: str
 @pytest.mark.parametrize(("save_steps", "logging_steps"), itertools.product([2, 3, 8, 12], repeat=2))
 def test_save_steps_must_be_a_multiple_of_logging_steps(save_steps: int, logging_steps: int) -> None:
     strategies = {"logging_strategy": "steps", "save_strategy": "steps"}
-    arguments = TrainingArguments("tiny", use_cpu=True, save_steps=save_steps, logging_steps=logging_steps, **strategies)
+    arguments = TrainingArguments(
+        "tiny", use_cpu=True, save_steps=save_steps, logging_steps=logging_steps, **strategies
+    )
     if save_steps % logging_steps == 0:
-        check_arguments(arguments)
+        check_arguments(arguments, 1)
         return
     with pytest.raises(ValueError, match=f"save_steps={save_steps}, logging_steps={logging_steps}"):
-        check_arguments(arguments)
+        check_arguments(arguments, 1)
 
 
 @pytest.mark.parametrize(("eval_steps", "logging_steps"), itertools.product([2, 3, 4], repeat=2))
 def test_eval_steps_must_equal_logging_steps(eval_steps: int, logging_steps: int) -> None:
     strategies = {"logging_strategy": "steps", "eval_strategy": "steps", "save_strategy": "no"}
-    arguments = TrainingArguments("tiny", use_cpu=True, eval_steps=eval_steps, logging_steps=logging_steps, **strategies)
+    arguments = TrainingArguments(
+        "tiny", use_cpu=True, eval_steps=eval_steps, logging_steps=logging_steps, **strategies
+    )
     if eval_steps == logging_steps:
-        check_arguments(arguments)
+        check_arguments(arguments, 1)
         return
     with pytest.raises(ValueError, match=f"eval_steps={eval_steps}, logging_steps={logging_steps}"):
-        check_arguments(arguments)
+        check_arguments(arguments, 1)
 
 
 def test_steps_do_not_matter_where_the_strategy_is_epoch_or_no() -> None:
     by_epoch = {"logging_strategy": "epoch", "eval_strategy": "epoch", "save_strategy": "epoch"}
-    check_arguments(TrainingArguments("tiny", use_cpu=True, save_steps=3, eval_steps=5, logging_steps=7, **by_epoch))
+    check_arguments(TrainingArguments("tiny", use_cpu=True, save_steps=3, eval_steps=5, logging_steps=7, **by_epoch), 1)
     only_logs = {"logging_strategy": "steps", "eval_strategy": "no", "save_strategy": "no"}
-    check_arguments(TrainingArguments("tiny", use_cpu=True, save_steps=3, eval_steps=5, logging_steps=7, **only_logs))
+    check_arguments(
+        TrainingArguments("tiny", use_cpu=True, save_steps=3, eval_steps=5, logging_steps=7, **only_logs), 1
+    )
 
 
 def test_best_model_at_end_is_refused() -> None:
     strategies = {"logging_strategy": "epoch", "eval_strategy": "epoch", "save_strategy": "epoch"}
     arguments = TrainingArguments("tiny", use_cpu=True, load_best_model_at_end=True, **strategies)
     with pytest.raises(ValueError, match="`load_best_model_at_end` must be False"):
-        check_arguments(arguments)
+        check_arguments(arguments, 1)
 
 
 def test_fsdp_on_cpu_is_refused() -> None:
     arguments = TrainingArguments(**ARGUMENTS)
     arguments.fsdp = ["full_shard"]
     with pytest.raises(ValueError, match="FSDP was asked for on CPU"):
-        check_arguments(arguments)
+        check_arguments(arguments, 1)
+
+
+def test_arguments_that_overlook_the_other_workers_are_refused() -> None:
+    with pytest.raises(ValueError, match="sees 1 processes where the run has 2 workers"):
+        check_arguments(TrainingArguments(**ARGUMENTS), 2)
 
 
 def test_all_mistakes_are_told_at_once() -> None:
@@ -90,7 +101,7 @@ def test_all_mistakes_are_told_at_once() -> None:
         load_best_model_at_end=True,
     )
     with pytest.raises(ConfigurationError) as raised:
-        check_arguments(arguments)
+        check_arguments(arguments, 1)
     assert [fault.split("`")[1] for fault in raised.value.faults] == [
         "save_steps",
         "eval_steps",
@@ -135,7 +146,7 @@ def test_fit_refuses_before_the_first_step(tmp_path: Path, refused: dict[str, An
 
 
 def test_function_needs_three_parameters(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="at least 3 arguments.* accepts 2"):
+    with pytest.raises(ValueError, match=r"at least 3 arguments.* accepts 2"):
         transformers_trainer(tmp_path, {}, function=lambda train_dataset, eval_dataset: None)
 
 
@@ -159,12 +170,12 @@ def test_one_gpu_a_worker_is_all_that_transformers_can_use() -> None:
     assert with_gpus(1).scaling_config.num_gpus_per_worker == 1
     with pytest.raises(ValueError, match="2 GPUs per worker"):
         with_gpus(2)
-    with pytest.raises(ValueError, match="1.5 GPUs per worker"):
+    with pytest.raises(ValueError, match=r"1\.5 GPUs per worker"):
         with_gpus(1.5)
 
 
 def test_part_of_a_gpu_must_be_asked_for_as_a_trial() -> None:
-    with pytest.raises(ValueError, match=r"0.5 GPUs per worker.*param_space"):
+    with pytest.raises(ValueError, match=r"0\.5 GPUs per worker.*param_space"):
         with_gpus(0.5)
     half = {"scaling_config": {"resources_per_worker": {"CPU": 1, "GPU": 0.5}}}
     assert with_gpus(1).with_settings(half).scaling_config.num_gpus_per_worker == 0.5

@@ -1,0 +1,91 @@
+"""An experiment that costs nothing but its workers: a loop with Accelerate whose loss follows from its settings."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import ray.train
+from ray import tune
+from ray.train import Checkpoint, ScalingConfig
+
+from hfsuite import AccelerateTrainer, Experiment
+
+DEFAULTS = {
+    "x": 1.0,
+    "kind": "plain",
+    "reports": 3,
+    "checkpoints": True,
+    "fails_at": 0,  # the report before which rank 1 raises; 0 is never
+    "fails_once": "",  # a file that the failing rank leaves behind, so that it fails only once
+    "diary": "",  # a file to which every rank appends a line for each step
+    "seed": 0,
+}
+
+
+def loop(settings: dict[str, Any]) -> None:
+    """One step a report. The loss falls from x squared by a tenth each step, with noise that follows from the seed."""
+    import torch
+    from accelerate import Accelerator
+
+    accelerator = Accelerator()
+    rank, world_size = accelerator.process_index, accelerator.num_processes
+    torch.manual_seed(settings["seed"])
+    first = 0
+    if checkpoint := ray.train.get_checkpoint():
+        with checkpoint.as_directory() as directory:
+            first = json.loads(Path(directory, "state.json").read_text())["step"]
+    for step in range(first + 1, settings["reports"] + 1):
+        note(settings["diary"], {"step": step, "rank": rank, "x": settings["x"], "resumed_from": first})
+        fail_if_asked(settings, step, rank, world_size)
+        shared = accelerator.reduce(torch.tensor(settings["x"] ** 2 * 0.9**step + torch.rand(()).item() * 1e-3), "mean")
+        metrics = {"loss": float(shared), "step": step * 10, "epoch": step, "world_size": world_size}
+        with tempfile.TemporaryDirectory() as directory:
+            kept = None
+            if rank == 0 and settings["checkpoints"]:
+                Path(directory, "state.json").write_text(json.dumps({"step": step}))
+                kept = Checkpoint.from_directory(directory)
+            ray.train.report(metrics, checkpoint=kept)
+
+
+def fail_if_asked(settings: dict[str, Any], step: int, rank: int, world_size: int) -> None:
+    marker = settings["fails_once"]
+    if step != settings["fails_at"] or rank != world_size - 1 or (marker and os.path.exists(marker)):
+        return
+    if marker:
+        Path(marker).touch()
+    raise ArithmeticError(f"asked to fail at step {step}")
+
+
+def note(diary: str, entry: dict[str, Any]) -> None:
+    if diary:
+        with open(diary, "a", encoding="utf-8") as file:
+            file.write(json.dumps(entry | {"at": time.time()}) + "\n")
+
+
+def read(diary: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in diary.read_text().splitlines()]
+
+
+def trainer(workers: int = 2, **config: Any) -> AccelerateTrainer:
+    return AccelerateTrainer(
+        loop,
+        train_loop_config=DEFAULTS | config,
+        accelerate_config={},
+        scaling_config=ScalingConfig(num_workers=workers),
+    )
+
+
+experiment = Experiment(
+    name="toy",
+    trainer=trainer(),
+    space={"x": tune.uniform(0.5, 2.0), "kind": tune.choice(["plain", "fancy"])},
+    metric="loss",
+    mode="min",
+    defaults=DEFAULTS,
+    progress=["epoch"],
+)

@@ -1,0 +1,168 @@
+"""Trials under a bare `ray.tune.Tuner`: gang scheduling, reports one by one, checkpoints, stops, retries."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray import tune
+from ray.train import ScalingConfig
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+
+from hfsuite.errors import ResourcesError, UnknownName
+from hfsuite.trainers import manifest
+from tests import toy
+
+
+def tune_toy(
+    path: Path, space: dict[str, Any], *, samples: int = 1, max_failures: int = 0, workers: int = 2, **tune_config: Any
+) -> tune.ResultGrid:
+    return tune.Tuner(
+        toy.trainer(workers).as_trainable(),
+        param_space=space,
+        tune_config=tune.TuneConfig(metric="loss", mode="min", num_samples=samples, **tune_config),
+        run_config=tune.RunConfig(
+            storage_path=str(path),
+            name="sweep",
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=max_failures),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
+    ).fit()
+
+
+class StopAt(FIFOScheduler):
+    """Stops every trial at its n-th report."""
+
+    def __init__(self, iteration: int) -> None:
+        super().__init__()
+        self.iteration = iteration
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        return TrialScheduler.STOP if result["training_iteration"] >= self.iteration else TrialScheduler.CONTINUE
+
+
+def test_eight_trials_of_two_workers_on_four_cpus_all_finish(tmp_path: Path) -> None:
+    results = tune_toy(tmp_path, {"train_loop_config": {"x": tune.uniform(0, 1)}}, samples=8)
+    assert not results.errors
+    assert [result.metrics["training_iteration"] for result in results] == [3] * 8
+    assert [result.metrics["world_size"] for result in results] == [2] * 8
+
+
+def test_reports_reach_tune_one_by_one_and_checkpoints_are_real(tmp_path: Path) -> None:
+    (result,) = tune_toy(tmp_path, {})
+    assert list(result.metrics_dataframe["step"]) == [10, 20, 30]
+    assert list(result.metrics_dataframe["training_iteration"]) == [1, 2, 3]
+    assert len(result.best_checkpoints) == 3
+    for checkpoint, metrics in result.best_checkpoints:
+        sealed = manifest.verify(checkpoint)
+        assert (sealed["step"], sealed["world_size"]) == (metrics["step"], 2)
+    with result.checkpoint.as_directory() as directory:
+        assert json.loads(Path(directory, "state.json").read_text()) == {"step": 3}
+    copies = list(tmp_path.rglob("state.json"))
+    assert len(copies) == 3, "a checkpoint exists once, in the trial's directory"
+
+
+def test_a_trial_can_report_without_checkpoints(tmp_path: Path) -> None:
+    (result,) = tune_toy(tmp_path, {"train_loop_config": {"checkpoints": False}})
+    assert result.metrics["training_iteration"] == 3
+    assert result.checkpoint is None
+
+
+def test_no_step_is_trained_after_a_stop(tmp_path: Path) -> None:
+    diary = tmp_path / "diary"
+    settings = {"reports": 50, "diary": str(diary)}
+    (result,) = tune_toy(tmp_path, {"train_loop_config": settings}, scheduler=StopAt(2))
+    assert result.metrics["training_iteration"] == 2
+    assert sorted((entry["step"], entry["rank"]) for entry in toy.read(diary)) == [(1, 0), (1, 1), (2, 0), (2, 1)]
+    assert json.loads((Path(result.checkpoint.path) / "state.json").read_text()) == {"step": 2}
+
+
+def test_asha_stops_the_worse_half(tmp_path: Path) -> None:
+    results = tune_toy(
+        tmp_path,
+        {"train_loop_config": {"x": tune.grid_search([0.1, 1.0, 2.0, 3.0]), "reports": 4}},
+        scheduler=ASHAScheduler(max_t=10, grace_period=1, reduction_factor=2),
+        max_concurrent_trials=1,
+    )
+    assert not results.errors
+    assert [result.metrics["training_iteration"] for result in results] == [4, 1, 1, 1]
+
+
+def test_a_failed_trial_is_retried_from_its_last_checkpoint(tmp_path: Path) -> None:
+    diary = tmp_path / "diary"
+    settings = {"diary": str(diary), "fails_at": 3, "fails_once": str(tmp_path / "failed")}
+    (result,) = tune_toy(tmp_path, {"train_loop_config": settings}, max_failures=1)
+    assert result.error is None
+    assert result.metrics["training_iteration"] == 3
+    steps = [(entry["step"], entry["resumed_from"]) for entry in toy.read(diary) if entry["rank"] == 0]
+    assert steps[-1] == (3, 2), "the second attempt begins where the last checkpoint is"
+    assert [step for step, _ in steps[:2]] == [1, 2]
+
+
+def test_a_retry_never_resumes_from_a_broken_checkpoint(tmp_path: Path) -> None:
+    settings = {"fails_at": 3, "fails_once": str(tmp_path / "failed"), "diary": str(tmp_path / "diary")}
+
+    class Vandal(tune.Callback):
+        def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any) -> None:
+            if result["training_iteration"] == 2:
+                newest = max(Path(trial.path).glob("checkpoint_2*"))
+                (newest / "state.json").write_text('{"step": 2} ')
+
+    tuner = tune.Tuner(
+        toy.trainer().as_trainable(),
+        param_space={"train_loop_config": settings},
+        tune_config=tune.TuneConfig(metric="loss", mode="min"),
+        run_config=tune.RunConfig(
+            storage_path=str(tmp_path),
+            name="sweep",
+            verbose=0,
+            callbacks=[Vandal()],
+            failure_config=tune.FailureConfig(max_failures=1),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
+    )
+    (result,) = tuner.fit()
+    assert result.error is None
+    resumed = [entry["resumed_from"] for entry in toy.read(tmp_path / "diary") if entry["rank"] == 0]
+    assert resumed[-1] == 1, "the newest checkpoint is broken, so the one before it is used"
+
+
+def test_the_number_of_workers_can_be_searched_over(tmp_path: Path) -> None:
+    space = {"scaling_config": {"num_workers": tune.grid_search([1, 2])}, "train_loop_config": {"reports": 1}}
+    results = tune_toy(tmp_path, space)
+    assert not results.errors
+    assert [result.metrics["world_size"] for result in results] == [1, 2]
+
+
+def test_a_failing_rank_leaves_its_traceback(tmp_path: Path) -> None:
+    (result,) = tune_toy(tmp_path, {"train_loop_config": {"fails_at": 2}})
+    assert result.error is not None
+    text = Path(result.path, "failure.txt").read_text()
+    assert "rank 1: ArithmeticError: asked to fail at step 2" in text
+    assert "in fail_if_asked\n    raise ArithmeticError" in text
+    assert "asked to fail at step 2" in str(result.error)
+
+
+def test_each_rank_has_its_own_output_file(tmp_path: Path) -> None:
+    (result,) = tune_toy(tmp_path, {"train_loop_config": {"reports": 1}})
+    assert sorted(path.name for path in Path(result.path).glob("rank_*.log")) == ["rank_0.log", "rank_1.log"]
+
+
+def test_a_trial_that_never_fits_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(ResourcesError, match=r"9 workers with 1 CPU each needs 9 CPU.* it has .*4 CPU"):
+        tune_toy(tmp_path, {"scaling_config": ScalingConfig(num_workers=9)})
+    assert not list(tmp_path.rglob("rank_*.log"))
+
+
+def test_an_unknown_setting_of_a_trial_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnknownName, match="no setting 'train_loop_confg'"):
+        tune_toy(tmp_path, {"train_loop_confg": {"x": 1.0}})
+
+
+def test_nothing_is_left_behind(tmp_path: Path) -> None:
+    tune_toy(tmp_path, {"train_loop_config": {"reports": 1}}, samples=2)
+    assert ray.available_resources().get("CPU") == ray.cluster_resources()["CPU"]
