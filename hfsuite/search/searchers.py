@@ -13,6 +13,7 @@ from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from hfsuite.errors import ConfigurationError, UnknownName, did_you_mean
+from hfsuite.search.spaces import Space, is_grid, is_searched
 
 AnySearcher: TypeAlias = Searcher | SearchAlgorithm
 
@@ -58,12 +59,12 @@ class TrialAwareOptunaSearch(OptunaSearch):
         super().on_trial_complete(trial_id, result, error)
 
 
-def check_searcher(searcher: str | AnySearcher) -> None:
-    """Refuses a name that does not exist, or whose package is missing.
+def check_searcher(searcher: str | AnySearcher, space: Space | None = None) -> None:
+    """Refuses a name that does not exist, whose package is missing, or that cannot search the given space.
 
     Raises:
         UnknownName: with the nearest names.
-        ConfigurationError: with what to install.
+        ConfigurationError: with what to install, or what to change.
     """
     if not isinstance(searcher, str):
         if not isinstance(searcher, Searcher | SearchAlgorithm):
@@ -73,6 +74,18 @@ def check_searcher(searcher: str | AnySearcher) -> None:
         raise UnknownName(f"There is no searcher {searcher!r}. {did_you_mean(searcher, NAMES)}")
     if searcher == "cmaes" and importlib.util.find_spec("cmaes") is None:
         raise ConfigurationError("The searcher 'cmaes' needs the package cmaes: pip install cmaes")
+    if space is None or searcher == VARIANTS:
+        return
+    if gridded := sorted(name for name, domain in space.items() if is_grid(domain)):
+        raise ConfigurationError(
+            f"The searcher {searcher!r} draws values, but the space lists them with grid_search for {', '.join(gridded)}: "
+            f"use tune.choice there, or the searcher {VARIANTS!r}."
+        )
+    if not any(is_searched(domain) for domain in space.values()):
+        raise ConfigurationError(
+            "There is nothing to search: no setting varies. Free one of those that are fixed, or train once instead "
+            "(hfsuite train, Experiment.train)."
+        )
 
 
 def make_searcher(

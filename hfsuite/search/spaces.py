@@ -19,6 +19,11 @@ def is_searched(value: Any) -> bool:
     return isinstance(value, Domain) or _grid(value) is not None
 
 
+def is_grid(value: Any) -> bool:
+    """Whether a value of a space lists what is to be tried, each of it."""
+    return _grid(value) is not None
+
+
 def check_space(space: Space, defaults: Mapping[str, Any]) -> list[str]:
     """What is wrong with a space, given the settings of an experiment and their default values; empty if nothing is."""
     faults = []

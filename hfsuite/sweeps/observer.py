@@ -83,7 +83,7 @@ class SweepObserver(Callback):
         """The result of a trial, made when it is first asked for."""
         if trial.trial_id not in self.trials:
             self.trials[trial.trial_id] = self.new_trial(TrialNames.number(trial), trial)
-            self.display.show(self.trials.values())
+            self._show()
         return self.trials[trial.trial_id]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -114,7 +114,7 @@ class SweepObserver(Callback):
         if trial.trial_id not in self._runs:
             run = self._runs[trial.trial_id] = self.open_run(result)
             result.run_id = run.run_id
-        self.display.show(self.trials.values())
+        self._show()
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
@@ -129,7 +129,7 @@ class SweepObserver(Callback):
         self._stopped_at_report[trial.trial_id] = bool(result.get("done")) and not self.spent_its_budget(result)
         self._runs[trial.trial_id].log_metrics(metrics, int(metrics.get("step", record.iterations)))
         self.display.report(record, metrics)
-        self.display.show(self.trials.values())
+        self._show()
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """The trial ended by itself, or the trial scheduler stopped it."""
@@ -152,6 +152,9 @@ class SweepObserver(Callback):
 
     # ---- inside
 
+    def _show(self) -> None:
+        self.display.show(sorted(self.trials.values(), key=lambda trial: trial.number))
+
     def _end(self, trial: Trial, state: TrialState) -> None:
         record = self.result(trial)
         record.state = state
@@ -159,7 +162,7 @@ class SweepObserver(Callback):
             if trial.checkpoint is not None:
                 run.log_checkpoint(trial.checkpoint)
             run.end(state)
-        self.display.show(self.trials.values())
+        self._show()
 
     def _is_better(self, new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
         if self.metric not in new or self.metric not in old:

@@ -167,7 +167,7 @@ def _checked_plan(
         except (ConfigurationError, TrackingError) as error:
             faults.extend(error.faults if isinstance(error, ConfigurationError) else [str(error)])
 
-    attempt(lambda: check_searcher(searcher))
+    attempt(lambda: check_searcher(searcher, space if kind == "sweep" else None))
     attempt(lambda: check_trial_scheduler(trial_scheduler))
     attempt(lambda: _check_storage(storage, name))
     client = attempt(store.open_store)
@@ -271,7 +271,7 @@ def _run(plan: _Plan, parent: runs.Run | None) -> SweepResult:
     )
     with display:
         grid = tuner.fit()
-    trials = list(observer.trials.values())
+    trials = sorted(observer.trials.values(), key=lambda trial: trial.number)
     for result in grid:
         _attach_best_checkpoint(trials, result, experiment.metric, experiment.mode)
     return SweepResult(

@@ -15,14 +15,14 @@ import mlflow
 import mlflow.exceptions
 import requests
 
-DEFAULT_URI = "sqlite:///mlflow.db"
+DEFAULT_DATABASE = "mlflow.db"
 DEFAULT_ARTIFACTS = "mlartifacts"
 ANSWER_WITHIN_S = 10.0
 
 
 def tracking_uri() -> str:
-    """`MLFLOW_TRACKING_URI`, or SQLite in the working directory."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    """`MLFLOW_TRACKING_URI`, or SQLite in the working directory, by its whole path: MLflow remembers stores by URI."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(DEFAULT_DATABASE).absolute()}"
 
 
 def without_credentials(uri: str) -> str:
@@ -53,7 +53,7 @@ def open_store() -> mlflow.MlflowClient:
         raise TrackingError(
             f"The MLflow store {without_credentials(uri)} cannot be used: {str(error).splitlines()[0]} "
             "Set MLFLOW_TRACKING_URI to a server or database that can be reached, or unset it to use "
-            f"{DEFAULT_URI} in the working directory."
+            f"{DEFAULT_DATABASE} in the working directory."
         ) from error
     return client
 

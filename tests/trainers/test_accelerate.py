@@ -113,14 +113,13 @@ def as_json(directory: Path) -> str:
 @pytest.mark.parametrize(
     ("source", "workers", "mixed_precision"),
     [
-        (lambda directory: {}, 1, "no"),
-        (lambda directory: {}, 2, "no"),
-        (as_yaml, 1, "no"),
-        (as_yaml, 2, "no"),
-        (as_json, 2, "bf16"),
-        (lambda directory: {"mixed_precision": "bf16"}, 1, "bf16"),
+        pytest.param(lambda directory: {}, 1, "no", id="empty-1", marks=pytest.mark.slow),
+        pytest.param(lambda directory: {}, 2, "no", id="empty-2", marks=pytest.mark.slow),
+        pytest.param(as_yaml, 1, "no", id="old_yaml-1", marks=pytest.mark.slow),
+        pytest.param(as_yaml, 2, "no", id="old_yaml-2"),
+        pytest.param(as_json, 2, "bf16", id="json-2", marks=pytest.mark.slow),
+        pytest.param(lambda directory: {"mixed_precision": "bf16"}, 1, "bf16", id="dict-1", marks=pytest.mark.slow),
     ],
-    ids=["empty-1", "empty-2", "old_yaml-1", "old_yaml-2", "json-2", "dict-1"],
 )
 def test_loss_falls_and_accelerate_agrees_with_ray(
     tmp_path: Path, source: Any, workers: int, mixed_precision: str
@@ -145,12 +144,14 @@ def test_loss_falls_and_accelerate_agrees_with_ray(
     assert torch.load(Path(result.checkpoint.path, "model.pt"))["weight"].item() > 0
 
 
+@pytest.mark.slow
 def test_loop_may_take_nothing_and_report_no_checkpoint(tmp_path: Path) -> None:
     result = accelerate_trainer(tmp_path, {}, workers=2).fit()
     assert result.metrics == {"processes": 2, "started_from": None, "training_iteration": 1}
     assert result.checkpoint is None
 
 
+@pytest.mark.slow
 def test_loop_sees_the_checkpoint_to_resume_from(tmp_path: Path) -> None:
     (tmp_path / "saved").mkdir()
     (tmp_path / "saved" / "step.txt").write_text("42")

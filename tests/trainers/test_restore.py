@@ -64,6 +64,7 @@ def test_restored_run_goes_on_from_its_newest_checkpoint(tmp_path: Path) -> None
     assert manifest.verify(result.checkpoint)["step"] == 4 * STEPS
 
 
+@pytest.mark.slow
 def test_datasets_must_be_given_again_and_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
     path = failed_run(tmp_path, ray_datasets())
     with pytest.raises(ConfigurationError, match=r"\['evaluation', 'train'\]"):
@@ -77,6 +78,7 @@ def test_datasets_must_be_given_again_and_a_damaged_checkpoint_is_passed_over(tm
     assert result.metrics["training_iteration"] == 3  # the second epoch again, whose checkpoint was damaged
 
 
+@pytest.mark.slow
 def test_retry_within_a_run_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
     config = {"epochs": 4, "save_strategy": "epoch", "mark": str(tmp_path / "failed")}
     trainer = transformers_trainer(tmp_path, config, function=failing_function)

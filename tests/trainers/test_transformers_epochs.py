@@ -18,8 +18,15 @@ from tests.tiny import train_function_local_dataset
 from tests.trainers.training import checkpoints, ray_datasets, transformers_trainer
 
 
-@pytest.mark.parametrize("save_strategy", ["no", "epoch"])
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("save_strategy", "workers"),
+    [
+        pytest.param("no", 1, marks=pytest.mark.slow),
+        pytest.param("no", 2, marks=pytest.mark.slow),
+        pytest.param("epoch", 1, marks=pytest.mark.slow),
+        ("epoch", 2),
+    ],
+)
 def test_four_epochs_then_a_fifth_from_the_checkpoint(tmp_path: Path, save_strategy: str, workers: int) -> None:
     config = {"epochs": 4, "save_strategy": save_strategy}
     result = transformers_trainer(tmp_path, config, workers=workers, datasets=ray_datasets()).fit()
@@ -44,6 +51,7 @@ def test_four_epochs_then_a_fifth_from_the_checkpoint(tmp_path: Path, save_strat
     assert fifth.path != result.path
 
 
+@pytest.mark.slow
 def test_resuming_a_finished_run_evaluates_it_and_keeps_its_checkpoint(tmp_path: Path) -> None:
     config = {"epochs": 1, "save_strategy": "epoch"}
     finished = transformers_trainer(tmp_path, config, datasets=ray_datasets()).fit()
@@ -54,6 +62,7 @@ def test_resuming_a_finished_run_evaluates_it_and_keeps_its_checkpoint(tmp_path:
     assert manifest.verify(again.checkpoint)["step"] == finished.metrics["step"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_datasets_built_in_the_function_are_sharded_by_transformers(tmp_path: Path, workers: int) -> None:
     config = {"epochs": 2, "save_strategy": "no"}
@@ -93,6 +102,7 @@ def function_with(metric: Any) -> Any:
     return function
 
 
+@pytest.mark.slow
 # https://github.com/ray-project/ray/issues/28084
 def test_function_may_refer_to_a_downloaded_metric(tmp_path: Path, metric: Any) -> None:
     trainer = transformers_trainer(tmp_path, {"epochs": 1}, function=function_with(metric))
@@ -100,6 +110,7 @@ def test_function_may_refer_to_a_downloaded_metric(tmp_path: Path, metric: Any) 
     assert trainer.fit().metrics["eval_rows_seen"] == 16
 
 
+@pytest.mark.slow
 def test_callers_configuration_is_not_changed(tmp_path: Path) -> None:
     config: dict[str, Any] = {"epochs": 1, "save_strategy": "no", "lr_scheduler_kwargs": {}}
     before = copy.deepcopy(config)

@@ -14,7 +14,7 @@ from hfsuite.trainers.checkpoint import TransformersCheckpoint
 from tests.trainers.training import checkpoints, ray_datasets, steps_per_epoch, transformers_trainer
 
 EPOCHS = 4
-REPRESENTATIVE = {(3, 2, 1), (0, 3, 2), (2, 2, 1)}  # one refused, one that never saves, one that saves and resumes
+REPRESENTATIVE = {(3, 2, 1), (2, 2, 2)}  # one refused, one that saves and resumes
 
 
 def grid() -> list[Any]:

@@ -126,10 +126,13 @@ def train_function_with_mark(train_dataset: Any, eval_dataset: Any = None, *, ma
 @pytest.mark.parametrize(
     "refused",
     [
-        {"load_best_model_at_end": True, "save_strategy": "epoch"},
-        {"logging_strategy": "steps", "eval_strategy": "steps", "logging_steps": 2, "eval_steps": 1},
+        pytest.param({"load_best_model_at_end": True, "save_strategy": "epoch"}, id="load_best_model_at_end"),
+        pytest.param(
+            {"logging_strategy": "steps", "eval_strategy": "steps", "logging_steps": 2, "eval_steps": 1},
+            id="eval_steps",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["load_best_model_at_end", "eval_steps"],
 )
 def test_fit_refuses_before_the_first_step(tmp_path: Path, refused: dict[str, Any]) -> None:
     mark = tmp_path / "a step was begun"

@@ -45,6 +45,7 @@ class StopAt(FIFOScheduler):
         return TrialScheduler.STOP if result["training_iteration"] >= self.iteration else TrialScheduler.CONTINUE
 
 
+@pytest.mark.slow
 def test_eight_trials_of_two_workers_on_four_cpus_all_finish(tmp_path: Path) -> None:
     results = tune_toy(tmp_path, {"train_loop_config": {"x": tune.uniform(0, 1)}}, samples=8)
     assert not results.errors
@@ -66,6 +67,7 @@ def test_reports_reach_tune_one_by_one_and_checkpoints_are_real(tmp_path: Path) 
     assert len(copies) == 3, "a checkpoint exists once, in the trial's directory"
 
 
+@pytest.mark.slow
 def test_a_trial_can_report_without_checkpoints(tmp_path: Path) -> None:
     (result,) = tune_toy(tmp_path, {"train_loop_config": {"checkpoints": False}})
     assert result.metrics["training_iteration"] == 3
@@ -103,6 +105,7 @@ def test_a_failed_trial_is_retried_from_its_last_checkpoint(tmp_path: Path) -> N
     assert [step for step, _ in steps[:2]] == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_retry_never_resumes_from_a_broken_checkpoint(tmp_path: Path) -> None:
     settings = {"fails_at": 3, "fails_once": str(tmp_path / "failed"), "diary": str(tmp_path / "diary")}
 
@@ -131,6 +134,7 @@ def test_a_retry_never_resumes_from_a_broken_checkpoint(tmp_path: Path) -> None:
     assert resumed[-1] == 1, "the newest checkpoint is broken, so the one before it is used"
 
 
+@pytest.mark.slow
 def test_the_number_of_workers_can_be_searched_over(tmp_path: Path) -> None:
     space = {"scaling_config": {"num_workers": tune.grid_search([1, 2])}, "train_loop_config": {"reports": 1}}
     results = tune_toy(tmp_path, space)
@@ -147,6 +151,7 @@ def test_a_failing_rank_leaves_its_traceback(tmp_path: Path) -> None:
     assert "asked to fail at step 2" in str(result.error)
 
 
+@pytest.mark.slow
 def test_each_rank_has_its_own_output_file(tmp_path: Path) -> None:
     (result,) = tune_toy(tmp_path, {"train_loop_config": {"reports": 1}})
     assert sorted(path.name for path in Path(result.path).glob("rank_*.log")) == ["rank_0.log", "rank_1.log"]
@@ -163,6 +168,7 @@ def test_an_unknown_setting_of_a_trial_is_refused(tmp_path: Path) -> None:
         tune_toy(tmp_path, {"train_loop_confg": {"x": 1.0}})
 
 
+@pytest.mark.slow
 def test_nothing_is_left_behind(tmp_path: Path) -> None:
     tune_toy(tmp_path, {"train_loop_config": {"reports": 1}}, samples=2)
     assert ray.available_resources().get("CPU") == ray.cluster_resources()["CPU"]

@@ -1,0 +1,128 @@
+"""The command line: what it prints, where, and how it exits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hfsuite.cli import app
+from hfsuite.cli.outcome import run_command
+
+MODULES = {
+    "noexperiment.py": '"""Nothing here."""\nx = 1\n',
+    "othername.py": "from tests.toy import experiment as mine\n",
+    "needs.py": "import a_package_that_is_not_there\n",
+    "raises.py": "value = 1\nraise RuntimeError('boom')\n",
+    "broken.py": "def f(:\n",
+}
+
+
+@pytest.fixture
+def modules(own_directory: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    package = own_directory / "mine"
+    package.mkdir()
+    for name, source in MODULES.items():
+        (package / name).write_text(source)
+    monkeypatch.syspath_prepend(str(own_directory))
+    return package
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = run_command(app, arguments)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (
+            "experiments.sentimnt",
+            "There is no module 'experiments.sentimnt' here. Did you mean 'experiments.sentiment'",
+        ),
+        ("digit", "There is no module 'digit' here. Did you mean 'digits'"),
+        ("mine.noexperiment", "mine.noexperiment declares no experiment: it must assign"),
+        ("mine.othername", "It has one called 'mine': rename it."),
+        ("mine.needs", "needs the module 'a_package_that_is_not_there', which is not installed"),
+        ("mine.raises", "Importing mine.raises fails: RuntimeError: boom (line 2)"),
+        ("mine.broken", "Importing mine.broken fails: SyntaxError"),
+        ("nofile.py", "There is no file 'nofile.py' here"),
+        ("/etc/hostname.py", "There is no file '/etc/hostname.py' here"),
+    ],
+)
+def test_a_module_that_cannot_be_used_is_explained(
+    modules: Path, capsys: pytest.CaptureFixture[str], module: str, message: str
+) -> None:
+    code, out, err = run(capsys, "sweep", module)
+    assert code == 2
+    assert out == ""
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_every_mistake_of_a_command_line_is_named_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(
+        capsys, "sweep", "tests.toy", "--set", "reports=many", "--set", "seed", "--set", "xx=1", "--searcher", "tpee",
+        "--workers", "9", "--json",
+    )  # fmt: skip
+    assert (code, out) == (2, "")
+    for part in ("reports must be a whole number", "--set takes KEY=VALUE, got 'seed'", "no setting 'xx'",
+                 "no searcher 'tpee'", "A trial of 9 workers"):  # fmt: skip
+        assert part in err
+    assert not Path("mlartifacts").exists(), "nothing is recorded"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["sweep"], ["sweep", "tests.toy", "--nope"], ["swep"], ["train", "x", "--seed", "a"]]
+)
+def test_a_command_line_that_cannot_be_read_exits_with_2(
+    capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert "Traceback" not in err
+
+
+def test_list_names_experiments_and_spaces(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "list", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert {"experiments.sentiment", "experiments.digits"} <= set(found["experiments"])
+    assert {"search_spaces.fine_tuning", "search_spaces.vision"} <= set(found["search_spaces"])
+    assert all(found["experiments"].values()), "each has a summary"
+
+
+def test_best_of_nothing_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "best")
+    assert code == 2
+    assert "mlflow.db. Run one: hfsuite sweep MODULE" in err
+
+
+def test_a_sweep_prints_one_json_object_and_best_finds_it_again(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(
+        capsys, "sweep", "tests.toy", "--trials", "1", "--workers", "1", "--set", "reports=2", "--json", "--name", "one"
+    )
+    assert code == 0, err
+    said = json.loads(out)
+    assert (said["sweep"], len(said["trials"]), said["best"]["number"]) == ("one", 1, 0)
+    assert "loss" in err, "progress goes to standard error"
+    code, out, _ = run(capsys, "best", "--json")
+    best = json.loads(out)
+    assert code == 0
+    assert (best["sweep"], best["run_id"]) == ("one", said["best"]["run_id"])
+    assert best["value"] == said["best"]["metrics"]["loss"]
+    code, out, err = run(capsys, "best", "onne")
+    assert code == 2
+    assert "Did you mean 'one'?" in err
+
+
+def test_no_success_exits_with_1_and_ends_with_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(
+        capsys, "sweep", "tests.toy", "--trials", "1", "--workers", "1", "--set", "fails_at=1", "--name", "bad"
+    )
+    assert code == 1
+    assert "failed" in out
+    assert err.rstrip().endswith("ArithmeticError: asked to fail at step 1")
+    assert "trial_000, rank 0" in err

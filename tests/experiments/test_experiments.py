@@ -1,0 +1,78 @@
+"""The shipped experiments: their splits, and that they learn on real data."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoModelForSequenceClassification, ViTForImageClassification
+
+from experiments import digits, sentiment
+from hfsuite.tracking.state import TrialState
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_sentences_are_split_once_for_all_without_overlap() -> None:
+    parts = sentiment.splits("rotten_tomatoes")
+    assert {name: len(part) for name, part in parts.items()} == {"test": 1000, "validation": 1000, "train": 6530}
+    texts = {name: set(part["text"]) for name, part in parts.items()}
+    repeated = len(texts["test"] & texts["train"])
+    assert repeated < 10, "the dataset repeats a few sentences; the split adds none"
+    assert parts["test"]["text"] == sentiment.splits("rotten_tomatoes")["test"]["text"]
+    for part in parts.values():
+        assert 0.45 < sum(part["label"]) / len(part) < 0.55
+
+
+def test_the_digits_are_split_once_for_all_without_overlap() -> None:
+    parts = digits.splits()
+    assert {name: len(part) for name, part in parts.items()} == {"test": 300, "validation": 300, "train": 1197}
+    images = {name: {tuple(image.flatten().tolist()) for image, _ in part} for name, part in parts.items()}
+    assert not images["test"] & images["train"]
+    assert not images["validation"] & images["train"]
+
+
+def test_digits_learns_and_its_checkpoint_loads() -> None:
+    trial = digits.experiment.train({"epochs": 4, "learning_rate": 3e-3})
+    assert trial.state is TrialState.COMPLETED
+    assert trial.metrics["eval_accuracy"] > 0.6
+    assert trial.metrics["step"] == 4 * 19  # 1197 images, 64 a step, 37 incomplete batches dropped on each rank
+    model = trial.checkpoint.get_model(ViTForImageClassification)
+    assert model.config.num_labels == 10
+
+
+def test_sentiment_fine_tunes_the_real_model() -> None:
+    settings: dict[str, Any] = {"train_rows": 128, "validation_rows": 64, "num_train_epochs": 1, "max_length": 32}
+    trial = sentiment.experiment.train(settings)
+    assert trial.state is TrialState.COMPLETED
+    assert trial.metrics["step"] == 4, "128 rows, 32 a step, over two workers"
+    assert 0.5 < trial.metrics["eval_loss"] < 0.8, "the loss of two classes begins at ln 2, whatever the world size"
+    model = trial.checkpoint.get_model(AutoModelForSequenceClassification)
+    assert model.num_parameters() > 22_000_000
+
+
+@pytest.mark.slow
+def test_the_number_of_workers_changes_the_speed_and_not_the_steps() -> None:
+    settings = {"train_rows": 128, "validation_rows": 64, "num_train_epochs": 1, "max_length": 32}
+    one, two = (sentiment.experiment.train(settings, workers=workers) for workers in (1, 2))
+    assert one.metrics["step"] == two.metrics["step"]
+    assert one.metrics["eval_loss"] == pytest.approx(two.metrics["eval_loss"], abs=0.02)
+
+
+@pytest.mark.slow
+def test_an_experiment_runs_as_a_module_in_a_fresh_process_on_two_cpus(own_directory: Path) -> None:
+    """A trial of two workers on a machine of two logical CPUs: its driver must not need a share of one."""
+    program = (
+        "import sys, ray; sys.argv = ['digits', '--trials', '2', '--set', 'epochs=1', '--json', '--name', 'fresh'];"
+        "ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False);"
+        "import runpy; runpy.run_module('experiments.digits', run_name='__main__', alter_sys=False)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=280, check=False, cwd=own_directory
+    )
+    assert done.returncode == 0, done.stderr
+    assert '"sweep": "fresh"' in done.stdout
+    assert done.stdout.count("\n") == 1, "one line of JSON and nothing else"

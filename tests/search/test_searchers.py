@@ -1,0 +1,101 @@
+"""Searchers and trial schedulers by name, and what Optuna is told about a trial that was stopped."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+from ray.tune.search import BasicVariantGenerator
+
+from hfsuite.errors import ConfigurationError, UnknownName
+from hfsuite.search.searchers import SAMPLERS, check_searcher, make_searcher
+from hfsuite.search.trial_schedulers import (
+    SCHEDULERS,
+    check_trial_scheduler,
+    make_trial_scheduler,
+    spent_its_budget,
+)
+
+SPACE = {"x": tune.uniform(0, 1), "y": tune.choice(["a", "b"])}
+
+
+def searcher_for(name: str, directory: Path | None = None, *, seed: int = 0, max_t: int = 100) -> Any:
+    budget = functools.partial(spent_its_budget, ASHAScheduler(max_t=max_t))
+    searcher = make_searcher(name, seed=seed, study_name="study", directory=directory, spent_its_budget=budget)
+    searcher.set_search_properties("loss", "min", SPACE)
+    return searcher
+
+
+@pytest.mark.parametrize("name", sorted(set(SAMPLERS) - {"cmaes"}))
+def test_every_named_searcher_proposes_and_repeats_with_its_seed(name: str) -> None:
+    one, two = searcher_for(name, seed=3), searcher_for(name, seed=3)
+    proposals = [[each.suggest(f"t{n}") for n in range(4)] for each in (one, two)]
+    assert proposals[0] == proposals[1]
+    assert all(0 <= proposal["x"] <= 1 and proposal["y"] in "ab" for proposal in proposals[0])
+
+
+def test_another_seed_proposes_something_else() -> None:
+    assert searcher_for("tpe", seed=1).suggest("t") != searcher_for("tpe", seed=2).suggest("t")
+
+
+def test_optuna_learns_the_truth_about_a_stopped_trial(tmp_path: Path) -> None:
+    searcher = searcher_for("tpe", tmp_path)
+    for trial in ("completes", "is stopped", "fails"):
+        searcher.suggest(trial)
+    for iteration in (1, 2):
+        searcher.on_trial_result("completes", {"loss": 1.0 / iteration, "training_iteration": iteration})
+    searcher.on_trial_complete("completes", {"loss": 0.5, "training_iteration": 2})
+    searcher.on_trial_result("is stopped", {"loss": 2.0, "training_iteration": 1})
+    searcher.on_trial_complete("is stopped", {"loss": 1.5, "training_iteration": 2})
+    searcher.on_trial_complete("fails", error=True)
+    study = optuna.load_study(study_name="study", storage=f"sqlite:///{tmp_path}/optuna.db")
+    completed, stopped, failed = study.trials
+    assert (completed.state.name, completed.value) == ("COMPLETE", 0.5)
+    assert (stopped.state.name, stopped.intermediate_values) == ("PRUNED", {1: 2.0, 2: 1.5})
+    assert failed.state.name == "FAIL"
+
+
+def test_a_trial_that_used_its_whole_budget_is_complete() -> None:
+    searcher = searcher_for("tpe", max_t=2)
+    searcher.suggest("t")
+    searcher.on_trial_result("t", {"loss": 2.0, "training_iteration": 1})
+    searcher.on_trial_complete("t", {"loss": 1.5, "training_iteration": 2})
+    assert searcher._ot_study.trials[0].state.name == "COMPLETE"
+
+
+def test_rays_own_objects_are_taken_as_they_are() -> None:
+    own = BasicVariantGenerator()
+    check_searcher(own)
+    assert make_searcher(own, seed=0, study_name="s", directory=None, spent_its_budget=lambda _: False) is own
+    scheduler = FIFOScheduler()
+    check_trial_scheduler(scheduler)
+    assert make_trial_scheduler(scheduler) is scheduler
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_every_named_trial_scheduler_can_be_made(name: str) -> None:
+    check_trial_scheduler(name)
+    assert make_trial_scheduler(name).set_search_properties("loss", "min")
+
+
+def test_unknown_names_get_suggestions() -> None:
+    with pytest.raises(UnknownName, match=r"Did you mean 'random'"):
+        check_searcher("randm")
+    with pytest.raises(UnknownName, match=r"Known: asha, fifo, hyperband, median"):
+        check_trial_scheduler("zzz")
+
+
+def test_a_missing_package_is_named() -> None:
+    with pytest.raises(ConfigurationError, match="pip install cmaes"):
+        check_searcher("cmaes")
+
+
+def test_only_a_trial_at_the_end_of_its_schedule_spent_its_budget() -> None:
+    assert spent_its_budget(ASHAScheduler(max_t=4), {"training_iteration": 4})
+    assert not spent_its_budget(ASHAScheduler(max_t=4), {"training_iteration": 3})
+    assert not spent_its_budget(FIFOScheduler(), {"training_iteration": 1_000})

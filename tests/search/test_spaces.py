@@ -1,0 +1,76 @@
+"""Types of settings, texts from the command line, and domains in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ray import tune
+
+from hfsuite.search.spaces import check_space, describe, is_searched, parse_value, type_fault
+from search_spaces import fine_tuning, vision
+
+
+@pytest.mark.parametrize(
+    ("text", "default", "value"),
+    [
+        ("3", 1, 3),
+        ("3e-5", 0.1, 3e-5),
+        ("3", 0.1, 3.0),
+        ("true", False, True),
+        ("3", "text", "3"),
+        ("[1, 2]", None, [1, 2]),
+    ],
+)
+def test_texts_are_read_as_the_settings_type(text: str, default: Any, value: Any) -> None:
+    read, fault = parse_value("key", text, default)
+    assert fault is None
+    assert (read, type(read)) == (value, type(value))
+
+
+@pytest.mark.parametrize(("text", "default"), [("2.5", 1), ("abc", 0.1), ("yes", False), ("", 3)])
+def test_texts_of_another_type_are_refused_with_the_value(text: str, default: Any) -> None:
+    value, fault = parse_value("epochs", text, default)
+    assert value is None
+    assert fault is not None
+    assert repr(text) in fault
+
+
+@pytest.mark.parametrize(
+    ("value", "default", "fits"),
+    [
+        (1, 2, True),
+        (1.5, 2, False),
+        (1, 2.0, True),
+        (True, 2, False),
+        (True, 2.0, False),
+        ("a", "b", True),
+        (1, None, True),
+    ],
+)
+def test_a_whole_number_may_stand_for_any_number_and_nothing_else_may(value: Any, default: Any, fits: bool) -> None:
+    assert (type_fault("key", value, default) is None) is fits
+
+
+def test_a_space_is_checked_against_the_settings() -> None:
+    space = {"rate": tune.loguniform(1e-5, 1e-3), "layer": tune.randint(1, 3), "size": tune.choice([1, "two"])}
+    faults = check_space(space, {"rate": 0.1, "layers": 2, "size": 1})
+    assert len(faults) == 2
+    assert "'layer', which the experiment does not take. Did you mean 'layers'?" in faults[0]
+    assert "size must be a whole number (its default is 1), got 'two'" in faults[1]
+
+
+def test_domains_in_words() -> None:
+    assert describe(tune.loguniform(1e-5, 1e-3)) == "1e-05 to 0.001, logarithmic"
+    assert describe(tune.randint(1, 4)) == "1 to 3"
+    assert describe(tune.choice([1, 2])) == "one of 1, 2"
+    assert describe(tune.grid_search([1, 2])) == "each of 1, 2"
+    assert describe(7) == "7"
+    assert is_searched(tune.grid_search([1]))
+    assert not is_searched({"a": 1})
+
+
+@pytest.mark.parametrize("space", [fine_tuning.space, vision.space])
+def test_the_shipped_spaces_search_what_matters(space: dict[str, Any]) -> None:
+    assert {"learning_rate", "lr_scheduler_type", "warmup_ratio", "weight_decay", "global_batch_size"} <= set(space)
+    assert all(is_searched(domain) for domain in space.values())

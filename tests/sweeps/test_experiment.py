@@ -1,0 +1,106 @@
+"""What an experiment accepts, and how it says no: before anything starts, all mistakes at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray import tune
+from ray.train import ScalingConfig
+
+from hfsuite import Experiment, TransformersTrainer
+from hfsuite.errors import ConfigurationError, TrackingError
+from tests import toy
+
+
+def declare(**changes: Any) -> Experiment:
+    arguments = {
+        "name": "declared",
+        "trainer": toy.trainer(),
+        "space": {},
+        "metric": "loss",
+        "mode": "min",
+        "defaults": toy.DEFAULTS,
+    }
+    return Experiment(**(arguments | changes))
+
+
+def test_it_knows_the_module_that_declares_it() -> None:
+    assert toy.experiment.module == "tests.toy"
+    assert declare().module == __name__
+
+
+def test_all_mistakes_of_a_declaration_are_named_at_once() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        declare(mode="best", name="a/b", space={"y": tune.uniform(0, 1), "reports": tune.uniform(0, 1)})
+    faults = "\n".join(caught.value.faults)
+    assert len(caught.value.faults) == 4
+    assert "mode must be 'min' or 'max', got 'best'" in faults
+    assert "varies 'y', which the experiment does not take" in faults
+    assert "reports must be a whole number (its default is 3), got 0.5" in faults
+    assert "cannot be 'a/b'" in faults
+
+
+def test_a_setting_that_the_function_does_not_take_is_named() -> None:
+    def init(train_dataset: None, eval_dataset: None, learning_rate: float) -> None: ...
+
+    trainer = TransformersTrainer(init, scaling_config=ScalingConfig(num_workers=1))
+    with pytest.raises(ConfigurationError, match="init does not take the setting 'epochs'"):
+        declare(trainer=trainer, defaults={"learning_rate": 0.1, "epochs": 1})
+
+
+def test_all_mistakes_of_a_sweep_are_named_at_once_and_nothing_is_recorded(own_directory: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        toy.experiment.sweep(
+            trials=0,
+            searcher="tpr",
+            trial_scheduler="ashaa",
+            workers=9,
+            set={"nonsense": 1, "reports": "three"},
+            name="not a name",
+            storage="/proc/nowhere",
+        )
+    faults = "\n".join(caught.value.faults)
+    for part in (
+        "toy has no setting 'nonsense'",
+        "reports must be a whole number (its default is 3), got 'three'",
+        "must be at least 1, got 0",
+        "got 'not a name'",
+        "no searcher 'tpr'. Did you mean 'tpe'?",
+        "no trial scheduler 'ashaa'. Did you mean 'asha'?",
+        "storage /proc/nowhere cannot be written to",
+        "A trial of 9 workers with 1 CPU each needs 9 CPU",
+    ):
+        assert part in faults
+    assert not Path("results").exists()
+
+
+def test_a_sweeps_name_is_used_once(own_directory: Path) -> None:
+    Path("results/taken").mkdir(parents=True)
+    with pytest.raises(ConfigurationError, match=r"There is a sweep 'taken' in .* already"):
+        toy.experiment.sweep(name="taken")
+
+
+def test_a_server_that_does_not_answer_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
+    with pytest.raises(TrackingError, match=r"http://127\.0\.0\.1:9 does not answer") as caught:
+        toy.experiment.sweep()
+    assert "secret" not in str(caught.value)
+
+
+def test_a_space_without_anything_to_search_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="nothing to search"):
+        toy.experiment.sweep(set={"x": 1.0, "kind": "plain"})
+    with pytest.raises(ConfigurationError, match="lists them with grid_search for x"):
+        declare(space={"x": tune.grid_search([1.0, 2.0])}).sweep()
+
+
+def test_a_searcher_must_be_a_name_or_rays() -> None:
+    with pytest.raises(ConfigurationError, match="A searcher is a name or one of Ray Tune's"):
+        toy.experiment.sweep(searcher=3)  # type: ignore[arg-type]
+
+
+def test_gpus_that_are_not_there_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"2 workers with 1 GPU each needs 2 GPU.* it has 4 CPU"):
+        toy.experiment.sweep(gpu=True)

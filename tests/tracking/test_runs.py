@@ -1,0 +1,99 @@
+"""Runs in MLflow: parameters, metrics, states, and finding a sweep again."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from hfsuite.errors import TrackingError
+from hfsuite.tracking import runs, store
+from hfsuite.tracking.state import TrialState
+
+
+@pytest.fixture
+def client() -> mlflow.MlflowClient:
+    return store.open_store()
+
+
+def start(client: mlflow.MlflowClient, name: str = "run", **params: object) -> runs.Run:
+    return runs.Run.start(
+        client, store.experiment_id(client, "things"), name=name, tags={runs.KIND: "sweep"}, params=params
+    )
+
+
+def test_a_store_of_its_own_is_made_in_the_working_directory(client: mlflow.MlflowClient, own_directory: Path) -> None:
+    run = start(client)
+    run.log_text("hello", "note.txt")
+    assert (own_directory / "mlflow.db").is_file()
+    assert list((own_directory / "mlartifacts" / "things").rglob("note.txt"))
+
+
+def test_nested_and_long_parameters_arrive(client: mlflow.MlflowClient) -> None:
+    run = start(client, a={"b": 1, "c": {"d": "x"}}, long="y" * 10_000, **{f"p{n}": n for n in range(150)})
+    params = client.get_run(run.run_id).data.params
+    assert (params["a.b"], params["a.c.d"], params["p149"]) == ("1", "x", "149")
+    assert params["long"] == "y" * runs.PARAM_LIMIT
+
+
+def test_only_numbers_become_metrics_and_none_wrecks_a_chart(client: mlflow.MlflowClient) -> None:
+    run = start(client)
+    run.log_metrics({"loss": 0.5, "text": "no", "flag": True, "nested": {"f1": 1}, "up": math.inf, "nan": math.nan}, 7)
+    metrics = client.get_run(run.run_id).data.metrics
+    assert {"loss", "nested.f1", "up", "nan"} == set(metrics)
+    assert math.isnan(metrics["up"])
+    assert [(point.step, point.value) for point in client.get_metric_history(run.run_id, "loss")] == [(7, 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [
+        (TrialState.COMPLETED, "FINISHED"),
+        (TrialState.PRUNED, "KILLED"),
+        (TrialState.FAILED, "FAILED"),
+        (TrialState.STOPPED, "KILLED"),
+    ],
+)
+def test_mlflows_status_follows_from_the_state(client: mlflow.MlflowClient, state: TrialState, status: str) -> None:
+    run = start(client)
+    run.end(state)
+    ended = client.get_run(run.run_id)
+    assert (ended.info.status, ended.data.tags[runs.STATE]) == (status, state.value)
+
+
+def test_a_sweep_is_found_by_name_by_run_id_and_as_the_newest(client: mlflow.MlflowClient) -> None:
+    first, second = start(client, "first"), start(client, "second")
+    first.set_tags({runs.SWEEP: "first"})
+    second.set_tags({runs.SWEEP: "second"})
+    for wanted, expected in (("first", first), (first.run_id[:8], first), (None, second)):
+        found = runs.find_sweep(client, wanted)
+        assert found is not None
+        assert found.info.run_id == expected.run_id
+    assert runs.find_sweep(client, "third") is None
+    assert runs.sweep_names(client) == ["second", "first"]
+
+
+def test_the_experiment_name_of_the_environment_wins(
+    client: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "team")
+    assert client.get_experiment(store.experiment_id(client, "things")).name == "team"
+
+
+def test_a_deleted_experiment_is_named(client: mlflow.MlflowClient) -> None:
+    client.delete_experiment(store.experiment_id(client, "things"))
+    with pytest.raises(TrackingError, match="'things' is deleted"):
+        store.experiment_id(client, "things")
+
+
+def test_a_store_that_cannot_be_opened_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/nowhere/mlflow.db")
+    with pytest.raises(TrackingError, match=r"sqlite:////proc/nowhere/mlflow\.db cannot be used"):
+        store.open_store()
+
+
+def test_credentials_are_never_shown() -> None:
+    assert store.without_credentials("postgresql://user:secret@host/db") == "postgresql://host/db"
+    assert store.without_credentials("sqlite:///mlflow.db") == "sqlite:///mlflow.db"
