@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -78,7 +79,7 @@ def check_searcher(searcher: str | AnySearcher, space: Space | None = None) -> N
         return
     if gridded := sorted(name for name, domain in space.items() if is_grid(domain)):
         raise ConfigurationError(
-            f"The searcher {searcher!r} draws values, but the space lists them with grid_search for {', '.join(gridded)}: "
+            f"The searcher {searcher!r} draws values, but the space lists {', '.join(gridded)} with grid_search: "
             f"use tune.choice there, or the searcher {VARIANTS!r}."
         )
     if not any(is_searched(domain) for domain in space.values()):
@@ -115,6 +116,9 @@ def make_searcher(
     if directory is not None:
         directory.mkdir(parents=True, exist_ok=True)
         storage = optuna.storages.RDBStorage(f"sqlite:///{directory / 'optuna.db'}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # the name was chosen knowingly
+        sampler = SAMPLERS[searcher][1](seed)
     return TrialAwareOptunaSearch(
-        sampler=SAMPLERS[searcher][1](seed), study_name=study_name, storage=storage, spent_its_budget=spent_its_budget
+        sampler=sampler, study_name=study_name, storage=storage, spent_its_budget=spent_its_budget
     )

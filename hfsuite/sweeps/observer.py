@@ -181,24 +181,25 @@ class SweepObserver(Callback):
 
 
 class MetricIsReported(Stopper):
-    """Ends a sweep at its first report if that lacks the metric to optimise: it would never have a best trial."""
+    """Ends a sweep at the first report that lacks the metric to optimise: neither searcher nor scheduler can go on."""
 
     def __init__(self, metric: str) -> None:
         self.metric = metric
+        self.fault: MetricNotReported | None = None
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Runs on the driver, before searcher and trial scheduler see the report."""
+        """Tune asks on the driver, before searcher and trial scheduler see the report."""
         metrics = reported(result)
         if self.metric not in metrics:
-            raise MetricNotReported(
+            self.fault = MetricNotReported(
                 f"The metric {self.metric!r} is not in the trial's report. {did_you_mean(self.metric, metrics)} "
                 f"Reported: {', '.join(sorted(metrics))}."
             )
-        return False
+        return self.fault is not None
 
     def stop_all(self) -> bool:
-        """Never ends a sweep otherwise."""
-        return False
+        """Whether the sweep ends here."""
+        return self.fault is not None
 
 
 def reported(result: Mapping[str, Any]) -> dict[str, Any]:

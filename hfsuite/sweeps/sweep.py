@@ -4,32 +4,26 @@ from __future__ import annotations
 
 import functools
 import os
-import re
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow.fs
 from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import ConcurrencyLimiter
 
-from hfsuite.errors import ConfigurationError, HFSuiteError, TrackingError, TrialFailed
-from hfsuite.search.searchers import AnySearcher, check_searcher, make_searcher
+from hfsuite.errors import HFSuiteError, TrialFailed
+from hfsuite.search.searchers import AnySearcher, make_searcher
 from hfsuite.search.spaces import describe, is_searched
-from hfsuite.search.trial_schedulers import check_trial_scheduler, make_trial_scheduler, spent_its_budget
-from hfsuite.sweeps import cluster
+from hfsuite.search.trial_schedulers import spent_its_budget
 from hfsuite.sweeps.display import Display
 from hfsuite.sweeps.observer import MetricIsReported, SweepObserver, TrialNames, reported
+from hfsuite.sweeps.plan import Plan, checked_plan
 from hfsuite.sweeps.result import SweepResult, TrialResult, best_trial
 from hfsuite.tracking import runs, store
 from hfsuite.tracking.state import TrialState
-from hfsuite.trainers.training import HuggingFaceTrainer
 from hfsuite.trials import resources
 
 if TYPE_CHECKING:
@@ -58,7 +52,7 @@ def run_sweep(
         faults: mistakes that the caller has found already; they are named with all others.
     """
     space = {key: value for key, value in experiment.space.items() if key not in fixed}
-    plan = _checked_plan(
+    plan = checked_plan(
         experiment, kind="sweep", space=space, trials=trials, workers=workers, gpu=gpu, fixed=fixed, seed=seed,
         name=name, storage=storage, searcher=searcher, trial_scheduler=trial_scheduler, known_faults=faults,
     )  # fmt: skip
@@ -98,7 +92,7 @@ def run_training(
     faults: Sequence[str] = (),
 ) -> TrialResult:
     """Trains once. See `Experiment.train` for the arguments and what is raised, `run_sweep` for `faults`."""
-    plan = _checked_plan(
+    plan = checked_plan(
         experiment, kind="train", space={}, trials=1, workers=workers, gpu=gpu, fixed=fixed, seed=seed, name=name,
         storage=storage, searcher="grid", trial_scheduler="fifo", known_faults=faults,
     )  # fmt: skip
@@ -108,96 +102,7 @@ def run_training(
     return trial
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Plan:
-    """Everything that a sweep needs to start, checked."""
-
-    experiment: Experiment
-    kind: str
-    name: str
-    storage: str
-    trainer: HuggingFaceTrainer
-    client: Any
-    experiment_id: str
-    space: Mapping[str, Any]
-    constants: Mapping[str, Any]
-    trials: int
-    seed: int
-    searcher: str | AnySearcher
-    trial_scheduler: TrialScheduler
-
-    def tags(self) -> dict[str, str]:
-        """By which the sweep's runs are found again."""
-        return {
-            runs.KIND: self.kind,
-            runs.SWEEP: self.name,
-            runs.MODULE: self.experiment.module,
-            runs.PATH: f"{self.storage}/{self.name}",
-        }
-
-
-def _checked_plan(
-    experiment: Experiment,
-    *,
-    kind: str,
-    space: Mapping[str, Any],
-    trials: int,
-    workers: int | None,
-    gpu: bool | None,
-    fixed: Mapping[str, Any],
-    seed: int,
-    name: str | None,
-    storage: str | os.PathLike[str],
-    searcher: str | AnySearcher,
-    trial_scheduler: str | TrialScheduler,
-    known_faults: Sequence[str],
-) -> _Plan:
-    """Checks all that was asked for before anything is started or recorded, and names every mistake at once."""
-    faults = [*known_faults, *experiment.setting_faults(fixed)]
-    if trials < 1:
-        faults.append(f"The number of trials must be at least 1, got {trials}.")
-    if name is not None and not re.fullmatch(r"[\w.@+=-]+", name):
-        faults.append(f"A sweep's name may have letters, digits and ._-@+= in it, got {name!r}.")
-    name = name or f"{experiment.name}-{datetime.now():%Y%m%d-%H%M%S-%f}"[:-3]
-    storage = _absolute(storage)
-
-    def attempt(check: Callable[[], Any]) -> Any:
-        try:
-            return check()
-        except (ConfigurationError, TrackingError) as error:
-            faults.extend(error.faults if isinstance(error, ConfigurationError) else [str(error)])
-
-    attempt(lambda: check_searcher(searcher, space if kind == "sweep" else None))
-    attempt(lambda: check_trial_scheduler(trial_scheduler))
-    attempt(lambda: _check_storage(storage, name))
-    client = attempt(store.open_store)
-    trainer = attempt(lambda: _scaled(experiment.trainer, workers, gpu))
-    attempt(cluster.connect)
-    if trainer is not None:
-        attempt(lambda: resources.check_fits(trainer.scaling_config, uses_ray_data=bool(trainer.datasets)))
-    if faults:
-        only_tracking = client is None and len(faults) == 1
-        raise TrackingError(faults[0]) if only_tracking else ConfigurationError(faults)
-
-    seeded = {"seed": seed} if "seed" in experiment.defaults else {}
-    return _Plan(
-        experiment=experiment,
-        kind=kind,
-        name=name,
-        storage=storage,
-        trainer=trainer,
-        client=client,
-        experiment_id=store.experiment_id(client, experiment.name),
-        space=space,
-        constants={**experiment.defaults, **seeded, **fixed},
-        trials=trials,
-        seed=seed,
-        searcher=searcher,
-        trial_scheduler=make_trial_scheduler(trial_scheduler),
-    )
-
-
-def _run(plan: _Plan, parent: runs.Run | None) -> SweepResult:
+def _run(plan: Plan, parent: runs.Run | None) -> SweepResult:
     """Lets Ray Tune run the trials; returns when all are over."""
     experiment, configuration = plan.experiment, plan.trainer.config_argument
 
@@ -234,6 +139,7 @@ def _run(plan: _Plan, parent: runs.Run | None) -> SweepResult:
         mode=experiment.mode,
         spent_its_budget=budget_spent,
     )
+    metric_is_reported = MetricIsReported(experiment.metric)
     names = TrialNames(f"{plan.storage}/{plan.name}")
     directory = Path(plan.storage, plan.name) if "://" not in plan.storage else None
     slots = resources.concurrent_trials(plan.trainer.scaling_config, uses_ray_data=bool(plan.trainer.datasets))
@@ -259,7 +165,7 @@ def _run(plan: _Plan, parent: runs.Run | None) -> SweepResult:
             name=plan.name,
             storage_path=plan.storage,
             callbacks=[observer],
-            stop=MetricIsReported(experiment.metric),
+            stop=metric_is_reported,
             verbose=0,
             checkpoint_config=tune.CheckpointConfig(
                 num_to_keep=1,  # the best; Ray Tune always keeps the last too
@@ -271,6 +177,8 @@ def _run(plan: _Plan, parent: runs.Run | None) -> SweepResult:
     )
     with display:
         grid = tuner.fit()
+    if metric_is_reported.fault is not None:
+        raise metric_is_reported.fault
     trials = sorted(observer.trials.values(), key=lambda trial: trial.number)
     for result in grid:
         _attach_best_checkpoint(trials, result, experiment.metric, experiment.mode)
@@ -298,48 +206,6 @@ def _attach_best_checkpoint(trials: list[TrialResult], result: Any, metric: str,
     from hfsuite.trainers.checkpoint import TransformersCheckpoint
 
     trial.checkpoint, trial.metrics = TransformersCheckpoint(checkpoint.path, checkpoint.filesystem), reported(metrics)
-
-
-def _scaled(trainer: HuggingFaceTrainer, workers: int | None, gpu: bool | None) -> HuggingFaceTrainer:
-    changes: dict[str, Any] = {}
-    if workers is not None:
-        if workers < 1:
-            raise ConfigurationError(f"The number of workers must be at least 1, got {workers}.")
-        changes["num_workers"] = workers
-    if gpu is not None:
-        changes["use_gpu"] = gpu
-    try:
-        return trainer.with_settings({"scaling_config": changes})
-    except ConfigurationError:
-        raise
-    except ValueError as error:
-        raise ConfigurationError(str(error)) from error
-
-
-def _absolute(storage: str | os.PathLike[str]) -> str:
-    path = os.fspath(storage)
-    return path.rstrip("/") if "://" in path else str(Path(path).expanduser().absolute())
-
-
-def _check_storage(storage: str, name: str) -> None:
-    """The sweep's directory must be new, and the storage must take a file."""
-    shown = store.without_credentials(storage)
-    try:
-        filesystem, root = (
-            pyarrow.fs.FileSystem.from_uri(storage) if "://" in storage else (pyarrow.fs.LocalFileSystem(), storage)
-        )
-        if filesystem.get_file_info(f"{root}/{name}").type != pyarrow.fs.FileType.NotFound:
-            raise ConfigurationError(f"There is a sweep {name!r} in {shown} already: choose another name.")
-        marker = f"{root}/.hfsuite_{os.getpid()}_{time.monotonic_ns()}"
-        filesystem.create_dir(root, recursive=True)
-        with filesystem.open_output_stream(marker) as stream:
-            stream.write(b"")
-        filesystem.delete_file(marker)
-    except (OSError, pyarrow.ArrowException) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigurationError(
-            f"The storage {shown} cannot be written to: {reason} Give a folder or URI that can be (--storage)."
-        ) from error
 
 
 @contextmanager

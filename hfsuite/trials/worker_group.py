@@ -12,10 +12,7 @@ import json
 import os
 import queue
 import shutil
-import sys
 import threading
-import time
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -38,6 +35,7 @@ from ray.train.v2._internal.util import ObjectRefWrapper
 
 from hfsuite.errors import StopTraining, TrialFailed
 from hfsuite.trainers.training import HuggingFaceTrainer, first_cause
+from hfsuite.trials.rank import describe_failure, send_output_to
 
 FAILURE_OF_RANK = "failure_rank_{rank}.json"  # in the trial's directory, written by a rank that raises
 
@@ -221,7 +219,7 @@ class _InTrial:
         context = get_train_context()
         storage, rank = context.get_storage(), context.get_world_rank()
         if storage.storage_filesystem.type_name == "local":
-            _send_output_to(Path(storage.experiment_fs_path) / f"rank_{rank}.log")
+            send_output_to(Path(storage.experiment_fs_path) / f"rank_{rank}.log")
         failure = f"{storage.experiment_fs_path}/{FAILURE_OF_RANK.format(rank=rank)}"
         if storage.storage_filesystem.get_file_info(failure).is_file:
             storage.storage_filesystem.delete_file(failure)  # of an attempt before this one
@@ -235,26 +233,12 @@ class _InTrial:
             return None
         except BaseException as error:
             with storage.storage_filesystem.open_output_stream(failure) as stream:
-                stream.write(json.dumps(_describe_failure(error, rank)).encode())
+                stream.write(json.dumps(describe_failure(error, rank)).encode())
             raise
         finally:
             os.chdir(scratch.parent)
             if context.get_local_rank() == 0:
                 shutil.rmtree(scratch, ignore_errors=True)  # other ranks of the node may still write there
-
-
-def _describe_failure(error: BaseException, rank: int) -> dict[str, Any]:
-    """What goes wrong in a rank, in words: frames do not travel, and not every exception does."""
-    frames = error.__traceback__
-    ours = str(Path(__file__).parents[1])
-    while frames is not None and frames.tb_next is not None and frames.tb_frame.f_code.co_filename.startswith(ours):
-        frames = frames.tb_next
-    return {
-        "rank": rank,
-        "at": time.time(),
-        "summary": f"{type(error).__name__}: {error}".splitlines()[0],
-        "traceback": "".join(traceback.format_exception(type(error), error, frames)).strip(),
-    }
 
 
 def _make_reports_wait() -> None:
@@ -269,16 +253,6 @@ def _make_reports_wait() -> None:
             raise StopTraining
 
     functions.report = report
-
-
-def _send_output_to(path: Path) -> None:
-    """Everything this process prints, C++ included, goes to a file. Ray would print it twice in the driver."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
 
 
 # ---- in the trial's actor

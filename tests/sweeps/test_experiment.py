@@ -92,7 +92,7 @@ def test_a_server_that_does_not_answer_is_named_without_its_password(monkeypatch
 def test_a_space_without_anything_to_search_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="nothing to search"):
         toy.experiment.sweep(set={"x": 1.0, "kind": "plain"})
-    with pytest.raises(ConfigurationError, match="lists them with grid_search for x"):
+    with pytest.raises(ConfigurationError, match="lists x with grid_search"):
         declare(space={"x": tune.grid_search([1.0, 2.0])}).sweep()
 
 

@@ -53,6 +53,7 @@ def failed_run(directory: Path, datasets: Any = None) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_restored_run_goes_on_from_its_newest_checkpoint(tmp_path: Path) -> None:
     path = failed_run(tmp_path)
     restored = TransformersTrainer.restore(str(path))

@@ -24,7 +24,7 @@ from tests.trainers.training import checkpoints, ray_datasets, transformers_trai
         pytest.param("no", 1, marks=pytest.mark.slow),
         pytest.param("no", 2, marks=pytest.mark.slow),
         pytest.param("epoch", 1, marks=pytest.mark.slow),
-        ("epoch", 2),
+        pytest.param("epoch", 2, marks=pytest.mark.slow),
     ],
 )
 def test_four_epochs_then_a_fifth_from_the_checkpoint(tmp_path: Path, save_strategy: str, workers: int) -> None:

@@ -56,7 +56,8 @@ def check(grid: ResultGrid, directory: Path) -> None:
         assert model.config.n_embd == 16
 
 
-@pytest.mark.parametrize("data", ["ray", pytest.param("local", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("data", ["ray", "local"])
 def test_asha_over_learning_rates(tmp_path: Path, data: str) -> None:
     datasets, function = (ray_datasets(), train_function) if data == "ray" else (None, train_function_local_dataset)
     trainer = transformers_trainer(tmp_path, {}, workers=1, function=function, datasets=datasets)

@@ -20,7 +20,7 @@ STRATEGIES = ["no", "steps", "epoch"]
 ARGUMENTS: dict[str, Any] = {"output_dir": "tiny", "use_cpu": True, "logging_strategy": "epoch", "save_strategy": "no"}
 
 
-@pytest.mark.parametrize(("logging", "evaluation", "saving"), itertools.product(STRATEGIES, repeat=3))
+@pytest.mark.parametrize(("logging", "evaluation", "saving"), list(itertools.product(STRATEGIES, repeat=3)))
 def test_strategies_must_be_the_same_apart_from_no(logging: str, evaluation: str, saving: str) -> None:
     arguments = TrainingArguments(
         "tiny", use_cpu=True, logging_strategy=logging, eval_strategy=evaluation, save_strategy=saving
@@ -34,7 +34,7 @@ def test_strategies_must_be_the_same_apart_from_no(logging: str, evaluation: str
     assert f"logging_strategy='{logging}', eval_strategy='{evaluation}', save_strategy='{saving}'" in message
 
 
-@pytest.mark.parametrize(("save_steps", "logging_steps"), itertools.product([2, 3, 8, 12], repeat=2))
+@pytest.mark.parametrize(("save_steps", "logging_steps"), list(itertools.product([2, 3, 8, 12], repeat=2)))
 def test_save_steps_must_be_a_multiple_of_logging_steps(save_steps: int, logging_steps: int) -> None:
     strategies = {"logging_strategy": "steps", "save_strategy": "steps"}
     arguments = TrainingArguments(
@@ -47,7 +47,7 @@ def test_save_steps_must_be_a_multiple_of_logging_steps(save_steps: int, logging
         check_arguments(arguments, 1)
 
 
-@pytest.mark.parametrize(("eval_steps", "logging_steps"), itertools.product([2, 3, 4], repeat=2))
+@pytest.mark.parametrize(("eval_steps", "logging_steps"), list(itertools.product([2, 3, 4], repeat=2)))
 def test_eval_steps_must_equal_logging_steps(eval_steps: int, logging_steps: int) -> None:
     strategies = {"logging_strategy": "steps", "eval_strategy": "steps", "save_strategy": "no"}
     arguments = TrainingArguments(
@@ -126,7 +126,11 @@ def train_function_with_mark(train_dataset: Any, eval_dataset: Any = None, *, ma
 @pytest.mark.parametrize(
     "refused",
     [
-        pytest.param({"load_best_model_at_end": True, "save_strategy": "epoch"}, id="load_best_model_at_end"),
+        pytest.param(
+            {"load_best_model_at_end": True, "save_strategy": "epoch"},
+            id="load_best_model_at_end",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             {"logging_strategy": "steps", "eval_strategy": "steps", "logging_steps": 2, "eval_steps": 1},
             id="eval_steps",

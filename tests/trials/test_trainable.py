@@ -83,6 +83,7 @@ def test_no_step_is_trained_after_a_stop(tmp_path: Path) -> None:
     assert json.loads((Path(result.checkpoint.path) / "state.json").read_text()) == {"step": 2}
 
 
+@pytest.mark.slow
 def test_asha_stops_the_worse_half(tmp_path: Path) -> None:
     results = tune_toy(
         tmp_path,
