@@ -1,4 +1,4 @@
-"""What a sweep needs to start, checked: nothing is started or recorded before all of it is known to be right. Driver."""
+"""What a sweep needs to start, checked: nothing is started or recorded before all of it is right. Driver."""
 
 from __future__ import annotations
 
