@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import tempfile
 import time
 from pathlib import Path
@@ -21,6 +22,7 @@ DEFAULTS = {
     "reports": 3,
     "checkpoints": True,
     "fails_at": 0,  # the report before which rank 1 raises; 0 is never
+    "fails_by": "raise",  # or exit, sigkill, unpicklable
     "fails_once": "",  # a file that the failing rank leaves behind, so that it fails only once
     "diary": "",  # a file to which every rank appends a line for each step
     "seed": 0,
@@ -58,7 +60,19 @@ def fail_if_asked(settings: dict[str, Any], step: int, rank: int, world_size: in
         return
     if marker:
         Path(marker).touch()
+    match settings["fails_by"]:
+        case "exit":
+            os._exit(3)
+        case "sigkill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "unpicklable":
+            raise Unpicklable("asked to fail")
     raise ArithmeticError(f"asked to fail at step {step}")
+
+
+class Unpicklable(Exception):
+    def __reduce__(self) -> Any:
+        raise TypeError("this exception does not travel")
 
 
 def note(diary: str, entry: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,6 +15,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from hfsuite.errors import ConfigurationError, UnknownName, did_you_mean
 from hfsuite.search.spaces import Space, is_grid, is_searched
+from hfsuite.search.trial_schedulers import Budget
 
 AnySearcher: TypeAlias = Searcher | SearchAlgorithm
 
@@ -36,13 +37,12 @@ class TrialAwareOptunaSearch(OptunaSearch):
     what was trained fully with what was not. Here it is pruned, with its intermediate values.
 
     Args:
-        spent_its_budget: whether a report is the last that the trial scheduler would ever have allowed: stopped there,
-            a trial is complete.
+        budget: of the trial scheduler: a trial stopped at its end is complete.
     """
 
-    def __init__(self, *, spent_its_budget: Callable[[Mapping[str, Any]], bool], **kwargs: Any) -> None:
+    def __init__(self, *, budget: Budget, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._spent_its_budget = spent_its_budget
+        self._budget = budget
         self._went_on_after: dict[str, int] = {}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -55,7 +55,7 @@ class TrialAwareOptunaSearch(OptunaSearch):
         went_on_after = self._went_on_after.pop(trial_id, None)
         if result and not error and result.get("training_iteration") != went_on_after:
             super().on_trial_result(trial_id, result)
-            if not self._spent_its_budget(result):
+            if not self._budget.is_spent(result):
                 result = None  # without a value, the stock class says "pruned"
         super().on_trial_complete(trial_id, result, error)
 
@@ -95,7 +95,7 @@ def make_searcher(
     seed: int,
     study_name: str,
     directory: Path | None,
-    spent_its_budget: Callable[[Mapping[str, Any]], bool],
+    budget: Budget,
 ) -> AnySearcher:
     """The searcher of a sweep. Driver.
 
@@ -104,7 +104,7 @@ def make_searcher(
         seed: of everything that the searcher draws.
         study_name: the sweep's name, so that no two sweeps share a study.
         directory: where the study is kept, as `optuna.db`; None keeps it in memory.
-        spent_its_budget: see `TrialAwareOptunaSearch`.
+        budget: of the trial scheduler.
     """
     if not isinstance(searcher, str):
         return searcher
@@ -119,6 +119,4 @@ def make_searcher(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # the name was chosen knowingly
         sampler = SAMPLERS[searcher][1](seed)
-    return TrialAwareOptunaSearch(
-        sampler=sampler, study_name=study_name, storage=storage, spent_its_budget=spent_its_budget
-    )
+    return TrialAwareOptunaSearch(sampler=sampler, study_name=study_name, storage=storage, budget=budget)

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, HyperBandScheduler, MedianStoppingRule, TrialScheduler
+from ray.tune.schedulers import (
+    ASHAScheduler,
+    FIFOScheduler,
+    HyperBandScheduler,
+    MedianStoppingRule,
+    PopulationBasedTraining,
+    TrialScheduler,
+)
 
 from hfsuite.errors import ConfigurationError, UnknownName, did_you_mean
 
@@ -25,17 +33,23 @@ SCHEDULERS: dict[str, tuple[str, Callable[[], TrialScheduler]]] = {
 }
 
 
-def check_trial_scheduler(scheduler: str | TrialScheduler) -> None:
-    """Refuses a name that does not exist.
+def check_trial_scheduler(scheduler: str | TrialScheduler, searcher: Any = None) -> None:
+    """Refuses a name that does not exist, and a scheduler that proposes itself beside another searcher.
 
     Raises:
         UnknownName: with the nearest names.
+        ConfigurationError: Population Based Training with a searcher.
     """
     if isinstance(scheduler, str):
         if scheduler not in SCHEDULERS:
             raise UnknownName(f"There is no trial scheduler {scheduler!r}. {did_you_mean(scheduler, SCHEDULERS)}")
     elif not isinstance(scheduler, TrialScheduler):
         raise ConfigurationError(f"A trial scheduler is a name or one of Ray Tune's schedulers, got {scheduler!r}.")
+    elif isinstance(scheduler, PopulationBasedTraining) and searcher not in (None, "grid"):
+        raise ConfigurationError(
+            f"{type(scheduler).__name__} changes settings itself and cannot be combined with a searcher, "
+            f"got {searcher!r}: use the searcher 'grid', which draws the first population."
+        )
 
 
 def make_trial_scheduler(scheduler: str | TrialScheduler) -> TrialScheduler:
@@ -43,8 +57,24 @@ def make_trial_scheduler(scheduler: str | TrialScheduler) -> TrialScheduler:
     return SCHEDULERS[scheduler][1]() if isinstance(scheduler, str) else scheduler
 
 
-def spent_its_budget(scheduler: TrialScheduler, result: Mapping[str, Any]) -> bool:
-    """Whether a trial stopped at this report got all that its scheduler ever gives: then it was not pruned."""
-    longest = getattr(scheduler, "_max_t", None) or getattr(scheduler, "_max_t_attr", None)
-    time_attribute = getattr(scheduler, "_time_attr", "training_iteration")
-    return longest is not None and result.get(time_attribute, 0) >= longest
+@dataclass(frozen=True)
+class Budget:
+    """How much a trial scheduler ever gives to a trial. Small enough to be saved with the searcher's state.
+
+    Args:
+        longest: in units of `time_attribute`; None where the scheduler sets no end.
+        time_attribute: the reported number that the scheduler counts by.
+    """
+
+    longest: float | None
+    time_attribute: str = "training_iteration"
+
+    @classmethod
+    def of(cls, scheduler: TrialScheduler) -> Budget:
+        """The budget of a scheduler of Ray Tune's. Its name there differs by class."""
+        longest = getattr(scheduler, "_max_t", None) or getattr(scheduler, "_max_t_attr", None)
+        return cls(longest, getattr(scheduler, "_time_attr", "training_iteration"))
+
+    def is_spent(self, report: Mapping[str, Any]) -> bool:
+        """Whether a trial that was stopped at this report got all that there is: then it was not pruned."""
+        return self.longest is not None and report.get(self.time_attribute, 0) >= self.longest

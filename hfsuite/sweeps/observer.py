@@ -14,6 +14,7 @@ from ray.tune.experiment import Trial
 from ray.tune.result import AUTO_RESULT_KEYS, DEBUG_METRICS
 
 from hfsuite.errors import MetricNotReported, did_you_mean
+from hfsuite.search.trial_schedulers import Budget
 from hfsuite.sweeps.display import Display
 from hfsuite.sweeps.result import TrialResult
 from hfsuite.tracking.runs import Run
@@ -58,7 +59,7 @@ class SweepObserver(Callback):
         display: shows the trials.
         metric: what the sweep optimises.
         mode: "min" or "max".
-        spent_its_budget: whether a report is the last that the trial scheduler would ever have allowed.
+        budget: of the trial scheduler: a trial stopped at its end is complete.
     """
 
     def __init__(
@@ -69,10 +70,10 @@ class SweepObserver(Callback):
         display: Display,
         metric: str,
         mode: str,
-        spent_its_budget: Callable[[Mapping[str, Any]], bool],
+        budget: Budget,
     ) -> None:
         self.open_run, self.new_trial, self.display = open_run, new_trial, display
-        self.metric, self.mode, self.spent_its_budget = metric, mode, spent_its_budget
+        self.metric, self.mode, self.budget = metric, mode, budget
         self.trials: dict[str, TrialResult] = {}
         self.interrupted = False
         self._runs: dict[str, Run] = {}
@@ -126,7 +127,7 @@ class SweepObserver(Callback):
         record.seconds = time.monotonic() - self._started[trial.trial_id]
         if self._is_better(metrics, record.metrics):
             record.metrics = metrics
-        self._stopped_at_report[trial.trial_id] = bool(result.get("done")) and not self.spent_its_budget(result)
+        self._stopped_at_report[trial.trial_id] = bool(result.get("done")) and not self.budget.is_spent(result)
         self._runs[trial.trial_id].log_metrics(metrics, int(metrics.get("step", record.iterations)))
         self.display.report(record, metrics)
         self._show()

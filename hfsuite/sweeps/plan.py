@@ -86,7 +86,7 @@ def checked_plan(
             faults.extend(error.faults if isinstance(error, ConfigurationError) else [str(error)])
 
     attempt(lambda: check_searcher(searcher, space if kind == "sweep" else None))
-    attempt(lambda: check_trial_scheduler(trial_scheduler))
+    attempt(lambda: check_trial_scheduler(trial_scheduler, searcher))
     attempt(lambda: _check_storage(storage, name))
     client = attempt(store.open_store)
     trainer = attempt(lambda: _scaled(experiment.trainer, workers, gpu))

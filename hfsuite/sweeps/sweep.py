@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
@@ -11,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import TrialScheduler
+from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter
 
 from hfsuite.errors import HFSuiteError, TrialFailed
 from hfsuite.search.searchers import AnySearcher, make_searcher
 from hfsuite.search.spaces import describe, is_searched
-from hfsuite.search.trial_schedulers import spent_its_budget
+from hfsuite.search.trial_schedulers import Budget
 from hfsuite.sweeps.display import Display
 from hfsuite.sweeps.observer import MetricIsReported, SweepObserver, TrialNames, reported
 from hfsuite.sweeps.plan import Plan, checked_plan
@@ -106,7 +105,7 @@ def _run(plan: Plan, parent: runs.Run | None) -> SweepResult:
     """Lets Ray Tune run the trials; returns when all are over."""
     experiment, configuration = plan.experiment, plan.trainer.config_argument
 
-    budget_spent = functools.partial(spent_its_budget, plan.trial_scheduler)
+    budget = Budget.of(plan.trial_scheduler)
 
     def new_trial(number: int, trial: Trial) -> TrialResult:
         config = dict(trial.config.get(configuration, {}))
@@ -137,15 +136,13 @@ def _run(plan: Plan, parent: runs.Run | None) -> SweepResult:
         display=display,
         metric=experiment.metric,
         mode=experiment.mode,
-        spent_its_budget=budget_spent,
+        budget=budget,
     )
     metric_is_reported = MetricIsReported(experiment.metric)
     names = TrialNames(f"{plan.storage}/{plan.name}")
     directory = Path(plan.storage, plan.name) if "://" not in plan.storage else None
     slots = resources.concurrent_trials(plan.trainer.scaling_config, uses_ray_data=bool(plan.trainer.datasets))
-    searcher = make_searcher(
-        plan.searcher, seed=plan.seed, study_name=plan.name, directory=directory, spent_its_budget=budget_spent
-    )
+    searcher = make_searcher(plan.searcher, seed=plan.seed, study_name=plan.name, directory=directory, budget=budget)
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the old output engine can be silent
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # MetricIsReported says it better, and as early
     tuner = tune.Tuner(
@@ -168,7 +165,8 @@ def _run(plan: Plan, parent: runs.Run | None) -> SweepResult:
             stop=metric_is_reported,
             verbose=0,
             checkpoint_config=tune.CheckpointConfig(
-                num_to_keep=1,  # the best; Ray Tune always keeps the last too
+                # The best; Ray Tune always keeps the last too. A population must also find what it exploits.
+                num_to_keep=4 if isinstance(plan.trial_scheduler, PopulationBasedTraining) else 1,
                 checkpoint_score_attribute=experiment.metric,
                 checkpoint_score_order=experiment.mode,
                 checkpoint_at_end=False,

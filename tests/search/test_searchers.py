@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, HyperBandScheduler, PopulationBasedTraining
 from ray.tune.search import BasicVariantGenerator
 
 from hfsuite.errors import ConfigurationError, UnknownName
 from hfsuite.search.searchers import SAMPLERS, check_searcher, make_searcher
 from hfsuite.search.trial_schedulers import (
     SCHEDULERS,
+    Budget,
     check_trial_scheduler,
     make_trial_scheduler,
-    spent_its_budget,
 )
 
 SPACE = {"x": tune.uniform(0, 1), "y": tune.choice(["a", "b"])}
 
 
 def searcher_for(name: str, directory: Path | None = None, *, seed: int = 0, max_t: int = 100) -> Any:
-    budget = functools.partial(spent_its_budget, ASHAScheduler(max_t=max_t))
-    searcher = make_searcher(name, seed=seed, study_name="study", directory=directory, spent_its_budget=budget)
+    budget = Budget.of(ASHAScheduler(max_t=max_t))
+    searcher = make_searcher(name, seed=seed, study_name="study", directory=directory, budget=budget)
     searcher.set_search_properties("loss", "min", SPACE)
     return searcher
 
@@ -71,7 +70,7 @@ def test_a_trial_that_used_its_whole_budget_is_complete() -> None:
 def test_rays_own_objects_are_taken_as_they_are() -> None:
     own = BasicVariantGenerator()
     check_searcher(own)
-    assert make_searcher(own, seed=0, study_name="s", directory=None, spent_its_budget=lambda _: False) is own
+    assert make_searcher(own, seed=0, study_name="s", directory=None, budget=Budget(None)) is own
     scheduler = FIFOScheduler()
     check_trial_scheduler(scheduler)
     assert make_trial_scheduler(scheduler) is scheduler
@@ -96,6 +95,21 @@ def test_a_missing_package_is_named() -> None:
 
 
 def test_only_a_trial_at_the_end_of_its_schedule_spent_its_budget() -> None:
-    assert spent_its_budget(ASHAScheduler(max_t=4), {"training_iteration": 4})
-    assert not spent_its_budget(ASHAScheduler(max_t=4), {"training_iteration": 3})
-    assert not spent_its_budget(FIFOScheduler(), {"training_iteration": 1_000})
+    assert Budget.of(ASHAScheduler(max_t=4)).is_spent({"training_iteration": 4})
+    assert not Budget.of(ASHAScheduler(max_t=4)).is_spent({"training_iteration": 3})
+    assert Budget.of(HyperBandScheduler(max_t=4)).is_spent({"training_iteration": 4})
+    assert not Budget.of(FIFOScheduler()).is_spent({"training_iteration": 1_000})
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_a_searcher_can_be_saved_with_every_scheduler(tmp_path: Path, scheduler: str) -> None:
+    budget = Budget.of(make_trial_scheduler(scheduler))
+    searcher = make_searcher("tpe", seed=0, study_name="study", directory=tmp_path, budget=budget)
+    searcher.set_search_properties("loss", "min", SPACE)
+    searcher.suggest("t")
+    searcher.save(str(tmp_path / "state"))
+
+
+def test_population_based_training_proposes_itself() -> None:
+    with pytest.raises(ConfigurationError, match="cannot be combined with a searcher, got 'tpe'"):
+        check_trial_scheduler(PopulationBasedTraining(hyperparam_mutations={"x": [1, 2]}), "tpe")

@@ -153,6 +153,22 @@ def test_a_failing_rank_leaves_its_traceback(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("how", ["exit", "sigkill"])
+def test_a_rank_that_dies_fails_its_trial_and_names_it(tmp_path: Path, how: str) -> None:
+    (result,) = tune_toy(tmp_path, {"train_loop_config": {"fails_at": 2, "fails_by": how}})
+    text = Path(result.path, "failure.txt").read_text()
+    assert "rank 1: the worker process died without a Python exception" in text
+    assert "rank_1.log" in text
+    assert result.metrics["training_iteration"] == 1
+
+
+@pytest.mark.slow
+def test_an_exception_that_cannot_travel_is_still_described(tmp_path: Path) -> None:
+    (result,) = tune_toy(tmp_path, {"train_loop_config": {"fails_at": 1, "fails_by": "unpicklable"}})
+    assert "rank 1: Unpicklable: asked to fail" in Path(result.path, "failure.txt").read_text()
+
+
+@pytest.mark.slow
 def test_each_rank_has_its_own_output_file(tmp_path: Path) -> None:
     (result,) = tune_toy(tmp_path, {"train_loop_config": {"reports": 1}})
     assert sorted(path.name for path in Path(result.path).glob("rank_*.log")) == ["rank_0.log", "rank_1.log"]
