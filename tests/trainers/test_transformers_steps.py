@@ -18,9 +18,9 @@ REPRESENTATIVE = {(3, 2, 1), (2, 2, 2)}  # one refused, one that saves and resum
 
 
 def grid() -> list[Any]:
-    """Every case of save_steps, logging_steps and workers; those that are not representative are slow."""
+    """Every case of save_steps, logging_steps and workers; those that are not representative are marked `grid`."""
     return [
-        pytest.param(*case, marks=() if case in REPRESENTATIVE else pytest.mark.slow)
+        pytest.param(*case, marks=() if case in REPRESENTATIVE else pytest.mark.grid)
         for case in itertools.product([0, 2, 3, 8, 12], [2, 3, 8, 12], [1, 2])
     ]
 
