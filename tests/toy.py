@@ -24,13 +24,14 @@ DEFAULTS = {
     "fails_at": 0,  # the report before which rank 1 raises; 0 is never
     "fails_by": "raise",  # or exit, sigkill, unpicklable
     "fails_once": "",  # a file that the failing rank leaves behind, so that it fails only once
+    "says_when_finished": False,
     "diary": "",  # a file to which every rank appends a line for each step
     "seed": 0,
 }
 
 
 def loop(settings: dict[str, Any]) -> None:
-    """One step a report. The loss falls from x squared by a tenth each step, with noise that follows from the seed."""
+    """One step a report. The loss falls by a tenth each step up to the second last, then it rises: best is not last."""
     import torch
     from accelerate import Accelerator
 
@@ -44,14 +45,23 @@ def loop(settings: dict[str, Any]) -> None:
     for step in range(first + 1, settings["reports"] + 1):
         note(settings["diary"], {"step": step, "rank": rank, "x": settings["x"], "resumed_from": first})
         fail_if_asked(settings, step, rank, world_size)
-        shared = accelerator.reduce(torch.tensor(settings["x"] ** 2 * 0.9**step + torch.rand(()).item() * 1e-3), "mean")
+        noise = torch.rand(()).item() * 1e-3
+        loss = torch.tensor(settings["x"] ** 2 * curve(step, settings["reports"]) + noise)
+        shared = accelerator.reduce(loss, "mean")
         metrics = {"loss": float(shared), "step": step * 10, "epoch": step, "world_size": world_size}
+        if settings["says_when_finished"]:
+            metrics["training_finished"] = step == settings["reports"]
         with tempfile.TemporaryDirectory() as directory:
             kept = None
             if rank == 0 and settings["checkpoints"]:
                 Path(directory, "state.json").write_text(json.dumps({"step": step}))
                 kept = Checkpoint.from_directory(directory)
             ray.train.report(metrics, checkpoint=kept)
+    note(settings["diary"], {"returned": True, "rank": rank})
+
+
+def curve(step: int, steps: int) -> float:
+    return 0.9**step if step < steps or steps < 3 else 0.95
 
 
 def fail_if_asked(settings: dict[str, Any], step: int, rank: int, world_size: int) -> None:
@@ -81,8 +91,9 @@ def note(diary: str, entry: dict[str, Any]) -> None:
             file.write(json.dumps(entry | {"at": time.time()}) + "\n")
 
 
-def read(diary: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in diary.read_text().splitlines()]
+def read(diary: Path, having: str = "step") -> list[dict[str, Any]]:
+    """The entries of all ranks about their steps, or about their return."""
+    return [entry for line in diary.read_text().splitlines() if having in (entry := json.loads(line))]
 
 
 def trainer(workers: int = 2, **config: Any) -> AccelerateTrainer:

@@ -62,5 +62,5 @@ def _as_dict(runs: Any, run: Any, parent: Any) -> dict[str, Any]:
         "metrics": run.data.metrics,
         "state": run.data.tags[runs.STATE],
         "run_id": run.info.run_id,
-        "checkpoint": parent.data.tags.get(runs.CHECKPOINT_PATH) or run.data.tags.get(runs.CHECKPOINT_PATH),
+        "checkpoint": parent.data.tags.get(runs.CHECKPOINT_PATH),
     }

@@ -20,7 +20,7 @@ def sweep(
     module: settings.Module,
     trials: Annotated[int, typer.Option(help="How many configurations to try.")] = 10,
     searcher: Annotated[str, typer.Option(help="tpe, random, qmc, gp, cmaes or grid.")] = "tpe",
-    trial_scheduler: Annotated[str, typer.Option(help="asha, hyperband, median or fifo.")] = "asha",
+    trial_scheduler: Annotated[str, typer.Option(help="asha, median or fifo.")] = "asha",
     workers: settings.Workers = None,
     gpu: settings.Gpu = None,
     set_: settings.Set = None,

@@ -15,7 +15,7 @@ from rich.console import Console
 def ui(
     port: Annotated[int, typer.Option(help="Where to serve, on this machine only.")] = 5000,
 ) -> int:
-    """Serve the MLflow interface over the recorded runs, and print a link for each experiment."""
+    """Serve the MLflow interface over the recorded runs, and print a link to the newest sweep."""
     from hfsuite.tracking import runs, store
 
     client = store.open_store()
@@ -23,11 +23,9 @@ def ui(
     remote = uri.startswith(("http://", "https://"))
     address = store.without_credentials(uri).rstrip("/") if remote else f"http://127.0.0.1:{port}"
     console = Console()
-    newest = runs.find_sweep(client, None)
-    for experiment in client.search_experiments():
-        if newest is not None and experiment.experiment_id == newest.info.experiment_id:
-            console.print("newest sweep:", style="bold")
-            console.print(f"  {comparison_link(address, newest)}", soft_wrap=True, highlight=False)
+    if (newest := runs.find_sweep(client, None)) is not None:
+        console.print("newest sweep:", style="bold")
+        console.print(f"  {comparison_link(address, newest)}", soft_wrap=True, highlight=False)
     if remote:
         return 0
     console.print(f"serving {store.without_credentials(uri)} on {address}; Ctrl-C ends it")

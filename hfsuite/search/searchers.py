@@ -16,6 +16,7 @@ from ray.tune.search.optuna import OptunaSearch
 from hfsuite.errors import ConfigurationError, UnknownName, did_you_mean
 from hfsuite.search.spaces import Space, is_grid, is_searched
 from hfsuite.search.trial_schedulers import Budget
+from hfsuite.trainers.training import TRAINING_FINISHED
 
 AnySearcher: TypeAlias = Searcher | SearchAlgorithm
 
@@ -47,15 +48,17 @@ class TrialAwareOptunaSearch(OptunaSearch):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Tune calls it only for reports after which a trial goes on. Driver."""
-        super().on_trial_result(trial_id, result)
         self._went_on_after[trial_id] = result["training_iteration"]
+        if self.metric in result:
+            super().on_trial_result(trial_id, result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The trial has ended, by itself or by decision of the trial scheduler. Driver."""
         went_on_after = self._went_on_after.pop(trial_id, None)
         if result and not error and result.get("training_iteration") != went_on_after:
-            super().on_trial_result(trial_id, result)
-            if not self._budget.is_spent(result):
+            if self.metric in result:
+                super().on_trial_result(trial_id, result)
+            if not (result.get(TRAINING_FINISHED) or self._budget.is_spent(result)):
                 result = None  # without a value, the stock class says "pruned"
         super().on_trial_complete(trial_id, result, error)
 

@@ -9,7 +9,6 @@ from typing import Any
 from ray.tune.schedulers import (
     ASHAScheduler,
     FIFOScheduler,
-    HyperBandScheduler,
     MedianStoppingRule,
     PopulationBasedTraining,
     TrialScheduler,
@@ -24,7 +23,6 @@ SCHEDULERS: dict[str, tuple[str, Callable[[], TrialScheduler]]] = {
         "after reports 1, 3, 9, ... only the best third goes on",
         lambda: ASHAScheduler(max_t=LONGEST, grace_period=1, reduction_factor=3),
     ),
-    "hyperband": ("brackets of successive halving; pauses trials", lambda: HyperBandScheduler(max_t=81)),
     "median": (
         "stops what is below the median of the others' running averages",
         lambda: MedianStoppingRule(time_attr="training_iteration", grace_period=1, min_samples_required=3),

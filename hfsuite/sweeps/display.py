@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -84,7 +85,7 @@ class Display:
             tables = [self._numbers(trials, with_settings=False), self._settings(trials)]
         over = sum(trial.state.is_over for trial in trials)
         caption = f"{over} of {max(self.total, len(trials))} trials over"
-        if paths := [trial.path for trial in trials if trial.path]:
+        if paths := [trial.path for trial in trials if trial.path and os.path.isdir(trial.path)]:
             caption += f" · workers' output: {shortest(str(Path(paths[0]).parent))}/trial_*/rank_*.log"
         return Group(*tables, Text(caption, style="dim", overflow="fold"))
 

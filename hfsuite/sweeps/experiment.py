@@ -79,7 +79,7 @@ class Experiment:
         Args:
             trials: how many configurations to try.
             searcher: what to try next: "tpe", "random", "qmc", "gp", "cmaes", "grid", or a searcher of Ray Tune's.
-            trial_scheduler: what to stop: "asha", "hyperband", "median", "fifo", or a trial scheduler of Ray Tune's.
+            trial_scheduler: what to stop: "asha", "median", "fifo", or a trial scheduler of Ray Tune's.
             workers: workers a trial; None for the trainer's.
             gpu: whether each worker has a GPU; None for the trainer's.
             set: settings to fix; one that the space varies is then not varied.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import pyarrow.fs
@@ -19,12 +21,19 @@ from hfsuite.sweeps.display import Display
 from hfsuite.sweeps.result import TrialResult
 from hfsuite.tracking.runs import Run
 from hfsuite.tracking.state import TrialState
+from hfsuite.trainers.training import TRAINING_FINISHED
 from hfsuite.trials.trainable import FAILURE
 
 KEPT_FROM_TUNE = {"training_iteration", "time_total_s"}
 FROM_TUNE = (
     {*AUTO_RESULT_KEYS, *DEBUG_METRICS, "config", "done", "trial_id", "should_checkpoint", "experiment_tag"}
-    | {"time_since_restore", "iterations_since_restore", "timesteps_since_restore", "checkpoint_dir_name"}
+    | {
+        TRAINING_FINISHED,
+        "time_since_restore",
+        "iterations_since_restore",
+        "timesteps_since_restore",
+        "checkpoint_dir_name",
+    }
 ) - KEPT_FROM_TUNE
 
 
@@ -93,6 +102,19 @@ class SweepObserver(Callback):
 
     # ---- Ray Tune's events
 
+    @contextmanager
+    def ending_in_order(self) -> Iterator[None]:
+        """Puts the process's own signal handlers back when the sweep is over."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        own = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in own.items():
+                signal.signal(number, handler)
+
     def setup(self, **_: Any) -> None:
         """Tune has just installed its handler of Ctrl-C, which ends the sweep in order; SIGTERM shall do the same."""
         if threading.current_thread() is not threading.main_thread():
@@ -127,14 +149,16 @@ class SweepObserver(Callback):
         record.seconds = time.monotonic() - self._started[trial.trial_id]
         if self._is_better(metrics, record.metrics):
             record.metrics = metrics
-        self._stopped_at_report[trial.trial_id] = bool(result.get("done")) and not self.budget.is_spent(result)
+        stopped = bool(result.get("done")) and not result.get(TRAINING_FINISHED) and not self.budget.is_spent(result)
+        self._stopped_at_report[trial.trial_id] = stopped
         self._runs[trial.trial_id].log_metrics(metrics, int(metrics.get("step", record.iterations)))
         self.display.report(record, metrics)
         self._show()
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """The trial ended by itself, or the trial scheduler stopped it."""
-        pruned = self._stopped_at_report.get(trial.trial_id, False)
+        ended_while_paused = not (trial.last_result or {}).get("done")
+        pruned = self._stopped_at_report.get(trial.trial_id, False) or ended_while_paused
         self._end(trial, TrialState.PRUNED if pruned else TrialState.COMPLETED)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
@@ -166,8 +190,8 @@ class SweepObserver(Callback):
         self._show()
 
     def _is_better(self, new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
-        if self.metric not in new or self.metric not in old:
-            return self.metric in new or not old
+        if math.isnan(new.get(self.metric, math.nan)) or math.isnan(old.get(self.metric, math.nan)):
+            return not math.isnan(new.get(self.metric, math.nan)) or not old
         return bool(new[self.metric] > old[self.metric] if self.mode == "max" else new[self.metric] < old[self.metric])
 
     @staticmethod
@@ -182,16 +206,18 @@ class SweepObserver(Callback):
 
 
 class MetricIsReported(Stopper):
-    """Ends a sweep at the first report that lacks the metric to optimise: neither searcher nor scheduler can go on."""
+    """Ends a sweep at its first report if that lacks the metric to optimise; later reports may leave it out."""
 
     def __init__(self, metric: str) -> None:
         self.metric = metric
         self.fault: MetricNotReported | None = None
+        self.seen = False
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Tune asks on the driver, before searcher and trial scheduler see the report."""
         metrics = reported(result)
-        if self.metric not in metrics:
+        self.seen = self.seen or self.metric in metrics
+        if not self.seen:
             self.fault = MetricNotReported(
                 f"The metric {self.metric!r} is not in the trial's report. {did_you_mean(self.metric, metrics)} "
                 f"Reported: {', '.join(sorted(metrics))}."

@@ -1,4 +1,4 @@
-"""What a sweep needs to start, checked: nothing is started or recorded before all of it is right. Driver."""
+"""What a sweep needs to start, checked: no trial is started and no run recorded before all of it is right. Driver."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.fs
+import ray
 from ray.tune.schedulers import TrialScheduler
 
 from hfsuite.errors import ConfigurationError, TrackingError
@@ -70,7 +71,7 @@ def checked_plan(
     trial_scheduler: str | TrialScheduler,
     known_faults: Sequence[str],
 ) -> Plan:
-    """Checks all that was asked for before anything is started or recorded, and names every mistake at once."""
+    """Checks all that was asked for before a trial is started or a run recorded, and names every mistake at once."""
     faults = [*known_faults, *experiment.setting_faults(fixed)]
     if trials < 1:
         faults.append(f"The number of trials must be at least 1, got {trials}.")
@@ -91,7 +92,7 @@ def checked_plan(
     client = attempt(store.open_store)
     trainer = attempt(lambda: _scaled(experiment.trainer, workers, gpu))
     attempt(cluster.connect)
-    if trainer is not None:
+    if trainer is not None and ray.is_initialized():
         attempt(lambda: resources.check_fits(trainer.scaling_config, uses_ray_data=bool(trainer.datasets)))
     if faults:
         only_tracking = client is None and len(faults) == 1

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
+from ray.tune.schedulers import HyperBandScheduler, PopulationBasedTraining, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter
 
-from hfsuite.errors import HFSuiteError, TrialFailed
+from hfsuite.errors import TrialFailed
 from hfsuite.search.searchers import AnySearcher, make_searcher
-from hfsuite.search.spaces import describe, is_searched
+from hfsuite.search.spaces import describe, is_grid, is_searched
 from hfsuite.search.trial_schedulers import Budget
 from hfsuite.sweeps.display import Display
 from hfsuite.sweeps.observer import MetricIsReported, SweepObserver, TrialNames, reported
@@ -73,7 +73,8 @@ def run_sweep(
     with _closed_whatever_happens(parent):
         result = _run(plan, parent)
         if (best := best_trial(result.trials, result.metric, result.mode)) is not None:
-            parent.set_tags({runs.BEST_RUN: best.run_id, runs.BEST_VALUE: best.metrics[result.metric]})
+            kept = {runs.CHECKPOINT_PATH: best.checkpoint.path} if best.checkpoint else {}
+            parent.set_tags({runs.BEST_RUN: best.run_id, runs.BEST_VALUE: best.metrics[result.metric], **kept})
             parent.log_metrics({experiment.metric: best.metrics[result.metric]}, best.metrics.get("step", 0))
         parent.end(_sweep_state(result))
     return result
@@ -95,7 +96,10 @@ def run_training(
         experiment, kind="train", space={}, trials=1, workers=workers, gpu=gpu, fixed=fixed, seed=seed, name=name,
         storage=storage, searcher="grid", trial_scheduler="fifo", known_faults=faults,
     )  # fmt: skip
-    (trial,) = _run(plan, parent=None).trials
+    result = _run(plan, parent=None)
+    if result.interrupted:
+        raise KeyboardInterrupt
+    (trial,) = result.trials
     if trial.state is TrialState.FAILED:
         raise TrialFailed(trial.failure or "The training failed.")
     return trial
@@ -143,18 +147,20 @@ def _run(plan: Plan, parent: runs.Run | None) -> SweepResult:
     directory = Path(plan.storage, plan.name) if "://" not in plan.storage else None
     slots = resources.concurrent_trials(plan.trainer.scaling_config, uses_ray_data=bool(plan.trainer.datasets))
     searcher = make_searcher(plan.searcher, seed=plan.seed, study_name=plan.name, directory=directory, budget=budget)
+    # HyperBand pauses trials until its bracket is full, which a limit would never let happen.
+    limits_itself = isinstance(searcher, ConcurrencyLimiter) or isinstance(plan.trial_scheduler, HyperBandScheduler)
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the old output engine can be silent
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # MetricIsReported says it better, and as early
     tuner = tune.Tuner(
         plan.trainer.as_trainable(),
         param_space={configuration: {**plan.constants, **plan.space}},
         tune_config=tune.TuneConfig(
-            num_samples=plan.trials,
+            num_samples=1 if any(is_grid(domain) for domain in plan.space.values()) else plan.trials,
             search_alg=searcher,
             scheduler=plan.trial_scheduler,
             metric=experiment.metric,
             mode=experiment.mode,
-            max_concurrent_trials=None if isinstance(searcher, ConcurrencyLimiter) else slots,
+            max_concurrent_trials=None if limits_itself else slots,
             trial_name_creator=names,
             trial_dirname_creator=names,
         ),
@@ -173,7 +179,7 @@ def _run(plan: Plan, parent: runs.Run | None) -> SweepResult:
             ),
         ),
     )
-    with display:
+    with display, observer.ending_in_order():
         grid = tuner.fit()
     if metric_is_reported.fault is not None:
         raise metric_is_reported.fault
@@ -197,7 +203,7 @@ def _run(plan: Plan, parent: runs.Run | None) -> SweepResult:
 def _attach_best_checkpoint(trials: list[TrialResult], result: Any, metric: str, mode: str) -> None:
     """Gives a trial the best checkpoint that Ray Tune kept, and the metrics that were reported with it."""
     trial = next((each for each in trials if os.path.basename(each.path) == os.path.basename(result.path)), None)
-    rated = [(m[metric], c, m) for c, m in result.best_checkpoints or [] if metric in m]
+    rated = [(m[metric], c, m) for c, m in result.best_checkpoints or [] if metric in m and m[metric] == m[metric]]
     if trial is None or not rated:
         return
     _, checkpoint, metrics = (max if mode == "max" else min)(rated, key=lambda each: each[0])
@@ -213,7 +219,7 @@ def _closed_whatever_happens(run: runs.Run) -> Iterator[None]:
         yield
     except BaseException as error:
         run.set_tags({"hfsuite.error": f"{type(error).__name__}: {error}"})
-        run.end(TrialState.FAILED if isinstance(error, HFSuiteError | Exception) else TrialState.STOPPED)
+        run.end(TrialState.FAILED if isinstance(error, Exception) else TrialState.STOPPED)
         raise
 
 

@@ -13,6 +13,7 @@ from transformers.trainer_utils import IntervalStrategy
 
 from hfsuite.errors import ConfigurationError
 from hfsuite.trainers.checkpoint import TransformersCheckpoint
+from hfsuite.trainers.training import TRAINING_FINISHED
 
 
 class ReportCallback(TrainerCallback):
@@ -24,10 +25,11 @@ class ReportCallback(TrainerCallback):
 
     Args:
         sharded: whether each rank saves a part of the checkpoint (FSDP, DeepSpeed).
+        keep_local: whether the directory that Transformers wrote is the only one there will be.
     """
 
-    def __init__(self, sharded: bool) -> None:
-        self.sharded = sharded
+    def __init__(self, sharded: bool, keep_local: bool = False) -> None:
+        self.sharded, self.keep_local = sharded, keep_local
         self.pending: dict[str, Any] = {}
         self.last: dict[str, Any] = {}
         self.checkpoint: str | None = None
@@ -68,7 +70,7 @@ class ReportCallback(TrainerCallback):
         """The last report has the last evaluation's metrics too, whenever that was."""
         if not self.steps:
             return  # see `report_finished`
-        self.pending = {**self.last, **self.pending}
+        self.pending = {**self.last, **self.pending, TRAINING_FINISHED: True}
         self._report(args)
 
     def report_finished(self, trainer: Any, checkpoint: str) -> None:
@@ -81,9 +83,8 @@ class ReportCallback(TrainerCallback):
         if trainer.args.eval_strategy != IntervalStrategy.NO:
             trainer.evaluate()
         is_first = ray.train.get_context().get_world_rank() == 0
-        ray.train.report(
-            self.pending, checkpoint=TransformersCheckpoint.from_directory(checkpoint) if is_first else None
-        )
+        again = TransformersCheckpoint.from_directory(checkpoint) if is_first else None
+        ray.train.report(self.pending | {TRAINING_FINISHED: True}, checkpoint=again)
 
     def _report(self, args: Any) -> None:
         if not self.pending:
@@ -95,7 +96,7 @@ class ReportCallback(TrainerCallback):
             ray.train.report(self.last)
             return
         ray.train.report(self.last, checkpoint=TransformersCheckpoint.from_directory(path))
-        if os.path.isabs(args.output_dir):
+        if self.keep_local or os.path.isabs(args.output_dir):
             return  # a directory that the user chose is the user's
         if self.sharded:
             ray.train.collective.barrier()  # ranks of one node upload from the same directory
@@ -103,12 +104,13 @@ class ReportCallback(TrainerCallback):
             shutil.rmtree(path)
 
 
-def check_arguments(args: Any, world_size: int) -> None:
+def check_arguments(args: Any, world_size: int, *, is_trial: bool = False) -> None:
     """Refuses training arguments under which reports, evaluations and checkpoints would not fall together.
 
     Args:
         args: the `TrainingArguments` of the user's trainer.
         world_size: number of ranks of this run.
+        is_trial: whether other trials may run beside this one.
 
     Raises:
         ConfigurationError: a ValueError with every mistake in it, before any training step.
@@ -138,6 +140,11 @@ def check_arguments(args: Any, world_size: int) -> None:
             "`load_best_model_at_end` must be False: checkpoints belong to Ray. Take the best one from the result: "
             "set `RunConfig(checkpoint_config=CheckpointConfig(checkpoint_score_attribute=...))` and call "
             "`result.get_best_checkpoint(...)`."
+        )
+    if is_trial and os.path.isabs(args.output_dir):
+        faults.append(
+            f"`output_dir` is the absolute path {args.output_dir}, where all trials of a sweep would write over "
+            "each other: give a relative one; checkpoints are kept in the trial's own directory."
         )
     if args.world_size != world_size:
         faults.append(

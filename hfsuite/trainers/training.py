@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import os
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 DEFINITION = "trainer.pkl"  # what `restore` builds the trainer from again
 LAST_REPORT = "last_report.json"  # Ray keeps only those metrics that came with a checkpoint
+SNAPSHOT = "checkpoint_manager_snapshot.json"  # Ray Train's own list of a run's checkpoints, complete or not
+TRAINING_FINISHED = "training_finished"  # a report with this true is the last one: the trial is complete
 
 
 class HuggingFaceTrainer(TorchTrainer):
@@ -100,10 +103,14 @@ class HuggingFaceTrainer(TorchTrainer):
         """
         self.prepare_datasets()
         if self.running_in_local_mode:
-            return super().fit()
+            result = super().fit()
+            if result.checkpoint is not None:
+                manifest.seal(result.checkpoint, result.metrics or {}, world_size=1)
+            return self._with_class(result)
         storage = self.run_config.storage_context
         storage.storage_filesystem.create_dir(storage.experiment_fs_path, recursive=True)
         self._save_definition(storage.storage_filesystem, storage.experiment_fs_path)
+        self._go_on_from_complete(storage.storage_filesystem, storage.experiment_fs_path)
         try:
             result = super().fit()
         except TrainingFailedError as error:
@@ -112,7 +119,7 @@ class HuggingFaceTrainer(TorchTrainer):
 
     @classmethod
     def restore(cls, path: str, **respecified: Any) -> Self:
-        """The trainer of an interrupted or failed run, set to go on from the run's newest complete checkpoint. Driver.
+        """The trainer of an interrupted or failed run. `fit` goes on from the run's newest complete checkpoint. Driver.
 
         Args:
             path: the run's directory, as in `Result.path`: a local path or a URI.
@@ -137,11 +144,13 @@ class HuggingFaceTrainer(TorchTrainer):
         given = {name: value for name, value in respecified.items() if value is not None}
         if missing := sorted(set(definition.pop("dataset_names")) - set(given.get("datasets", {}))):
             raise ConfigurationError(f"The run was given Ray Datasets: give `datasets` again, with {missing}.")
-        newest, _ = manifest.newest_complete(filesystem, directory)
-        snapshot = f"{directory}/checkpoint_manager_snapshot.json"
-        if filesystem.get_file_info(snapshot).is_file:
-            filesystem.delete_file(snapshot)  # Ray Train would resume from its own list, complete or not
-        return cls(**{**definition, **given}, resume_from_checkpoint=newest)
+        definition["run_config"] = dataclasses.replace(  # the run may have been moved
+            definition["run_config"],
+            name=os.path.basename(directory.rstrip("/")),
+            storage_path=os.path.dirname(directory.rstrip("/")),
+            storage_filesystem=filesystem,
+        )
+        return cls(**{**definition, **given})
 
     # ---- as the trials of a sweep
 
@@ -231,18 +240,33 @@ class HuggingFaceTrainer(TorchTrainer):
         return function
 
     def _save_definition(self, filesystem: pyarrow.fs.FileSystem, directory: str) -> None:
-        definition = self.definition() | {"dataset_names": sorted(self.datasets)}
+        definition = self.definition() | {
+            "resume_from_checkpoint": self.start_from,
+            "dataset_names": sorted(self.datasets),
+        }
         with filesystem.open_output_stream(f"{directory}/{DEFINITION}") as stream:
             stream.write(cloudpickle.dumps(definition))
+
+    def _go_on_from_complete(self, filesystem: pyarrow.fs.FileSystem, directory: str) -> None:
+        """A run of this name was begun before: as in Ray, it goes on, but never from a checkpoint that is not whole."""
+        newest, _ = manifest.newest_complete(filesystem, directory)
+        self.start_from = newest or self.start_from
+        for file in (SNAPSHOT, LAST_REPORT):
+            if filesystem.get_file_info(f"{directory}/{file}").is_file:
+                filesystem.delete_file(f"{directory}/{file}")
 
     def _with_last_report(self, result: Result, filesystem: pyarrow.fs.FileSystem, directory: str) -> Result:
         changes: dict[str, Any] = {}
         if filesystem.get_file_info(f"{directory}/{LAST_REPORT}").is_file:
             with filesystem.open_input_stream(f"{directory}/{LAST_REPORT}") as stream:
                 changes["metrics"] = json.loads(stream.read())
-        if result.checkpoint is not None:
-            changes["checkpoint"] = self.checkpoint_class(result.checkpoint.path, result.checkpoint.filesystem)
-        return dataclasses.replace(result, **changes)
+        return self._with_class(dataclasses.replace(result, **changes))
+
+    def _with_class(self, result: Result) -> Result:
+        if result.checkpoint is None:
+            return result
+        checkpoint = self.checkpoint_class(result.checkpoint.path, result.checkpoint.filesystem)
+        return dataclasses.replace(result, checkpoint=checkpoint)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -262,7 +286,12 @@ class RankStart:
         from hfsuite.trials.worker_group import extend_train_functions
 
         extend_train_functions(self.start_from)
-        return self.loop(dict(config))
+        try:
+            return self.loop(dict(config))
+        except Exception as error:
+            if _travels(error):
+                raise
+            raise RuntimeError(f"{type(error).__name__}: {error}").with_traceback(error.__traceback__) from None
 
 
 class ReportObserver(UserCallback):
@@ -284,7 +313,7 @@ class ReportObserver(UserCallback):
             manifest.seal(checkpoint, metrics[0], self.world_size)
         storage = run_context.get_run_config().storage_context
         with storage.storage_filesystem.open_output_stream(f"{storage.experiment_fs_path}/{LAST_REPORT}") as stream:
-            stream.write(json.dumps(metrics[0], default=_plain).encode())
+            stream.write(json.dumps(_plain(metrics[0])).encode())
 
 
 def first_cause(error: BaseException) -> BaseException | None:
@@ -316,5 +345,19 @@ def _new_run_name(trainer: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers of NumPy and torch as numbers, anything else as text: for JSON."""
-    return value.item() if hasattr(value, "item") else str(value)
+    """What a report may hold as JSON can: numbers and arrays of NumPy as numbers and lists, anything else as text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items() if key != TRAINING_FINISHED}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+
+
+def _travels(error: Exception) -> bool:
+    """Whether an exception arrives as itself in another process."""
+    try:
+        return isinstance(cloudpickle.loads(cloudpickle.dumps(error)), type(error))
+    except Exception:  # noqa: BLE001  anything may go wrong in a user's __reduce__ or __init__
+        return False

@@ -15,6 +15,7 @@ import ray.train.torch
 from huggingface_hub.constants import HF_HOME
 from ray.train import Checkpoint, DataConfig, RunConfig, ScalingConfig
 
+from hfsuite.errors import ConfigurationError
 from hfsuite.trainers import datasets as ray_data
 from hfsuite.trainers.checkpoint import TransformersCheckpoint
 from hfsuite.trainers.training import HuggingFaceTrainer
@@ -33,6 +34,7 @@ DOWNLOADED_MODULES = os.environ.get("HF_MODULES_CACHE", os.path.join(HF_HOME, "m
 if DOWNLOADED_MODULES not in sys.path:
     sys.path.append(DOWNLOADED_MODULES)
 
+RENAMED_ARGUMENTS = {"evaluation_strategy": "eval_strategy", "no_cuda": "use_cpu", "warmup_ratio": "warmup_steps"}
 RESERVED_KEY = "_trainer_init_per_worker"
 
 
@@ -115,7 +117,8 @@ class TransformersTrainer(HuggingFaceTrainer):
 
     def worker_loop(self) -> TransformersLoop:
         """What every rank runs."""
-        return TransformersLoop(self.function, ray_data.row_counts(self.datasets))
+        rows = ray_data.row_counts(self.datasets)
+        return TransformersLoop(self.function, rows, self.is_trial, self.running_in_local_mode)
 
 
 @dataclass(frozen=True)
@@ -125,10 +128,14 @@ class TransformersLoop:
     Args:
         trainer_init_per_worker: the user's function.
         rows: rows of each Ray Dataset, counted on the driver; None for one that is streamed.
+        is_trial: whether other trials may run beside this one.
+        is_local: whether this is the driver's own process, where nothing is uploaded.
     """
 
     trainer_init_per_worker: TrainerInit
     rows: Mapping[str, int | None]
+    is_trial: bool
+    is_local: bool
 
     def __call__(self, config: dict[str, Any]) -> None:
         """Trains. Runs in every rank, in the thread that Ray Train makes for it."""
@@ -139,8 +146,11 @@ class TransformersLoop:
         # Without it Transformers on a machine without GPUs overlooks the process group: N trainings instead of one.
         os.environ["ACCELERATE_USE_CPU"] = str(ray.train.torch.get_device().type == "cpu").lower()
         train, evaluation = ray_data.worker_datasets(self.rows)
-        trainer = self.trainer_init_per_worker(train, evaluation, **config)
-        check_arguments(trainer.args, ray.train.get_context().get_world_size())
+        try:
+            trainer = self.trainer_init_per_worker(train, evaluation, **config)
+        except TypeError as error:
+            raise _renamed(error) or error from None
+        check_arguments(trainer.args, ray.train.get_context().get_world_size(), is_trial=self.is_trial)
         if trainer.args.push_to_hub and not trainer.args.hub_token:
             warnings.warn(
                 "`push_to_hub` is set without `hub_token`. Credentials of this machine do not travel to the workers, "
@@ -151,7 +161,7 @@ class TransformersLoop:
         for integration in get_reporting_integration_callbacks(trainer.args.report_to):
             trainer.pop_callback(integration)  # tracking is the driver's job
         sharded = bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
-        reports = ReportCallback(sharded)
+        reports = ReportCallback(sharded, keep_local=self.is_local)
         trainer.add_callback(reports)
 
         if checkpoint := ray.train.get_checkpoint():
@@ -161,3 +171,11 @@ class TransformersLoop:
                     reports.report_finished(trainer, directory)
         else:
             trainer.train()
+
+
+def _renamed(error: TypeError) -> ConfigurationError | None:
+    """A message for arguments of Transformers that scripts of Ray 2.6 still use; None for any other TypeError."""
+    for old, new in RENAMED_ARGUMENTS.items():
+        if f"unexpected keyword argument '{old}'" in str(error):
+            return ConfigurationError(f"Transformers has renamed `{old}`: write `{new}` in TrainingArguments.")
+    return None

@@ -2,12 +2,42 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import sys
 import time
 import traceback
+from contextlib import suppress
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
+
+import pyarrow.fs
+
+FAILURE_OF_RANK = "failure_rank_{rank}.json"  # in the trial's directory, written by a rank that raises
+
+
+def failure_path(directory: str, rank: int | str) -> str:
+    """Where a rank describes its failure."""
+    return f"{directory}/{FAILURE_OF_RANK.format(rank=rank)}"
+
+
+def read_failures(filesystem: pyarrow.fs.FileSystem, directory: str) -> list[dict[str, Any]]:
+    """What the ranks of a trial have left. A peer that was killed while it wrote has left nothing of use."""
+    failures = []
+    for entry in filesystem.get_file_info(pyarrow.fs.FileSelector(directory)):
+        if entry.is_file and fnmatch(entry.base_name, FAILURE_OF_RANK.format(rank="*")):
+            with filesystem.open_input_stream(entry.path) as stream, suppress(ValueError):
+                failures.append(json.loads(stream.read()))
+    return failures
+
+
+def leave_scratch(scratch: Path, local_rank: int, local_world_size: int) -> None:
+    """Removes the working directory that the ranks of a node share, when the last of them leaves it."""
+    (scratch / f".left_{local_rank}").touch()
+    if len(list(scratch.glob(".left_*"))) >= local_world_size:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def send_output_to(path: Path) -> None:

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 
 from ray.train import Checkpoint, LoggingConfig, RunConfig, ScalingConfig
 from ray.tune import PlacementGroupFactory, Trainable
-from ray.tune.result import RESULT_DUPLICATE, SHOULD_CHECKPOINT
+from ray.tune.result import DONE, RESULT_DUPLICATE, SHOULD_CHECKPOINT
 
 from hfsuite.errors import CheckpointError, TrialFailed
 from hfsuite.trainers import manifest
-from hfsuite.trainers.training import HuggingFaceTrainer
+from hfsuite.trainers.training import SNAPSHOT, TRAINING_FINISHED, HuggingFaceTrainer
 from hfsuite.trials import resources
 from hfsuite.trials.worker_group import ColdWorkerGroup, WorkerGroup, checkpoint_for_tune
 
@@ -92,6 +92,8 @@ class TrainingTrial(Trainable):
         if report.checkpoint is not None:
             self.latest = report.checkpoint
             metrics[SHOULD_CHECKPOINT] = True
+        if metrics.get(TRAINING_FINISHED):
+            metrics[DONE] = True  # complete by its own account: no trial scheduler is asked
         return metrics
 
     def save(self, checkpoint_dir: str | None = None) -> Any:
@@ -104,7 +106,8 @@ class TrainingTrial(Trainable):
     def cleanup(self) -> None:
         """Tune is done with this trial, finished or stopped."""
         if self.group is not None:
-            self.group.end(self.stop_grace_s)
+            finished = (self._last_result or {}).get(TRAINING_FINISHED)
+            self.group.end("go on" if finished else "stop", self.stop_grace_s)
 
     # ---- inside
 
@@ -112,7 +115,7 @@ class TrainingTrial(Trainable):
         """The trainer with this trial's settings, writing to this trial's directory."""
         merged = self.trainer.with_settings(self.settings)
         directory, filesystem = self._storage.trial_fs_path, self._storage.storage_filesystem
-        snapshot = f"{directory}/checkpoint_manager_snapshot.json"
+        snapshot = f"{directory}/{SNAPSHOT}"
         if filesystem.get_file_info(snapshot).is_file:
             filesystem.delete_file(snapshot)  # Tune owns the checkpoints: Train must not resume from a list of its own
         run_config = RunConfig(

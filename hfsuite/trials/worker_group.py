@@ -11,17 +11,15 @@ import asyncio
 import json
 import os
 import queue
-import shutil
 import threading
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import ray
-from pyarrow.fs import FileSelector
-from ray.train import Checkpoint, UserCallback
+from ray.train import Checkpoint, FailureConfig, UserCallback
 from ray.train._internal.session import _TrainingResult
 from ray.train.v2._internal.callbacks.user_callback import UserCallbackHandler
 from ray.train.v2._internal.execution.context import get_train_context
@@ -34,10 +32,9 @@ from ray.train.v2._internal.execution.worker_group.placement_group_handle import
 from ray.train.v2._internal.util import ObjectRefWrapper
 
 from hfsuite.errors import StopTraining, TrialFailed
+from hfsuite.trainers import manifest
 from hfsuite.trainers.training import HuggingFaceTrainer, first_cause
-from hfsuite.trials.rank import describe_failure, send_output_to
-
-FAILURE_OF_RANK = "failure_rank_{rank}.json"  # in the trial's directory, written by a rank that raises
+from hfsuite.trials.rank import describe_failure, failure_path, leave_scratch, read_failures, send_output_to
 
 Decision = Literal["go on", "stop"]
 
@@ -81,18 +78,21 @@ class WorkerGroup(Protocol):
     def decide(self, decision: Decision) -> None:
         """Lets the ranks go on after a report, or stops them there."""
 
-    def end(self, grace_s: float) -> None:
-        """Stops what still runs and gives the workers back; kills those that take longer than `grace_s` seconds."""
+    def end(self, decision: Decision, grace_s: float) -> None:
+        """Gives the workers back. "go on" lets what has reported its end return by itself, "stop" unwinds it.
+
+        Workers that take longer than `grace_s` seconds are killed.
+        """
 
 
 class ColdWorkerGroup:
     """New worker processes for each trial. Lives in the trial's actor."""
 
     def __init__(self) -> None:
-        self._arrivals: queue.Queue[Report | BaseException | None] = queue.Queue()
+        self._arrivals: queue.Queue[tuple[Report, list[Any]] | BaseException | None] = queue.Queue()
+        self._waiting: list[Any] = []  # the workers that wait in the report that was taken last
         self._controller: _TrialController | None = None
         self._thread: threading.Thread | None = None
-        self._ranks_wait = False
 
     def start(self, trainer: HuggingFaceTrainer) -> None:
         """Starts training in the placement group of the current actor; returns at once."""
@@ -102,7 +102,7 @@ class ColdWorkerGroup:
             each for each in trainer._create_default_callbacks() if type(each).__name__ not in UNUSED_CALLBACKS
         ]
         # Not through the run configuration, which is pickled to every rank: a queue cannot be.
-        relay = UserCallbackHandler([_Relay(self._arrivals)], trainer.train_run_context)
+        relay = UserCallbackHandler([_Relay(self._hand_over)], trainer.train_run_context)
         self._controller = _TrialController(
             train_fn_ref=ObjectRefWrapper(_InTrial(trainer._get_train_func())),
             train_run_context=trainer.train_run_context,
@@ -118,20 +118,25 @@ class ColdWorkerGroup:
         arrival = self._arrivals.get()
         if isinstance(arrival, BaseException):
             raise self._trial_failed(arrival) from None
-        self._ranks_wait = arrival is not None
-        return arrival
+        if arrival is None:
+            return None
+        report, self._waiting = arrival
+        return report
 
     def decide(self, decision: Decision) -> None:
-        """Tells every rank what becomes of the report that it waits in."""
-        self._ranks_wait = False
-        for worker in self._workers():
+        """Tells the ranks that made the last report what becomes of it; of another attempt's ranks they may be dead."""
+        for worker in self._waiting:
             worker.actor.execute.remote(_deliver, decision)
 
-    def end(self, grace_s: float) -> None:
-        """Stops what still runs; kills the workers that take longer than `grace_s` seconds."""
+    def end(self, decision: Decision, grace_s: float) -> None:
+        """Lets what still runs return or unwind; kills the workers that take longer than `grace_s` seconds."""
         if self._thread is None or not self._thread.is_alive():
             return
-        self.decide("stop")
+        assert self._controller is not None
+        # What fails from now on was stopped: it must not be tried again.
+        self._controller._failure_policy = create_failure_policy(FailureConfig(controller_failure_limit=0))
+        self._waiting = self._workers()
+        self.decide(decision)
         self._thread.join(grace_s)
         if self._thread.is_alive():
             for worker in self._workers():
@@ -139,18 +144,20 @@ class ColdWorkerGroup:
             self._thread.join(grace_s)
 
     def _workers(self) -> list[Any]:
+        """The workers there are now. The controller's thread may take them down at any moment."""
         group = self._controller.get_worker_group() if self._controller else None
-        return group.get_workers() if group is not None and group.has_started() else []
+        state = group._worker_group_state if group is not None else None
+        return list(state.workers) if state is not None else []
+
+    def _hand_over(self, report: Report) -> None:
+        """Called by the controller's thread while the ranks that made the report wait in it."""
+        self._arrivals.put((report, self._workers()))
 
     def _trial_failed(self, error: BaseException) -> TrialFailed:
         """The first failure of a rank, as that rank described it: its peers often fail too, by its absence."""
         assert self._controller is not None
         storage = self._controller._storage_context
-        left = [
-            json.loads(storage.storage_filesystem.open_input_stream(entry.path).read())
-            for entry in storage.storage_filesystem.get_file_info(FileSelector(storage.experiment_fs_path))
-            if entry.is_file and fnmatch(entry.base_name, FAILURE_OF_RANK.format(rank="*"))
-        ]
+        left = read_failures(storage.storage_filesystem, storage.experiment_fs_path)
         failures: Mapping[int, BaseException] = getattr(error, "worker_failures", {})
         dead = sorted(rank for rank in failures if rank not in {each["rank"] for each in left})
         if left and not dead:
@@ -158,7 +165,8 @@ class ColdWorkerGroup:
             return TrialFailed(f"rank {first['rank']}: {first['summary']}", first["rank"], first["traceback"])
         cause = first_cause(error) or error
         if not dead:
-            return TrialFailed(f"{type(cause).__name__}: {cause}")
+            frames = "".join(traceback.format_exception(cause)).strip()
+            return TrialFailed(f"{type(cause).__name__}: {cause}".splitlines()[0], None, frames)
         return TrialFailed(
             f"rank {dead[0]}: the worker process died without a Python exception (killed, out of memory, or a crash in "
             f"native code). Its last output is in rank_{dead[0]}.log.",
@@ -182,7 +190,8 @@ def extend_train_functions(start_from: Checkpoint | None) -> None:
     """
     functions = get_train_fn_utils()
     own_checkpoint, own_report = functions.get_checkpoint, functions.report
-    reports = 0
+    earlier = own_checkpoint()  # of an attempt before this one, in the same run
+    reports = (manifest.read(earlier)["training_iteration"] or 0) if earlier is not None else 0
 
     def get_checkpoint() -> Checkpoint | None:
         return own_checkpoint() or start_from
@@ -220,7 +229,7 @@ class _InTrial:
         storage, rank = context.get_storage(), context.get_world_rank()
         if storage.storage_filesystem.type_name == "local":
             send_output_to(Path(storage.experiment_fs_path) / f"rank_{rank}.log")
-        failure = f"{storage.experiment_fs_path}/{FAILURE_OF_RANK.format(rank=rank)}"
+        failure = failure_path(storage.experiment_fs_path, rank)
         if storage.storage_filesystem.get_file_info(failure).is_file:
             storage.storage_filesystem.delete_file(failure)  # of an attempt before this one
         scratch = Path(storage.local_working_directory) / context.train_run_context.run_id
@@ -237,8 +246,7 @@ class _InTrial:
             raise
         finally:
             os.chdir(scratch.parent)
-            if context.get_local_rank() == 0:
-                shutil.rmtree(scratch, ignore_errors=True)  # other ranks of the node may still write there
+            leave_scratch(scratch, context.get_local_rank(), context.get_local_world_size())
 
 
 def _make_reports_wait() -> None:
@@ -290,8 +298,8 @@ class _TrialController(TrainController):
 class _Relay(UserCallback):
     """Hands every report to the trial, after everybody else has seen it."""
 
-    def __init__(self, arrivals: queue.Queue[Report | BaseException | None]) -> None:
-        self._arrivals = arrivals
+    def __init__(self, hand_over: Callable[[Report], None]) -> None:
+        self._hand_over = hand_over
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
-        self._arrivals.put(Report(dict(metrics[0]), checkpoint))
+        self._hand_over(Report(dict(metrics[0]), checkpoint))

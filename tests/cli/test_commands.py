@@ -102,7 +102,7 @@ def test_best_of_nothing_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_a_sweep_prints_one_json_object_and_best_finds_it_again(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(
-        capsys, "sweep", "tests.toy", "--trials", "1", "--workers", "1", "--set", "reports=2", "--json", "--name", "one"
+        capsys, "sweep", "tests.toy", "--trials", "1", "--workers", "1", "--set", "reports=3", "--json", "--name", "one"
     )
     assert code == 0, err
     said = json.loads(out)
@@ -113,6 +113,7 @@ def test_a_sweep_prints_one_json_object_and_best_finds_it_again(capsys: pytest.C
     assert code == 0
     assert (best["sweep"], best["run_id"]) == ("one", said["best"]["run_id"])
     assert best["value"] == said["best"]["metrics"]["loss"]
+    assert best["checkpoint"] == said["best"]["checkpoint"]
     code, out, err = run(capsys, "best", "onne")
     assert code == 2
     assert "Did you mean 'one'?" in err

@@ -136,6 +136,38 @@ def test_a_retry_never_resumes_from_a_broken_checkpoint(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_trial_that_says_it_is_finished_is_not_cut_short(tmp_path: Path) -> None:
+    """No trial scheduler is asked about a report that is the last one, and the function returns by itself."""
+    (result,) = tune_toy(
+        tmp_path,
+        {"train_loop_config": {"says_when_finished": True, "diary": str(tmp_path / "diary")}},
+        scheduler=StopAt(3),
+    )
+    assert result.metrics["training_iteration"] == 3
+    assert result.metrics["done"] is True
+    assert {entry["rank"] for entry in toy.read(tmp_path / "diary", having="returned")} == {0, 1}
+
+
+@pytest.mark.slow
+def test_a_retry_within_a_trial_goes_on_and_decisions_reach_the_new_ranks(tmp_path: Path) -> None:
+    """Ray Train's own retry: the trial's actor stays, its workers are new."""
+    trainer = toy.trainer()
+    trainer.run_config.failure_config = ray.train.FailureConfig(max_failures=1)
+    settings = {"fails_at": 2, "fails_once": str(tmp_path / "failed"), "diary": str(tmp_path / "diary"), "reports": 20}
+    tuner = tune.Tuner(
+        trainer.as_trainable(),
+        param_space={"train_loop_config": settings},
+        tune_config=tune.TuneConfig(metric="loss", mode="min", scheduler=StopAt(4)),
+        run_config=tune.RunConfig(storage_path=str(tmp_path), name="sweep", verbose=0),
+    )
+    (result,) = tuner.fit()
+    assert result.error is None
+    steps = [entry["step"] for entry in toy.read(tmp_path / "diary") if entry["rank"] == 0]
+    assert steps[-1] == 4, "no step is trained after the stop"
+    assert result.metrics["step"] == 40
+
+
+@pytest.mark.slow
 def test_the_number_of_workers_can_be_searched_over(tmp_path: Path) -> None:
     space = {"scaling_config": {"num_workers": tune.grid_search([1, 2])}, "train_loop_config": {"reports": 1}}
     results = tune_toy(tmp_path, space)
