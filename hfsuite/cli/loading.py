@@ -42,7 +42,7 @@ def load_experiment(module: str) -> Any:
     except ConfigurationError:
         raise
     except Exception as error:  # an experiment is the user's code, which can raise anything
-        line = next((f" (line {e.tb_lineno})" for e in _innermost(error)), "")
+        line = "" if isinstance(error, SyntaxError) else next((f" (line {e.tb_lineno})" for e in _innermost(error)), "")
         raise ConfigurationError(f"Importing {name} fails: {type(error).__name__}: {error}{line}") from error
     experiment = getattr(loaded, "experiment", None)
     if not isinstance(experiment, Experiment):

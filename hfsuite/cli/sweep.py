@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json as json_
+import shutil
+import sys
+from contextlib import nullcontext, redirect_stdout
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -34,22 +38,24 @@ def sweep(
 
     experiment = load_experiment(module)
     fixed, faults = settings.parse_settings(experiment, set_ or [])
-    result = run_sweep(
-        experiment,
-        trials=trials,
-        searcher=searcher,
-        trial_scheduler=trial_scheduler,
-        workers=workers,
-        gpu=gpu,
-        fixed=fixed,
-        seed=seed,
-        name=name,
-        storage=storage,
-        faults=faults,
-    )
-    if json:
-        typer.echo(json_.dumps(result.as_json(), default=str))
-    else:
+    standard_output = sys.stdout
+    with redirect_stdout(sys.stderr) if json else nullcontext():  # Ray prints of its own accord
+        result = run_sweep(
+            experiment,
+            trials=trials,
+            searcher=searcher,
+            trial_scheduler=trial_scheduler,
+            workers=workers,
+            gpu=gpu,
+            fixed=fixed,
+            seed=seed,
+            name=name,
+            storage=storage,
+            faults=faults,
+        )
+        if json:
+            print(json_.dumps(result.as_json(), default=str), file=standard_output, flush=True)
+    if not json:
         show(result, experiment.progress)
     for trial in [each for each in result.trials if each.failure][:1]:
         show_error(f"{trial.failure}")
@@ -67,9 +73,11 @@ def show(result: SweepResult, progress: list[str]) -> None:
         metric=result.metric,
         mode=result.mode,
         progress=progress,
-        total=len(result.trials),
+        total=result.planned,
     )
     console.print(display.table(result.trials))
+    if result.interrupted:
+        console.print("\nInterrupted: unfinished trials are marked as stopped.", style="magenta")
     best = best_trial(result.trials, result.metric, result.mode)
     if best is None:
         console.print("\nNo trial has succeeded.", style="bold red")
@@ -78,17 +86,26 @@ def show(result: SweepResult, progress: list[str]) -> None:
     for name, value in best.searched.items():
         console.print(f"  {name} = {value!r}", markup=False)
     console.print("\nNext, open the runs in MLflow, or load the best model:")
-    console.print("  hfsuite ui", style="bold")
+    console.print(f"  {_command('hfsuite')} ui", style="bold", soft_wrap=True)
     if best.checkpoint is not None:
         path = shortest(best.checkpoint.path)
-        console.print(load_command(path), style="bold", markup=False, soft_wrap=True)
-    if result.interrupted:
-        console.print("\nInterrupted: unfinished trials are marked as stopped.", style="magenta")
+        console.print(f"  {load_command(path)}", style="bold", markup=False, soft_wrap=True)
 
 
 def load_command(path: str) -> str:
-    """A command line that loads the model of a checkpoint."""
+    """A command line that loads the model of a checkpoint, by the class that it was saved from."""
+    config = Path(path, "config.json")
+    architectures = json_.loads(config.read_text(encoding="utf-8")).get("architectures") if config.is_file() else None
+    model = (architectures or ["AutoModel"])[0]
     return (
-        '  python -c "from hfsuite import TransformersCheckpoint as C; from transformers import AutoModel; '
-        f"print(C('{path}').get_model(AutoModel))\""
+        f'{_command("python")} -c "from hfsuite import TransformersCheckpoint; from transformers import {model}; '
+        f"print(TransformersCheckpoint('{path}').get_model({model}))\""
     )
+
+
+def _command(name: str) -> str:
+    """How to call a program of this environment from here: by its name alone only if that finds it."""
+    from hfsuite.sweeps.display import shortest
+
+    own = Path(sys.executable).parent / name
+    return name if shutil.which(name) == str(own) else shortest(str(own))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json as json_
+import sys
+from contextlib import nullcontext, redirect_stdout
 
-import typer
 from rich.console import Console
 
 from hfsuite.cli import settings
@@ -26,19 +27,21 @@ def train(
 
     experiment = load_experiment(module)
     fixed, faults = settings.parse_settings(experiment, set_ or [])
-    trial = run_training(
-        experiment,
-        fixed=fixed,
-        workers=workers,
-        gpu=gpu,
-        seed=seed,
-        name=name,
-        storage=storage,
-        faults=faults,
-    )
-    if json:
-        typer.echo(json_.dumps(trial.as_json(), default=str))
-        return 0
+    standard_output = sys.stdout
+    with redirect_stdout(sys.stderr) if json else nullcontext():  # Ray prints of its own accord
+        trial = run_training(
+            experiment,
+            fixed=fixed,
+            workers=workers,
+            gpu=gpu,
+            seed=seed,
+            name=name,
+            storage=storage,
+            faults=faults,
+        )
+        if json:
+            print(json_.dumps(trial.as_json(), default=str), file=standard_output, flush=True)
+            return 0
     console = Console()
     for metric in dict.fromkeys([experiment.metric, *experiment.progress]):
         if metric in trial.metrics:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from typing import Annotated
 from urllib.parse import quote, urlencode
 
@@ -35,6 +37,7 @@ def ui(
     ]  # fmt: skip
     # A process group of its own: MLflow starts helpers, and all must end with it.
     server = subprocess.Popen(command, start_new_session=True, env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"})
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whatever ends this command ends its server
     try:
         return server.wait()
     except KeyboardInterrupt:
@@ -63,12 +66,8 @@ def comparison_link(address: str, sweep: object) -> str:
 
 
 def _end_group(server: subprocess.Popen[bytes]) -> None:
-    import signal
-
-    try:
+    with suppress(ProcessLookupError, subprocess.TimeoutExpired):
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(10)
-    except ProcessLookupError:
-        return
-    except subprocess.TimeoutExpired:
-        os.killpg(server.pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGKILL)  # helpers that did not hear it

@@ -152,7 +152,7 @@ def _check_storage(storage: str, name: str) -> None:
             stream.write(b"")
         filesystem.delete_file(marker)
     except (OSError, pyarrow.ArrowException) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].rstrip(".") + "."
         raise ConfigurationError(
             f"The storage {shown} cannot be written to: {reason} Give a folder or URI that can be (--storage)."
         ) from error

@@ -77,6 +77,7 @@ class SweepResult:
         tracking_uri: where MLflow keeps it, without credentials.
         path: the sweep's directory on storage.
         trials: all of them, in the order of their numbers.
+        planned: how many there were to be.
         interrupted: whether the user ended it.
     """
 
@@ -89,6 +90,7 @@ class SweepResult:
     tracking_uri: str
     path: str
     trials: list[TrialResult]
+    planned: int
     interrupted: bool = False
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
@@ -179,7 +180,7 @@ def _run(plan: Plan, parent: runs.Run | None) -> SweepResult:
             ),
         ),
     )
-    with display, observer.ending_in_order():
+    with display, observer.ending_in_order(), _without_tunes_own_log():
         grid = tuner.fit()
     if metric_is_reported.fault is not None:
         raise metric_is_reported.fault
@@ -196,8 +197,21 @@ def _run(plan: Plan, parent: runs.Run | None) -> SweepResult:
         tracking_uri=store.without_credentials(store.tracking_uri()),
         path=f"{plan.storage}/{plan.name}",
         trials=trials,
+        planned=plan.trials,
         interrupted=observer.interrupted,
     )
+
+
+@contextmanager
+def _without_tunes_own_log() -> Iterator[None]:
+    """Ray Tune logs each failure, with frames of its own, before anyone can say what the trial's rank said."""
+    logger = logging.getLogger("ray.tune")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _attach_best_checkpoint(trials: list[TrialResult], result: Any, metric: str, mode: str) -> None:

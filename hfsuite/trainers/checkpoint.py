@@ -22,7 +22,16 @@ WEIGHTS = "model.safetensors"
 
 
 class TransformersCheckpoint(Checkpoint):
-    """A `ray.train.Checkpoint` that knows what is in it. Weights are safetensors."""
+    """A `ray.train.Checkpoint` that knows what is in it. Weights are safetensors.
+
+    Args:
+        path: a local path, absolute or not, or a URI.
+        filesystem: where `path` is; by default as the path says.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], filesystem: pyarrow.fs.FileSystem | None = None) -> None:
+        text = os.fspath(path)
+        super().__init__(text if filesystem is not None or "://" in text else os.path.abspath(text), filesystem)
 
     @classmethod
     def from_model(

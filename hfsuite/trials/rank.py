@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.fs
+import ray
 
 FAILURE_OF_RANK = "failure_rank_{rank}.json"  # in the trial's directory, written by a rank that raises
 
@@ -53,8 +54,8 @@ def send_output_to(path: Path) -> None:
 def describe_failure(error: BaseException, rank: int) -> dict[str, Any]:
     """What goes wrong in a rank, in words: frames do not travel, and not every exception does."""
     frames = error.__traceback__
-    ours = str(Path(__file__).parents[1])
-    while frames is not None and frames.tb_next is not None and frames.tb_frame.f_code.co_filename.startswith(ours):
+    outer = (str(Path(__file__).parents[1]), str(Path(ray.__file__).parent))
+    while frames is not None and frames.tb_next is not None and frames.tb_frame.f_code.co_filename.startswith(outer):
         frames = frames.tb_next
     return {
         "rank": rank,

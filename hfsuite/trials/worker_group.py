@@ -169,9 +169,8 @@ class ColdWorkerGroup:
             return TrialFailed(f"{type(cause).__name__}: {cause}".splitlines()[0], None, frames)
         return TrialFailed(
             f"rank {dead[0]}: the worker process died without a Python exception (killed, out of memory, or a crash in "
-            f"native code). Its last output is in rank_{dead[0]}.log.",
+            f"native code). Its last output is in {storage.experiment_fs_path}/rank_{dead[0]}.log",
             dead[0],
-            str(failures[dead[0]]).strip(),
         )
 
     def _control(self) -> None:
