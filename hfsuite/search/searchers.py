@@ -16,7 +16,7 @@ from ray.tune.search.optuna import OptunaSearch
 from hfsuite.errors import ConfigurationError, UnknownName, did_you_mean
 from hfsuite.search.spaces import Space, is_grid, is_searched
 from hfsuite.search.trial_schedulers import Budget
-from hfsuite.trainers.training import TRAINING_FINISHED
+from hfsuite.trainers.report_observer import TRAINING_FINISHED
 
 AnySearcher: TypeAlias = Searcher | SearchAlgorithm
 

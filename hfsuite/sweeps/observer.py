@@ -21,7 +21,7 @@ from hfsuite.sweeps.display import Display
 from hfsuite.sweeps.result import TrialResult
 from hfsuite.tracking.runs import Run
 from hfsuite.tracking.state import TrialState
-from hfsuite.trainers.training import TRAINING_FINISHED
+from hfsuite.trainers.report_observer import TRAINING_FINISHED
 from hfsuite.trials.trainable import FAILURE
 
 KEPT_FROM_TUNE = {"training_iteration", "time_total_s"}

@@ -13,7 +13,7 @@ from transformers.trainer_utils import IntervalStrategy
 
 from hfsuite.errors import ConfigurationError
 from hfsuite.trainers.checkpoint import TransformersCheckpoint
-from hfsuite.trainers.training import TRAINING_FINISHED
+from hfsuite.trainers.report_observer import TRAINING_FINISHED
 
 
 class ReportCallback(TrainerCallback):

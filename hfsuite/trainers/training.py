@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import pyarrow.fs
 from ray import cloudpickle
-from ray.train import Checkpoint, DataConfig, Result, RunConfig, ScalingConfig, TrainingFailedError, UserCallback
+from ray.train import Checkpoint, DataConfig, Result, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchTrainer
 
 from hfsuite.errors import ConfigurationError, UnknownName, did_you_mean
 from hfsuite.trainers import manifest
-from hfsuite.trainers.checkpoint import store_preprocessor
 from hfsuite.trainers.datasets import preprocess
+from hfsuite.trainers.report_observer import LAST_REPORT, ReportObserver
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     from ray.tune import Trainable
 
 DEFINITION = "trainer.pkl"  # what `restore` builds the trainer from again
-LAST_REPORT = "last_report.json"  # Ray keeps only those metrics that came with a checkpoint
 SNAPSHOT = "checkpoint_manager_snapshot.json"  # Ray Train's own list of a run's checkpoints, complete or not
-TRAINING_FINISHED = "training_finished"  # a report with this true is the last one: the trial is complete
 
 
 class HuggingFaceTrainer(TorchTrainer):
@@ -294,28 +292,6 @@ class RankStart:
             raise RuntimeError(f"{type(error).__name__}: {error}").with_traceback(error.__traceback__) from None
 
 
-class ReportObserver(UserCallback):
-    """Completes each report: seals its checkpoint and keeps its metrics. Runs where Ray Train's controller runs.
-
-    Args:
-        preprocessor: stored in every checkpoint.
-        world_size: number of ranks.
-    """
-
-    def __init__(self, preprocessor: Preprocessor | None, world_size: int) -> None:
-        self.preprocessor, self.world_size = preprocessor, world_size
-
-    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
-        """All ranks have reported and uploaded."""
-        if checkpoint is not None:
-            if self.preprocessor is not None:
-                store_preprocessor(checkpoint, self.preprocessor)
-            manifest.seal(checkpoint, metrics[0], self.world_size)
-        storage = run_context.get_run_config().storage_context
-        with storage.storage_filesystem.open_output_stream(f"{storage.experiment_fs_path}/{LAST_REPORT}") as stream:
-            stream.write(json.dumps(_plain(metrics[0])).encode())
-
-
 def first_cause(error: BaseException) -> BaseException | None:
     """The exception that a rank raised, out of what Ray Train makes of it; None where a process just died."""
     failures: Mapping[int, BaseException] = getattr(error, "worker_failures", {})
@@ -342,17 +318,6 @@ def _locate(path: str) -> tuple[pyarrow.fs.FileSystem, str]:
 
 def _new_run_name(trainer: str) -> str:
     return f"{trainer}_{datetime.now():%Y-%m-%d_%H-%M-%S}_{uuid.uuid4().hex[:6]}"
-
-
-def _plain(value: Any) -> Any:
-    """What a report may hold as JSON can: numbers and arrays of NumPy as numbers and lists, anything else as text."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items() if key != TRAINING_FINISHED}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
 
 
 def _travels(error: Exception) -> bool:

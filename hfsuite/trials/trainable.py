@@ -14,7 +14,8 @@ from ray.tune.result import DONE, RESULT_DUPLICATE, SHOULD_CHECKPOINT
 
 from hfsuite.errors import CheckpointError, TrialFailed
 from hfsuite.trainers import manifest
-from hfsuite.trainers.training import SNAPSHOT, TRAINING_FINISHED, HuggingFaceTrainer
+from hfsuite.trainers.report_observer import TRAINING_FINISHED
+from hfsuite.trainers.training import SNAPSHOT, HuggingFaceTrainer
 from hfsuite.trials import resources
 from hfsuite.trials.worker_group import ColdWorkerGroup, WorkerGroup, checkpoint_for_tune
 
