@@ -53,6 +53,6 @@ def test_unknown_public_name_is_an_attribute_error() -> None:
 
 def test_no_file_is_longer_than_its_noun() -> None:
     long = {
-        str(file): count for file in ROOT.glob("hfsuite/**/*.py") if (count := len(file.read_text().splitlines())) > 320
+        str(file): count for file in ROOT.glob("hfsuite/**/*.py") if (count := len(file.read_text().splitlines())) > 350
     }
     assert not long
