@@ -1,6 +1,6 @@
 # make demo   a real sweep, from nothing to the table of trials
 # make test      every check, and a test of everything
-# make test-all  every case too; takes an hour
+# make test-all  every case of every grid too; takes several times as long
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin

@@ -20,7 +20,7 @@ STEPS = 2  # per epoch, with one worker
 
 
 class PowerCut(Exception):
-    pass
+    """What ends a run in the middle of an epoch."""
 
 
 class FailsOnce(TrainerCallback):  # type: ignore[misc]
