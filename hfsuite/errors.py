@@ -80,7 +80,9 @@ class StopTraining(BaseException):
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A sentence that names the nearest of `known`, or lists them all when none is near."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    alike = {each: difflib.SequenceMatcher(None, name, each).ratio() for each in names}
+    nearest = max(alike.values(), default=0)
+    near = [each for each in names if alike[each] >= max(0.5, nearest - 0.1)]
     if near:
         return f"Did you mean {' or '.join(repr(n) for n in near)}?"
     return f"Known: {', '.join(names)}." if names else "There are none."

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json as json_
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -22,14 +26,13 @@ def run_command(app: typer.Typer, arguments: Sequence[str] | None) -> int:
     try:
         code = command.main(args=list(arguments) if arguments is not None else None, standalone_mode=False)
         return code if isinstance(code, int) else OK
-    except typer.Exit as exit_:
+    except typer.Exit as exit_:  # what Typer makes of Ctrl-C too
+        if exit_.exit_code == INTERRUPTED:
+            Console(stderr=True).print("Interrupted.", style="magenta")
         return exit_.exit_code
     except typer.TyperException as error:
         error.show()  # type: ignore[attr-defined]  # every exception that a command line can cause has it
         return USER_ERROR
-    except (KeyboardInterrupt, typer.Abort):
-        Console(stderr=True).print("Interrupted.", style="magenta")
-        return INTERRUPTED
     except TrialFailed as error:
         show_error(str(error))
         return NOTHING_SUCCEEDED
@@ -40,6 +43,21 @@ def run_command(app: typer.Typer, arguments: Sequence[str] | None) -> int:
     except HFSuiteError as error:
         show_error(str(error))
         return USER_ERROR
+
+
+@contextmanager
+def answer(json: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """What a command does while this is open prints to standard error if its answer is JSON: Ray prints at will.
+
+    The function that is handed out prints the answer: one object, on standard output.
+    """
+    standard_output = sys.stdout
+
+    def say(found: dict[str, Any]) -> None:
+        print(json_.dumps(found, default=str, allow_nan=False), file=standard_output, flush=True)
+
+    with redirect_stdout(sys.stderr) if json else nullcontext():
+        yield say
 
 
 def show_error(text: str) -> None:

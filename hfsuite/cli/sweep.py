@@ -5,7 +5,6 @@ from __future__ import annotations
 import json as json_
 import shutil
 import sys
-from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +13,7 @@ from rich.console import Console
 
 from hfsuite.cli import settings
 from hfsuite.cli.loading import load_experiment
-from hfsuite.cli.outcome import show_error
+from hfsuite.cli.outcome import answer, show_error
 
 if TYPE_CHECKING:
     from hfsuite.sweeps.result import SweepResult
@@ -38,8 +37,7 @@ def sweep(
 
     experiment = load_experiment(module)
     fixed, faults = settings.parse_settings(experiment, set_ or [])
-    standard_output = sys.stdout
-    with redirect_stdout(sys.stderr) if json else nullcontext():  # Ray prints of its own accord
+    with answer(json) as say:
         result = run_sweep(
             experiment,
             trials=trials,
@@ -54,7 +52,7 @@ def sweep(
             faults=faults,
         )
         if json:
-            print(json_.dumps(result.as_json(), default=str), file=standard_output, flush=True)
+            say(result.as_json())
     if not json:
         show(result, experiment.progress)
     for trial in [each for each in result.trials if each.failure][:1]:

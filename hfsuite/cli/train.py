@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json as json_
-import sys
-from contextlib import nullcontext, redirect_stdout
-
 from rich.console import Console
 
 from hfsuite.cli import settings
 from hfsuite.cli.loading import load_experiment
+from hfsuite.cli.outcome import answer
 
 
 def train(
@@ -27,8 +24,7 @@ def train(
 
     experiment = load_experiment(module)
     fixed, faults = settings.parse_settings(experiment, set_ or [])
-    standard_output = sys.stdout
-    with redirect_stdout(sys.stderr) if json else nullcontext():  # Ray prints of its own accord
+    with answer(json) as say:
         trial = run_training(
             experiment,
             fixed=fixed,
@@ -40,7 +36,7 @@ def train(
             faults=faults,
         )
         if json:
-            print(json_.dumps(trial.as_json(), default=str), file=standard_output, flush=True)
+            say(trial.as_json())
             return 0
     console = Console()
     for metric in dict.fromkeys([experiment.metric, *experiment.progress]):

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 from contextlib import suppress
 from typing import Annotated
 from urllib.parse import quote, urlencode
 
 import typer
 from rich.console import Console
+
+from hfsuite.errors import ConfigurationError, TrackingError
 
 
 def ui(
@@ -30,20 +34,36 @@ def ui(
         console.print(f"  {comparison_link(address, newest)}", soft_wrap=True, highlight=False)
     if remote:
         return 0
+    _check_free(port)
     console.print(f"serving {store.without_credentials(uri)} on {address}; Ctrl-C ends it")
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
         "--backend-store-uri", uri, "--default-artifact-root", f"./{store.DEFAULT_ARTIFACTS}",
     ]  # fmt: skip
-    # A process group of its own: MLflow starts helpers, and all must end with it.
-    server = subprocess.Popen(command, start_new_session=True, env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"})
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whatever ends this command ends its server
+    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
+        # A process group of its own: MLflow starts helpers, and all must end with it.
+        server = subprocess.Popen(command, start_new_session=True, env=environment, stdout=log, stderr=log)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # whatever ends this command ends its server
+        try:
+            server.wait()
+        except KeyboardInterrupt:
+            return 0
+        finally:
+            _end_group(server)
+        log.seek(0)
+        raise TrackingError(f"MLflow's server has ended with code {server.returncode}. It said:\n{log.read()[-2_000:]}")
+
+
+def _check_free(port: int) -> None:
+    """The server itself would say it in a traceback, and go on trying."""
     try:
-        return server.wait()
-    except KeyboardInterrupt:
-        return 0
-    finally:
-        _end_group(server)
+        with socket.create_server(("127.0.0.1", port)):
+            pass
+    except OSError as error:
+        raise ConfigurationError(
+            f"Port {port} of this machine is in use ({error.strerror}): give another with --port."
+        ) from error
 
 
 def comparison_link(address: str, sweep: object) -> str:

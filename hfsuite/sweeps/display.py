@@ -69,9 +69,8 @@ class Display:
         """Writes a line about one report, where no live table can be."""
         if self._live.is_started:
             return
-        numbers = "  ".join(
-            f"{name} {_short(metrics[name])}" for name in [self.metric, *self.progress] if name in metrics
-        )
+        shown = [name for name in [self.metric, *self.progress] if name in metrics and name != "step"]
+        numbers = "  ".join(f"{name} {_short(metrics[name])}" for name in shown)
         step = f"step {metrics['step']}  " if "step" in metrics else ""
         self.console.print(f"trial {trial.number:03d}  {step}{numbers}", highlight=False, soft_wrap=True)
 

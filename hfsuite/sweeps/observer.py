@@ -87,6 +87,7 @@ class SweepObserver(Callback):
         self.interrupted = False
         self._runs: dict[str, Run] = {}
         self._started: dict[str, float] = {}
+        self._shown_at = 0.0
         self._stopped_at_report: dict[str, bool] = {}
 
     def result(self, trial: Trial) -> TrialResult:
@@ -134,10 +135,13 @@ class SweepObserver(Callback):
         result = self.result(trial)
         result.state, result.path = TrialState.RUNNING, trial.path or ""
         self._started.setdefault(trial.trial_id, time.monotonic())
-        if trial.trial_id not in self._runs:
-            run = self._runs[trial.trial_id] = self.open_run(result)
-            result.run_id = run.run_id
+        self._run_of(trial)
         self._show()
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **_: Any) -> None:
+        """Tune's loop turns many times a second: the clock of the table."""
+        if time.monotonic() - self._shown_at >= 1:
+            self._show()
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
@@ -146,12 +150,11 @@ class SweepObserver(Callback):
         metrics = reported(result)
         record = self.result(trial)
         record.iterations = result["training_iteration"]
-        record.seconds = time.monotonic() - self._started[trial.trial_id]
         if self._is_better(metrics, record.metrics):
             record.metrics = metrics
         stopped = bool(result.get("done")) and not result.get(TRAINING_FINISHED) and not self.budget.is_spent(result)
         self._stopped_at_report[trial.trial_id] = stopped
-        self._runs[trial.trial_id].log_metrics(metrics, int(metrics.get("step", record.iterations)))
+        self._run_of(trial).log_metrics(metrics, int(metrics.get("step", record.iterations)))
         self.display.report(record, metrics)
         self._show()
 
@@ -165,8 +168,7 @@ class SweepObserver(Callback):
         """The trial failed, and has no attempt left."""
         record = self.result(trial)
         record.failure = self._failure_text(trial)
-        if trial.trial_id in self._runs:
-            self._runs[trial.trial_id].log_text(record.failure, FAILURE)
+        self._run_of(trial).log_text(record.failure, FAILURE)
         self._end(trial, TrialState.FAILED)
 
     def on_experiment_end(self, trials: list[Trial], **_: Any) -> None:
@@ -178,15 +180,27 @@ class SweepObserver(Callback):
     # ---- inside
 
     def _show(self) -> None:
+        self._shown_at = time.monotonic()
+        for trial_id, started in self._started.items():
+            if not self.trials[trial_id].state.is_over:
+                self.trials[trial_id].seconds = self._shown_at - started
         self.display.show(sorted(self.trials.values(), key=lambda trial: trial.number))
 
+    def _run_of(self, trial: Trial) -> Run:
+        """The trial's MLflow run, opened when it is first needed: also a trial that never started has one."""
+        if trial.trial_id not in self._runs:
+            record = self.result(trial)
+            run = self._runs[trial.trial_id] = self.open_run(record)
+            record.run_id = run.run_id
+        return self._runs[trial.trial_id]
+
     def _end(self, trial: Trial, state: TrialState) -> None:
-        record = self.result(trial)
-        record.state = state
-        if (run := self._runs.get(trial.trial_id)) is not None:
-            if trial.checkpoint is not None:
-                run.log_checkpoint(trial.checkpoint)
-            run.end(state)
+        self._show()
+        self.result(trial).state = state
+        run = self._run_of(trial)
+        if trial.checkpoint is not None:
+            run.log_checkpoint(trial.checkpoint)
+        run.end(state)
         self._show()
 
     def _is_better(self, new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:

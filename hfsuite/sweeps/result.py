@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ class TrialResult:
         metrics: the report that came with `checkpoint`, or the best report if there is no checkpoint.
         checkpoint: the best one that was kept.
         iterations: reports made.
-        seconds: from its start to its last report.
+        seconds: from its start to its end, or until now.
         failure: what went wrong, with the rank's traceback; None if nothing did.
     """
 
@@ -53,7 +54,7 @@ class TrialResult:
             "number": self.number,
             "state": str(self.state),
             "config": self.config,
-            "metrics": {name: value for name, value in self.metrics.items() if isinstance(value, int | float | str)},
+            "metrics": {name: _json_value(value) for name, value in self.metrics.items()},
             "iterations": self.iterations,
             "seconds": round(self.seconds, 3),
             "run_id": self.run_id,
@@ -143,6 +144,13 @@ class SweepResult:
             "best": best.as_json() if best else None,
             "trials": [trial.as_json() for trial in self.trials],
         }
+
+
+def _json_value(value: Any) -> Any:
+    """JSON knows neither NaN nor infinity, nor what a user may report beside numbers."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, int | float | str) or value is None else str(value)
 
 
 def best_trial(trials: Sequence[TrialResult], metric: str, mode: str) -> TrialResult | None:

@@ -47,6 +47,13 @@ def row_counts(given: Mapping[str, Dataset]) -> dict[str, int | None]:
     return {name: each.count() if isinstance(each, MaterializedDataset) else None for name, each in given.items()}
 
 
+def is_streamed(given: Mapping[str, Dataset]) -> bool:
+    """Whether tasks of Ray Data must run while the workers read. Driver or trial's actor."""
+    from ray.data.dataset import MaterializedDataset
+
+    return not all(isinstance(each, MaterializedDataset) for each in given.values())
+
+
 def worker_datasets(rows: Mapping[str, int | None]) -> tuple[Any, Any]:
     """This rank's training shard and the whole evaluation set, None where there is none. Runs in every rank.
 

@@ -91,6 +91,11 @@ def read(checkpoint: Checkpoint) -> dict[str, Any]:
     return dict(manifest)
 
 
+def is_sealed(checkpoint: Checkpoint) -> bool:
+    """Whether the manifest is there: the checkpoint was finished, and has not been deleted since."""
+    return bool(checkpoint.filesystem.get_file_info(f"{checkpoint.path}/{MANIFEST}").is_file)
+
+
 def newest_complete(filesystem: pyarrow.fs.FileSystem, directory: str) -> tuple[Checkpoint | None, list[str]]:
     """The complete checkpoint of a run that was written last, and a sentence for each one that was passed over.
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import pyarrow.fs
 from ray import cloudpickle
-from ray.train import Checkpoint, DataConfig, Result, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train import Checkpoint, CheckpointConfig, DataConfig, Result, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchTrainer
 
 from hfsuite.errors import ConfigurationError, UnknownName, did_you_mean
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ray.tune import Trainable
 
 DEFINITION = "trainer.pkl"  # what `restore` builds the trainer from again
+SET_BY_A_TRIAL = {"failure_config", "callbacks", "worker_runtime_env"}  # of a run_config; Tune says all else
 SNAPSHOT = "checkpoint_manager_snapshot.json"  # Ray Train's own list of a run's checkpoints, complete or not
 
 
@@ -198,7 +199,7 @@ class HuggingFaceTrainer(TorchTrainer):
         return {
             cls.config_argument: lambda own, new: {**(own or {}), **new},
             "scaling_config": _merged_dataclass,
-            "run_config": _merged_dataclass,
+            "run_config": _merged_run_config,
         }
 
     def definition(self) -> dict[str, Any]:
@@ -307,6 +308,21 @@ def _merged_dataclass(own: Any, new: Any) -> Any:
     if unknown := sorted(set(new) - {field.name for field in dataclasses.fields(own)}):
         raise UnknownName([f"{type(own).__name__} has no field {name!r}." for name in unknown])
     return dataclasses.replace(own, **new)
+
+
+def _merged_run_config(own: RunConfig, new: Any) -> Any:
+    """As `_merged_dataclass`, without what belongs to Ray Tune: it would be ignored."""
+    named = set(new) if isinstance(new, Mapping) else set()
+    if not isinstance(new, Mapping) and new.checkpoint_config != CheckpointConfig():
+        named = {"checkpoint_config"}
+    if owned_by_tune := sorted(named & ({field.name for field in dataclasses.fields(own)} - SET_BY_A_TRIAL)):
+        raise ConfigurationError(
+            [
+                f"run_config.{name} of a trial belongs to Ray Tune: give it to the Tuner, in tune.RunConfig."
+                for name in owned_by_tune
+            ]
+        )
+    return _merged_dataclass(own, new)
 
 
 def _locate(path: str) -> tuple[pyarrow.fs.FileSystem, str]:

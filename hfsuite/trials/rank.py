@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from contextlib import suppress
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import pyarrow.fs
 import ray
 
+OUTPUT_OF_RANK = "rank_{rank}.log"
 FAILURE_OF_RANK = "failure_rank_{rank}.json"  # in the trial's directory, written by a rank that raises
 
 
@@ -41,14 +43,44 @@ def leave_scratch(scratch: Path, local_rank: int, local_world_size: int) -> None
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def send_output_to(path: Path) -> None:
-    """Everything this process prints, C++ included, goes to a file. Ray would print it twice in the driver."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
+@dataclass(frozen=True)
+class OutputFile:
+    """What a rank prints, as `rank_N.log` in its trial's directory. Ray would print it twice in the driver.
+
+    Args:
+        filesystem: of the trial's directory.
+        directory: the trial's.
+        rank: world rank.
+        scratch: a folder of this node; a file of a remote file system cannot be printed to, so it is written there.
+    """
+
+    filesystem: pyarrow.fs.FileSystem
+    directory: str
+    rank: int
+    scratch: Path
+
+    @property
+    def path(self) -> Path:
+        """The file that is printed to, on this node."""
+        folder = Path(self.directory) if self.filesystem.type_name == "local" else self.scratch
+        return folder / OUTPUT_OF_RANK.format(rank=self.rank)
+
+    def open(self) -> None:
+        """From now on everything this process prints, C++ included, goes to the file."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        os.close(descriptor)
+
+    def hand_over(self) -> None:
+        """Copies the file to the trial's directory, if it is not there."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if self.filesystem.type_name != "local":
+            with self.filesystem.open_output_stream(f"{self.directory}/{self.path.name}") as stream:
+                stream.write(self.path.read_bytes())
 
 
 def describe_failure(error: BaseException, rank: int) -> dict[str, Any]:

@@ -45,6 +45,25 @@ def check_fits(scaling_config: ScalingConfig, *, uses_ray_data: bool) -> None:
     )
 
 
+def check_spare_cpu() -> None:
+    """Refuses to begin a trial that streams Ray Data while all CPUs belong to trials: it would wait for ever.
+
+    Runs in the trial's actor, whose placement group is there already.
+
+    Raises:
+        ResourcesError: with what to set.
+    """
+    groups = [each for each in ray.util.placement_group_table().values() if each["state"] == "CREATED"]
+    reserved = sum(bundle.get("CPU", 0) for group in groups for bundle in group["bundles"].values())
+    held = sum(node.get("CPU", 0) for node in cluster_nodes())
+    if held - reserved < SPARE_CPUS_FOR_RAY_DATA:
+        raise ResourcesError(
+            f"{reserved:g} of the cluster's {held:g} CPUs belong to trials. Ray Data's tasks run outside of them and "
+            f"need {SPARE_CPUS_FOR_RAY_DATA}: set max_concurrent_trials in tune.TuneConfig so that one stays free, or "
+            "call .materialize() on the datasets."
+        )
+
+
 def concurrent_trials(scaling_config: ScalingConfig, *, uses_ray_data: bool) -> int:
     """How many such trials the cluster holds at once, when it is empty."""
     nodes = [dict(node) for node in cluster_nodes()]

@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from ray.train import Checkpoint, LoggingConfig, RunConfig, ScalingConfig
+from ray.train import Checkpoint, CheckpointConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.tune import PlacementGroupFactory, Trainable
 from ray.tune.result import DONE, RESULT_DUPLICATE, SHOULD_CHECKPOINT
 
 from hfsuite.errors import CheckpointError, TrialFailed
 from hfsuite.trainers import manifest
+from hfsuite.trainers.datasets import is_streamed
 from hfsuite.trainers.report_observer import TRAINING_FINISHED
 from hfsuite.trainers.training import SNAPSHOT, HuggingFaceTrainer
 from hfsuite.trials import resources
@@ -31,6 +33,12 @@ def trainable_for(trainer: HuggingFaceTrainer, *, stop_grace_s: float = 10.0) ->
         trainer: what a trial merges its sample of the search space over.
         stop_grace_s: seconds that a stopped training function has to unwind before its workers are killed.
     """
+    if trainer.run_config.checkpoint_config != CheckpointConfig():
+        warnings.warn(
+            "The trainer's run_config.checkpoint_config is for fit(). Trials' checkpoints belong to Ray Tune: "
+            "give it to the Tuner, in tune.RunConfig.",
+            stacklevel=3,
+        )
     trainer.prepare_datasets()
     attributes = {"trainer": trainer, "stop_grace_s": stop_grace_s, "__doc__": TrainingTrial.__doc__}
     return type(f"{type(trainer).__name__}Trial", (TrainingTrial,), attributes)
@@ -76,6 +84,8 @@ class TrainingTrial(Trainable):
     def step(self) -> dict[str, Any]:
         """From one report to the next. The first call starts the workers, each later one means "go on"."""
         if self.group is None:
+            if is_streamed(self.trainer.datasets):
+                resources.check_spare_cpu()
             self.group = ColdWorkerGroup()
             self.group.start(self._trial_trainer())
         else:

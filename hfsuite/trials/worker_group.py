@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import ray
-from ray.train import Checkpoint, FailureConfig, UserCallback
+from ray.train import Checkpoint, FailureConfig, ReportedCheckpoint, ReportedCheckpointStatus, UserCallback
 from ray.train._internal.session import _TrainingResult
 from ray.train.v2._internal.callbacks.user_callback import UserCallbackHandler
 from ray.train.v2._internal.execution.context import get_train_context
@@ -34,7 +34,7 @@ from ray.train.v2._internal.util import ObjectRefWrapper
 from hfsuite.errors import StopTraining, TrialFailed
 from hfsuite.trainers import manifest
 from hfsuite.trainers.training import HuggingFaceTrainer, first_cause
-from hfsuite.trials.rank import describe_failure, failure_path, leave_scratch, read_failures, send_output_to
+from hfsuite.trials.rank import OutputFile, describe_failure, failure_path, leave_scratch, read_failures
 
 Decision = Literal["go on", "stop"]
 
@@ -91,6 +91,7 @@ class ColdWorkerGroup:
     def __init__(self) -> None:
         self._arrivals: queue.Queue[tuple[Report, list[Any]] | BaseException | None] = queue.Queue()
         self._waiting: list[Any] = []  # the workers that wait in the report that was taken last
+        self._reported: list[ReportedCheckpoint] = []
         self._controller: _TrialController | None = None
         self._thread: threading.Thread | None = None
 
@@ -121,12 +122,15 @@ class ColdWorkerGroup:
         if arrival is None:
             return None
         report, self._waiting = arrival
+        if report.checkpoint is not None:
+            saved = ReportedCheckpoint(report.checkpoint, report.metrics, ReportedCheckpointStatus.COMMITTED)
+            self._reported.append(saved)
         return report
 
     def decide(self, decision: Decision) -> None:
         """Tells the ranks that made the last report what becomes of it; of another attempt's ranks they may be dead."""
         for worker in self._waiting:
-            worker.actor.execute.remote(_deliver, decision)
+            worker.actor.execute.remote(_deliver, decision, self._reported)
 
     def end(self, decision: Decision, grace_s: float) -> None:
         """Lets what still runs return or unwind; kills the workers that take longer than `grace_s` seconds."""
@@ -167,9 +171,10 @@ class ColdWorkerGroup:
         if not dead:
             frames = "".join(traceback.format_exception(cause)).strip()
             return TrialFailed(f"{type(cause).__name__}: {cause}".splitlines()[0], None, frames)
+        output = _output_file(self._controller._train_run_context, dead[0])
         return TrialFailed(
             f"rank {dead[0]}: the worker process died without a Python exception (killed, out of memory, or a crash in "
-            f"native code). Its last output is in {storage.experiment_fs_path}/rank_{dead[0]}.log",
+            f"native code). Its last output is in {output.path}",
             dead[0],
         )
 
@@ -210,11 +215,11 @@ def checkpoint_for_tune(checkpoint: Checkpoint | None, metrics: Mapping[str, Any
 
 # ---- in every rank
 
-_decisions: queue.SimpleQueue[Decision] = queue.SimpleQueue()
+_decisions: queue.SimpleQueue[tuple[Decision, list[ReportedCheckpoint]]] = queue.SimpleQueue()
 
 
-def _deliver(decision: Decision) -> None:
-    _decisions.put(decision)
+def _deliver(decision: Decision, reported: list[ReportedCheckpoint]) -> None:
+    _decisions.put((decision, reported))
 
 
 @dataclass(frozen=True)
@@ -226,14 +231,13 @@ class _InTrial:
     def __call__(self) -> Any:
         context = get_train_context()
         storage, rank = context.get_storage(), context.get_world_rank()
-        if storage.storage_filesystem.type_name == "local":
-            send_output_to(Path(storage.experiment_fs_path) / f"rank_{rank}.log")
         failure = failure_path(storage.experiment_fs_path, rank)
         if storage.storage_filesystem.get_file_info(failure).is_file:
             storage.storage_filesystem.delete_file(failure)  # of an attempt before this one
-        scratch = Path(storage.local_working_directory) / context.train_run_context.run_id
-        scratch.mkdir(parents=True, exist_ok=True)
-        os.chdir(scratch)
+        output = _output_file(context.train_run_context, rank)
+        output.scratch.mkdir(parents=True, exist_ok=True)
+        os.chdir(output.scratch)
+        output.open()
         _make_reports_wait()
         try:
             return self.function()
@@ -244,22 +248,39 @@ class _InTrial:
                 stream.write(json.dumps(describe_failure(error, rank)).encode())
             raise
         finally:
-            os.chdir(scratch.parent)
-            leave_scratch(scratch, context.get_local_rank(), context.get_local_world_size())
+            output.hand_over()
+            os.chdir(output.scratch.parent)
+            leave_scratch(output.scratch, context.get_local_rank(), context.get_local_world_size())
+
+
+def _output_file(run: Any, rank: int) -> OutputFile:
+    """What a rank prints, and the working directory of the ranks of its node."""
+    storage = run.run_config.storage_context
+    scratch = Path(storage.local_working_directory) / run.run_id
+    return OutputFile(storage.storage_filesystem, storage.experiment_fs_path, rank, scratch)
 
 
 def _make_reports_wait() -> None:
+    """Each report waits for the trial's decision, and learns with it what was reported so far.
+
+    Ray Train would ask the controller for that list; in a trial that is the trial's actor, which waits for a report.
+    """
     while not _decisions.empty():
         _decisions.get_nowait()
     functions = get_train_fn_utils()
     own_report = functions.report
+    reported: list[ReportedCheckpoint] = []
 
     def report(*args: Any, **kwargs: Any) -> None:
         own_report(*args, **kwargs)
-        if _decisions.get() == "stop":
+        decision, reported[:] = _decisions.get()
+        if decision == "stop":
             raise StopTraining
 
-    functions.report = report
+    def get_all_reported_checkpoints(*_: Any, **__: Any) -> list[ReportedCheckpoint]:
+        return [each for each in reported if manifest.is_sealed(each.checkpoint)]  # Tune deletes some
+
+    functions.report, functions.get_all_reported_checkpoints = report, get_all_reported_checkpoints
 
 
 # ---- in the trial's actor

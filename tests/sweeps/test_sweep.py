@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pytest
+from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
 from hfsuite.errors import MetricNotReported, TrialFailed
@@ -195,3 +197,23 @@ def test_a_metric_that_no_report_carries_ends_the_sweep_at_the_first_report() ->
     parent = runs.find_sweep(store.open_store(), "wrong")
     assert parent is not None
     assert parent.info.status == "FAILED"
+
+
+@pytest.mark.slow
+def test_a_metric_that_is_not_a_number_is_recorded_as_such_and_never_best() -> None:
+    """A diverged training: its reports carry the metric, so the sweep goes on, and another trial is best."""
+    diverging = toy.Experiment(
+        name="diverging",
+        trainer=toy.trainer(1),
+        space={"x": tune.grid_search([math.nan, 1.0])},
+        metric="loss",
+        mode="min",
+        defaults=toy.DEFAULTS,
+    )
+    result = diverging.sweep(searcher="grid", trial_scheduler="asha", name="diverging")
+    assert [trial.state for trial in result.trials] == [TrialState.COMPLETED] * 2
+    assert result.best.config["x"] == 1.0
+    history = store.open_store().get_metric_history(result.trials[0].run_id, "loss")
+    assert len(history) == 3
+    assert all(math.isnan(point.value) for point in history)
+    assert json.dumps(result.as_json(), allow_nan=False), "JSON knows no NaN"

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow.fs
 import pytest
 import ray
+import ray.data
 from ray import tune
-from ray.train import ScalingConfig
+from ray.train import Checkpoint, CheckpointConfig, ScalingConfig
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
-from hfsuite.errors import ResourcesError, UnknownName
+from hfsuite import AccelerateTrainer
+from hfsuite.errors import ConfigurationError, ResourcesError, UnknownName
 from hfsuite.trainers import manifest
 from tests import toy
 
@@ -215,6 +219,83 @@ def test_a_trial_that_never_fits_is_refused_before_anything_starts(tmp_path: Pat
 def test_an_unknown_setting_of_a_trial_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match="no setting 'train_loop_confg'"):
         tune_toy(tmp_path, {"train_loop_confg": {"x": 1.0}})
+
+
+@pytest.mark.parametrize("field", ["checkpoint_config", "name"])
+def test_what_belongs_to_tune_cannot_be_set_by_a_trial(tmp_path: Path, field: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"run_config.{field} of a trial belongs to Ray Tune"):
+        tune_toy(tmp_path, {"run_config": {field: None}})
+
+
+def test_a_trainers_own_checkpoint_config_is_not_ignored_in_silence() -> None:
+    trainer = toy.trainer()
+    trainer.run_config.checkpoint_config = CheckpointConfig(num_to_keep=1)
+    with pytest.warns(UserWarning, match="Trials' checkpoints belong to Ray Tune"):
+        trainer.as_trainable()
+
+
+@pytest.mark.slow
+def test_a_trial_works_on_a_remote_file_system(tmp_path: Path) -> None:
+    """Output, failures and checkpoints cross a file system that is not a folder of the node."""
+    storage = pyarrow.fs.SubTreeFileSystem(str(tmp_path), pyarrow.fs.LocalFileSystem())
+    tuner = tune.Tuner(
+        toy.trainer().as_trainable(),
+        param_space={"train_loop_config": {"fails_at": tune.grid_search([0, 2])}},
+        tune_config=tune.TuneConfig(metric="loss", mode="min"),
+        run_config=tune.RunConfig(storage_path="sweeps", storage_filesystem=storage, name="sweep", verbose=0),
+    )
+    good, bad = tuner.fit()
+    assert json.loads((tmp_path / good.checkpoint.path / "state.json").read_text()) == {"step": 3}
+    assert manifest.verify(good.checkpoint)["step"] == 30
+    assert "asked to fail at step 2" in (tmp_path / bad.path / "failure.txt").read_text()
+    for result in (good, bad):
+        assert sorted(path.name for path in (tmp_path / result.path).glob("rank_*.log")) == ["rank_0.log", "rank_1.log"]
+
+
+@pytest.mark.slow
+def test_a_rank_knows_the_checkpoints_that_were_reported(tmp_path: Path) -> None:
+    def loop(config: dict[str, Any]) -> None:
+        for step in (1, 2, 3):
+            with tempfile.TemporaryDirectory() as directory:
+                Path(directory, "state.json").touch()
+                ray.train.report({"step": step, "loss": 1.0}, checkpoint=Checkpoint.from_directory(directory))
+            known = ray.train.get_all_reported_checkpoints()
+            assert [each.metrics["step"] for each in known] == list(range(1, step + 1))
+            assert all(Path(each.checkpoint.path, "state.json").exists() for each in known)
+
+    trainer = AccelerateTrainer(loop, accelerate_config={}, scaling_config=ScalingConfig(num_workers=1))
+    (result,) = tune.Tuner(
+        trainer.as_trainable(), run_config=tune.RunConfig(storage_path=str(tmp_path), name="sweep", verbose=0)
+    ).fit()
+    assert result.error is None
+    assert result.metrics["step"] == 3
+
+
+@pytest.mark.slow
+def test_streamed_data_without_a_free_cpu_is_refused_instead_of_waiting(tmp_path: Path) -> None:
+    def loop(config: dict[str, Any]) -> None:
+        rows = sum(1 for _ in ray.train.get_dataset_shard("train").iter_rows())
+        ray.train.report({"rows": rows})
+
+    trainer = AccelerateTrainer(
+        loop,
+        accelerate_config={},
+        scaling_config=ScalingConfig(num_workers=2),
+        datasets={"train": ray.data.range(8).map(lambda row: {"id": row["id"] + 1})},
+    )
+
+    def run(name: str, **tune_config: Any) -> tune.ResultGrid:
+        return tune.Tuner(
+            trainer.as_trainable(),
+            tune_config=tune.TuneConfig(num_samples=2, **tune_config),
+            run_config=tune.RunConfig(storage_path=str(tmp_path), name=name, verbose=0),
+        ).fit()
+
+    crowded = run("crowded")
+    assert crowded.errors
+    assert all("set max_concurrent_trials in tune.TuneConfig" in str(error) for error in crowded.errors)
+    roomy = run("roomy", max_concurrent_trials=1)
+    assert [result.metrics["rows"] for result in roomy] == [4, 4]
 
 
 @pytest.mark.slow

@@ -1,0 +1,62 @@
+"""Ctrl-C and SIGTERM: the sweep ends in order, says so everywhere, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from hfsuite.tracking import runs, store
+from tests import program
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_an_interrupted_sweep_ends_in_order(own_directory: Path, number: signal.Signals) -> None:
+    diary = own_directory / "diary"
+    sweep = program.hfsuite(
+        "sweep", "tests.toy", "--trials", "5", "--name", "cut", "--json",
+        "--set", "reports=100000", "--set", "checkpoints=false", "--set", f"diary={diary}",
+    )  # fmt: skip
+    program.wait_for(lambda: program.has_lines(diary, 20), sweep)
+    sweep.send_signal(number)
+    out, err = sweep.communicate(timeout=60)
+
+    assert sweep.returncode == 130, err
+    said = json.loads(out)
+    assert said["interrupted"] is True
+    assert {trial["state"] for trial in said["trials"]} == {"stopped"}
+    client = store.open_store()
+    parent = runs.find_sweep(client, "cut")
+    assert parent is not None
+    recorded = [parent, *runs.children(client, parent)]
+    assert len(recorded) == 1 + len(said["trials"]), "also a trial that never started has its run"
+    assert {(run.info.status, run.data.tags[runs.STATE]) for run in recorded} == {("KILLED", "stopped")}
+
+    program.wait_for_free_cpus()
+    written = diary.read_text()
+    time.sleep(0.5)
+    assert diary.read_text() == written, "nothing trains on"
+
+
+def test_an_interrupted_training_exits_with_130(own_directory: Path) -> None:
+    diary = own_directory / "diary"
+    training = program.hfsuite(
+        "train", "tests.toy", "--set", "reports=100000", "--set", "checkpoints=false", "--set", f"diary={diary}"
+    )
+    program.wait_for(lambda: program.has_lines(diary, 4), training)
+    training.send_signal(signal.SIGINT)
+    out, err = training.communicate(timeout=60)
+    assert (training.returncode, out) == (130, "")
+    assert "Interrupted." in err
+    assert "Traceback" not in err
+
+
+def test_a_cluster_that_is_not_there_is_named(own_directory: Path) -> None:
+    sweep = program.hfsuite("sweep", "tests.toy", RAY_ADDRESS="127.0.0.1:9")
+    out, err = sweep.communicate(timeout=120)
+    assert (sweep.returncode, out) == (2, "")
+    assert "The Ray cluster RAY_ADDRESS=127.0.0.1:9 cannot be reached" in err
+    assert "Traceback" not in err

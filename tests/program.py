@@ -1,0 +1,66 @@
+"""Programs of their own beside the tests, on the tests' Ray session: to be signalled, killed, asked."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import ray
+import requests
+
+
+def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """Python with these arguments, in the working directory; output and errors are kept."""
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address} | environment,
+    )
+
+
+def hfsuite(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """The command."""
+    return start("-c", "from hfsuite.cli import main; main()", *arguments, **environment)
+
+
+def wait_for(what: Callable[[], object], program: subprocess.Popen[str], timeout_s: float = 120) -> None:
+    """Waits until something is true while the program runs; shows its output if it ends before."""
+    deadline = time.monotonic() + timeout_s
+    while not what():
+        if program.poll() is not None or time.monotonic() > deadline:
+            program.kill()
+            raise AssertionError("\n".join(program.communicate()))
+        time.sleep(0.1)
+
+
+def wait_for_free_cpus(timeout_s: float = 30) -> None:
+    """Waits until no worker is left on the tests' Ray session."""
+    deadline = time.monotonic() + timeout_s
+    while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
+        assert time.monotonic() < deadline, "there are workers still"
+        time.sleep(0.1)
+
+
+def has_lines(path: Path, count: int) -> bool:
+    return path.exists() and len(path.read_text().splitlines()) >= count
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def answers(port: int, path: str = "health") -> bool:
+    try:
+        return requests.get(f"http://127.0.0.1:{port}/{path}", timeout=5).ok
+    except requests.RequestException:
+        return False
