@@ -87,6 +87,7 @@ def trainer_init_per_worker(train_dataset: None, eval_dataset: None, **settings:
         seed=settings["seed"],
         dataloader_pin_memory=False,
         report_to=[],
+        train_sampling_strategy="group_by_length",  # half of a batch of mixed lengths is padding
         disable_tqdm=True,
     )
     return Trainer(
