@@ -41,6 +41,14 @@ def wait_for(what: Callable[[], object], program: subprocess.Popen[str], timeout
         time.sleep(0.1)
 
 
+def output(program: subprocess.Popen[str], timeout_s: float = 120) -> tuple[str, str]:
+    """Standard output and standard error of a program that is about to end; one that does not is killed."""
+    try:
+        return program.communicate(timeout=timeout_s)
+    finally:
+        program.kill()
+
+
 def wait_for_free_cpus(timeout_s: float = 30) -> None:
     """Waits until no worker is left on the tests' Ray session."""
     deadline = time.monotonic() + timeout_s

@@ -25,11 +25,9 @@ def run_command(app: typer.Typer, arguments: Sequence[str] | None) -> int:
     command = typer.main.get_command(app)
     try:
         code = command.main(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+        if code == INTERRUPTED:  # returned by a sweep, or what Typer makes of Ctrl-C
+            Console(stderr=True).print("Interrupted. What had not finished is recorded as stopped.", style="magenta")
         return code if isinstance(code, int) else OK
-    except typer.Exit as exit_:  # what Typer makes of Ctrl-C too
-        if exit_.exit_code == INTERRUPTED:
-            Console(stderr=True).print("Interrupted.", style="magenta")
-        return exit_.exit_code
     except typer.TyperException as error:
         error.show()  # type: ignore[attr-defined]  # every exception that a command line can cause has it
         return USER_ERROR

@@ -74,8 +74,6 @@ def show(result: SweepResult, progress: list[str]) -> None:
         total=result.planned,
     )
     console.print(display.table(result.trials))
-    if result.interrupted:
-        console.print("\nInterrupted: unfinished trials are marked as stopped.", style="magenta")
     best = best_trial(result.trials, result.metric, result.mode)
     if best is None:
         console.print("\nNo trial has succeeded.", style="bold red")

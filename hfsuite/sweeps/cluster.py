@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 
 import ray
 
 from hfsuite.errors import ConfigurationError
+
+ANSWER_WITHIN_S = 10.0
 
 
 def connect() -> None:
@@ -23,9 +26,18 @@ def connect() -> None:
         ray.init(include_dashboard=False, **quiet)
         return
     try:
+        _check_answers(address)
         ray.init(address=address, **quiet)
-    except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise ConfigurationError(
             f"The Ray cluster RAY_ADDRESS={address} cannot be reached: {str(error).splitlines()[0]} "
             "Correct RAY_ADDRESS, or unset it to run on this machine."
         ) from error
+
+
+def _check_answers(address: str) -> None:
+    """Ray itself would try for minutes. Addresses without a port ("auto", a Ray of this machine) are left to Ray."""
+    host, _, port = address.rpartition("://")[2].partition("/")[0].rpartition(":")
+    if port.isdigit():
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_WITHIN_S):
+            pass

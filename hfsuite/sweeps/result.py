@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -53,8 +53,8 @@ class TrialResult:
         return {
             "number": self.number,
             "state": str(self.state),
-            "config": self.config,
-            "metrics": {name: _json_value(value) for name, value in self.metrics.items()},
+            "config": _json_value(self.config),
+            "metrics": _json_value(self.metrics),
             "iterations": self.iterations,
             "seconds": round(self.seconds, 3),
             "run_id": self.run_id,
@@ -150,6 +150,10 @@ def _json_value(value: Any) -> Any:
     """JSON knows neither NaN nor infinity, nor what a user may report beside numbers."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
+    if isinstance(value, Mapping):
+        return {str(name): _json_value(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_value(each) for each in value]
     return value if isinstance(value, int | float | str) or value is None else str(value)
 
 

@@ -290,7 +290,11 @@ class RankStart:
         except Exception as error:
             if _travels(error):
                 raise
-            raise RuntimeError(f"{type(error).__name__}: {error}").with_traceback(error.__traceback__) from None
+            raise ExceptionInWords(f"{type(error).__name__}: {error}").with_traceback(error.__traceback__) from None
+
+
+class ExceptionInWords(RuntimeError):
+    """Stands for an exception that cannot be sent to another process: its class and message, and its own traceback."""
 
 
 def first_cause(error: BaseException) -> BaseException | None:

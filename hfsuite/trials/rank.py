@@ -17,6 +17,8 @@ from typing import Any
 import pyarrow.fs
 import ray
 
+from hfsuite.trainers.training import ExceptionInWords
+
 OUTPUT_OF_RANK = "rank_{rank}.log"
 FAILURE_OF_RANK = "failure_rank_{rank}.json"  # in the trial's directory, written by a rank that raises
 
@@ -89,9 +91,10 @@ def describe_failure(error: BaseException, rank: int) -> dict[str, Any]:
     outer = (str(Path(__file__).parents[1]), str(Path(ray.__file__).parent))
     while frames is not None and frames.tb_next is not None and frames.tb_frame.f_code.co_filename.startswith(outer):
         frames = frames.tb_next
+    words = str(error) if isinstance(error, ExceptionInWords) else f"{type(error).__name__}: {error}"
     return {
         "rank": rank,
         "at": time.time(),
-        "summary": f"{type(error).__name__}: {error}".splitlines()[0],
+        "summary": words.splitlines()[0],
         "traceback": "".join(traceback.format_exception(type(error), error, frames)).strip(),
     }

@@ -17,12 +17,12 @@ from tests import program
 def test_an_interrupted_sweep_ends_in_order(own_directory: Path, number: signal.Signals) -> None:
     diary = own_directory / "diary"
     sweep = program.hfsuite(
-        "sweep", "tests.toy", "--trials", "5", "--name", "cut", "--json",
+        "sweep", "tests.toy", "--trials", "5", "--trial-scheduler", "fifo", "--name", "cut", "--json",
         "--set", "reports=100000", "--set", "checkpoints=false", "--set", f"diary={diary}",
     )  # fmt: skip
     program.wait_for(lambda: program.has_lines(diary, 20), sweep)
     sweep.send_signal(number)
-    out, err = sweep.communicate(timeout=60)
+    out, err = program.output(sweep)
 
     assert sweep.returncode == 130, err
     said = json.loads(out)
@@ -48,7 +48,7 @@ def test_an_interrupted_training_exits_with_130(own_directory: Path) -> None:
     )
     program.wait_for(lambda: program.has_lines(diary, 4), training)
     training.send_signal(signal.SIGINT)
-    out, err = training.communicate(timeout=60)
+    out, err = program.output(training)
     assert (training.returncode, out) == (130, "")
     assert "Interrupted." in err
     assert "Traceback" not in err
@@ -56,7 +56,7 @@ def test_an_interrupted_training_exits_with_130(own_directory: Path) -> None:
 
 def test_a_cluster_that_is_not_there_is_named(own_directory: Path) -> None:
     sweep = program.hfsuite("sweep", "tests.toy", RAY_ADDRESS="127.0.0.1:9")
-    out, err = sweep.communicate(timeout=120)
+    out, err = program.output(sweep)
     assert (sweep.returncode, out) == (2, "")
     assert "The Ray cluster RAY_ADDRESS=127.0.0.1:9 cannot be reached" in err
     assert "Traceback" not in err

@@ -28,7 +28,7 @@ def test_it_serves_the_runs_and_ends_with_its_server(own_directory: Path) -> Non
     assert [run["info"]["run_name"] for run in found["runs"]] == ["shown"]
     assert program.answers(port, "")
     ui.send_signal(signal.SIGTERM)
-    out, err = ui.communicate(timeout=60)
+    out, err = program.output(ui)
     assert ui.returncode == 0
     assert f"http://127.0.0.1:{port}/#/experiments/{experiment}/runs?workflowType=machine_learning" in out
     assert sweep.run_id in out
@@ -42,7 +42,7 @@ def test_a_port_in_use_is_named(own_directory: Path) -> None:
         other.listen()
         port = other.getsockname()[1]
         ui = program.hfsuite("ui", "--port", str(port))
-        _, err = ui.communicate(timeout=120)
+        _, err = program.output(ui)
     assert (ui.returncode, "Traceback" in err) == (2, False)
     assert f"Port {port} of this machine is in use" in err
     assert "--port" in err

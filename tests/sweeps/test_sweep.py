@@ -200,6 +200,7 @@ def test_a_metric_that_no_report_carries_ends_the_sweep_at_the_first_report() ->
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:All-NaN slice encountered")  # ASHA's, where nothing but NaN was reported yet
 def test_a_metric_that_is_not_a_number_is_recorded_as_such_and_never_best() -> None:
     """A diverged training: its reports carry the metric, so the sweep goes on, and another trial is best."""
     diverging = toy.Experiment(

@@ -30,7 +30,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "of the team")
     yield uri
     os.killpg(process.pid, signal.SIGTERM)
-    process.communicate(timeout=30)
+    program.output(process)
 
 
 def test_a_sweep_is_recorded_on_the_server(server: str, own_directory: Path) -> None:

@@ -27,7 +27,7 @@ def test_a_failed_trial_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None
     (result,) = restored.fit()
     assert result.error is None
     assert result.metrics["training_iteration"] == 3
-    assert steps_of(tmp_path / "diary", 1.0) == [(1, 0), (2, 0), (3, 2)]
+    assert steps_of(tmp_path / "diary", 1.0) == [(1, 0), (2, 0), (3, 0), (3, 2)]
 
 
 def test_a_killed_driver_loses_nothing(tmp_path: Path) -> None:
