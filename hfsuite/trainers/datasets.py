@@ -110,11 +110,13 @@ def keep_ray_split(trainer: Any) -> None:
 
 def _as_hugging_face(shard: DataIterator, rows: int | None) -> datasets.IterableDataset:
     import datasets
+    from datasets.iterable_dataset import ExamplesIterable
 
-    def examples() -> Iterator[dict[str, Any]]:
-        yield from shard.iter_rows()
+    def examples() -> Iterator[tuple[int, dict[str, Any]]]:
+        yield from enumerate(shard.iter_rows())
 
-    dataset = datasets.IterableDataset.from_generator(examples).with_format("torch")
+    # Not `from_generator`: it pickles what it is given to take a fingerprint, and not every shard can be pickled.
+    dataset = datasets.IterableDataset(ExamplesIterable(examples, {})).with_format("torch")
     if rows:
         sized = type("SizedIterableDataset", (type(dataset),), {"__len__": lambda self: rows})
         dataset.__class__ = sized
