@@ -11,6 +11,7 @@ import pytest
 from transformers import AutoModelForSequenceClassification, ViTForImageClassification
 
 from experiments import digits, sentiment
+from hfsuite.tracking import store
 from hfsuite.tracking.state import TrialState
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +40,8 @@ def test_digits_learns_and_its_checkpoint_loads() -> None:
     trial = digits.experiment.train({"epochs": 4, "learning_rate": 3e-3})
     assert trial.state is TrialState.COMPLETED
     assert trial.metrics["eval_accuracy"] > 0.6
-    assert trial.metrics["step"] == 4 * 18, "1197 images make 18 whole steps of 64"
+    steps = [point.step for point in store.open_store().get_metric_history(trial.run_id, "loss")]
+    assert steps == [18, 36, 54, 72], "1197 images make 18 whole steps of 64 an epoch"
     model = trial.checkpoint.get_model(ViTForImageClassification)
     assert model.config.num_labels == 10
 
