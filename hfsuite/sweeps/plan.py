@@ -45,13 +45,18 @@ class Plan:
     searcher: str | AnySearcher
     trial_scheduler: TrialScheduler
 
+    @property
+    def path(self) -> str:
+        """The sweep's directory on storage, as it may be recorded."""
+        return f"{store.without_credentials(self.storage)}/{self.name}"
+
     def tags(self) -> dict[str, str]:
         """By which the sweep's runs are found again."""
         return {
             runs.KIND: self.kind,
             runs.SWEEP: self.name,
             runs.MODULE: self.experiment.module,
-            runs.PATH: f"{self.storage}/{self.name}",
+            runs.PATH: self.path,
         }
 
 

@@ -144,7 +144,7 @@ def _run(plan: Plan, parent: runs.Run | None) -> SweepResult:
         budget=budget,
     )
     metric_is_reported = MetricIsReported(experiment.metric)
-    names = TrialNames(f"{plan.storage}/{plan.name}")
+    names = TrialNames(plan.path)
     directory = Path(plan.storage, plan.name) if "://" not in plan.storage else None
     slots = resources.concurrent_trials(plan.trainer.scaling_config, uses_ray_data=bool(plan.trainer.datasets))
     searcher = make_searcher(plan.searcher, seed=plan.seed, study_name=plan.name, directory=directory, budget=budget)
@@ -195,7 +195,7 @@ def _run(plan: Plan, parent: runs.Run | None) -> SweepResult:
         mode=experiment.mode,
         run_id=parent.run_id if parent else None,
         tracking_uri=store.without_credentials(store.tracking_uri()),
-        path=f"{plan.storage}/{plan.name}",
+        path=plan.path,
         trials=trials,
         planned=plan.trials,
         interrupted=observer.interrupted,

@@ -89,6 +89,14 @@ def test_a_server_that_does_not_answer_is_named_without_its_password(monkeypatch
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.slow
+def test_a_storage_that_does_not_answer_is_named_without_its_password(own_directory: Path) -> None:
+    address = "s3://key:secret@bucket/sweeps?endpoint_override=http://127.0.0.1:9"
+    with pytest.raises(ConfigurationError, match=r"The storage s3://bucket/sweeps\S* cannot be written to") as caught:
+        toy.experiment.sweep(storage=address)
+    assert "secret" not in str(caught.value)
+
+
 def test_a_space_without_anything_to_search_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="nothing to search"):
         toy.experiment.sweep(set={"x": 1.0, "kind": "plain"})
