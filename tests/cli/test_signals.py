@@ -41,6 +41,7 @@ def test_an_interrupted_sweep_ends_in_order(own_directory: Path, number: signal.
     assert diary.read_text() == written, "nothing trains on"
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_exits_with_130(own_directory: Path) -> None:
     diary = own_directory / "diary"
     training = program.hfsuite(

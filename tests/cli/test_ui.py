@@ -6,6 +6,7 @@ import signal
 import socket
 from pathlib import Path
 
+import pytest
 import requests
 
 from hfsuite.tracking import runs, store
@@ -13,6 +14,7 @@ from hfsuite.tracking.state import TrialState
 from tests import program
 
 
+@pytest.mark.slow
 def test_it_serves_the_runs_and_ends_with_its_server(own_directory: Path) -> None:
     client = store.open_store()
     experiment = store.experiment_id(client, "toy")

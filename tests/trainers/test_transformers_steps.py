@@ -14,13 +14,13 @@ from hfsuite.trainers.checkpoint import TransformersCheckpoint
 from tests.trainers.training import checkpoints, ray_datasets, steps_per_epoch, transformers_trainer
 
 EPOCHS = 4
-REPRESENTATIVE = {(3, 2, 1), (2, 2, 2)}  # one refused, one that saves and resumes
+REPRESENTATIVE = {(3, 2, 1): (), (2, 2, 2): pytest.mark.slow}  # one refused, one that saves and resumes
 
 
 def grid() -> list[Any]:
     """Every case of save_steps, logging_steps and workers; those that are not representative are marked `grid`."""
     return [
-        pytest.param(*case, marks=() if case in REPRESENTATIVE else pytest.mark.grid)
+        pytest.param(*case, marks=REPRESENTATIVE.get(case, pytest.mark.grid))
         for case in itertools.product([0, 2, 3, 8, 12], [2, 3, 8, 12], [1, 2])
     ]
 
