@@ -16,6 +16,8 @@ from hfsuite.cli.loading import load_experiment
 from hfsuite.cli.outcome import answer, show_error
 
 if TYPE_CHECKING:
+    from ray.train import Checkpoint
+
     from hfsuite.sweeps.result import SweepResult
 
 
@@ -84,15 +86,17 @@ def show(result: SweepResult, progress: list[str]) -> None:
     console.print("\nNext, open the runs in MLflow, or load the best model:")
     console.print(f"  {_command('hfsuite')} ui", style="bold", soft_wrap=True)
     if best.checkpoint is not None:
-        path = shortest(best.checkpoint.path)
-        console.print(f"  {load_command(path)}", style="bold", markup=False, soft_wrap=True)
+        path = shortest(str(best.checkpoint_path))
+        console.print(f"  {load_command(best.checkpoint, path)}", style="bold", markup=False, soft_wrap=True)
 
 
-def load_command(path: str) -> str:
+def load_command(checkpoint: Checkpoint, path: str) -> str:
     """A command line that loads the model of a checkpoint, by the class that it was saved from."""
-    config = Path(path, "config.json")
-    architectures = json_.loads(config.read_text(encoding="utf-8")).get("architectures") if config.is_file() else None
-    model = (architectures or ["AutoModel"])[0]
+    config = f"{checkpoint.path}/config.json"
+    model = "AutoModel"
+    if checkpoint.filesystem.get_file_info(config).is_file:
+        with checkpoint.filesystem.open_input_stream(config) as stream:
+            model = (json_.loads(stream.read()).get("architectures") or [model])[0]
     return (
         f'{_command("python")} -c "from hfsuite import TransformersCheckpoint; from transformers import {model}; '
         f"print(TransformersCheckpoint('{path}').get_model({model}))\""

@@ -44,5 +44,5 @@ def train(
             console.print(f"{metric} {trial.metrics[metric]:.4g}")
     console.print(f"MLflow run {trial.run_id}")
     if trial.checkpoint:
-        console.print(f"checkpoint {trial.checkpoint.path}", soft_wrap=True)
+        console.print(f"checkpoint {trial.checkpoint_path}", soft_wrap=True)
     return 0

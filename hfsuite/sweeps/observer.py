@@ -18,7 +18,7 @@ from ray.tune.result import AUTO_RESULT_KEYS, DEBUG_METRICS
 from hfsuite.errors import MetricNotReported, did_you_mean
 from hfsuite.search.trial_schedulers import Budget
 from hfsuite.sweeps.display import Display
-from hfsuite.sweeps.result import TrialResult
+from hfsuite.sweeps.result import TrialResult, address
 from hfsuite.tracking.runs import Run
 from hfsuite.tracking.state import TrialState
 from hfsuite.trainers.report_observer import TRAINING_FINISHED
@@ -133,7 +133,7 @@ class SweepObserver(Callback):
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """A trial's actor runs, for the first time or again."""
         result = self.result(trial)
-        result.state, result.path = TrialState.RUNNING, trial.path or ""
+        result.state = TrialState.RUNNING
         self._started.setdefault(trial.trial_id, time.monotonic())
         self._run_of(trial)
         self._show()
@@ -199,7 +199,7 @@ class SweepObserver(Callback):
         self.result(trial).state = state
         run = self._run_of(trial)
         if trial.checkpoint is not None:
-            run.log_checkpoint(trial.checkpoint)
+            run.log_checkpoint(trial.checkpoint, address(trial.checkpoint.path, self.result(trial).path))
         run.end(state)
         self._show()
 

@@ -47,8 +47,9 @@ class Plan:
 
     @property
     def path(self) -> str:
-        """The sweep's directory on storage, as it may be recorded."""
-        return f"{store.without_credentials(self.storage)}/{self.name}"
+        """The sweep's directory on storage, a path or a URI, as it may be recorded."""
+        folder, mark, query = store.without_credentials(self.storage).partition("?")
+        return f"{folder}/{self.name}{mark}{query}"
 
     def tags(self) -> dict[str, str]:
         """By which the sweep's runs are found again."""

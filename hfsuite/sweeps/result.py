@@ -26,7 +26,7 @@ class TrialResult:
         config: its settings, defaults included, without those that only concern resources.
         searched: those of its settings that the search varied.
         run_id: its MLflow run; None until it has started.
-        path: its directory on storage: reports, checkpoints, the output of each rank.
+        path: its directory on storage, a path or a URI: reports, checkpoints, the output of each rank.
         state: how it ended.
         metrics: the report that came with `checkpoint`, or the best report if there is no checkpoint.
         checkpoint: the best one that was kept.
@@ -48,6 +48,11 @@ class TrialResult:
     seconds: float = 0.0
     failure: str | None = None
 
+    @property
+    def checkpoint_path(self) -> str | None:
+        """Where its checkpoint is, as `TransformersCheckpoint` takes it: a path or a URI."""
+        return address(self.checkpoint.path, self.path) if self.checkpoint else None
+
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
         return {
@@ -59,7 +64,7 @@ class TrialResult:
             "seconds": round(self.seconds, 3),
             "run_id": self.run_id,
             "path": self.path,
-            "checkpoint": self.checkpoint.path if self.checkpoint else None,
+            "checkpoint": self.checkpoint_path,
             "failure": self.failure,
         }
 
@@ -144,6 +149,17 @@ class SweepResult:
             "best": best.as_json() if best else None,
             "trials": [trial.as_json() for trial in self.trials],
         }
+
+
+def address(path: str, storage: str) -> str:
+    """A path on a storage as it can be opened from anywhere: a URI if the storage is one.
+
+    >>> address("bucket/sweeps/one/trial_000", "s3://bucket/sweeps?region=eu-west-1")
+    's3://bucket/sweeps/one/trial_000?region=eu-west-1'
+    """
+    scheme, separator, rest = storage.partition("://")
+    _, mark, query = rest.partition("?")
+    return f"{scheme}://{path}{mark}{query}" if separator else path
 
 
 def _json_value(value: Any) -> Any:

@@ -21,7 +21,7 @@ from hfsuite.search.trial_schedulers import Budget
 from hfsuite.sweeps.display import Display
 from hfsuite.sweeps.observer import MetricIsReported, SweepObserver, TrialNames, reported
 from hfsuite.sweeps.plan import Plan, checked_plan
-from hfsuite.sweeps.result import SweepResult, TrialResult, best_trial
+from hfsuite.sweeps.result import SweepResult, TrialResult, address, best_trial
 from hfsuite.tracking import runs, store
 from hfsuite.tracking.state import TrialState
 from hfsuite.trials import resources
@@ -74,7 +74,7 @@ def run_sweep(
     with _closed_whatever_happens(parent):
         result = _run(plan, parent)
         if (best := best_trial(result.trials, result.metric, result.mode)) is not None:
-            kept = {runs.CHECKPOINT_PATH: best.checkpoint.path} if best.checkpoint else {}
+            kept = {runs.CHECKPOINT_PATH: best.checkpoint_path} if best.checkpoint else {}
             parent.set_tags({runs.BEST_RUN: best.run_id, runs.BEST_VALUE: best.metrics[result.metric], **kept})
             parent.log_metrics({experiment.metric: best.metrics[result.metric]}, best.metrics.get("step", 0))
         parent.end(_sweep_state(result))
@@ -115,7 +115,8 @@ def _run(plan: Plan, parent: runs.Run | None) -> SweepResult:
     def new_trial(number: int, trial: Trial) -> TrialResult:
         config = dict(trial.config.get(configuration, {}))
         searched = {key: config[key] for key, value in plan.space.items() if is_searched(value) and key in config}
-        return TrialResult(number, trial.trial_id, config, searched)
+        path = address(trial.storage.trial_fs_path, plan.path)
+        return TrialResult(number, trial.trial_id, config, searched, path=path)
 
     def open_run(trial: TrialResult) -> runs.Run:
         return runs.Run.start(

@@ -69,9 +69,9 @@ class Run:
         """Adds or changes tags."""
         self.client.log_batch(self.run_id, tags=[RunTag(key, str(value)[:TAG_LIMIT]) for key, value in tags.items()])
 
-    def log_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Copies a checkpoint to the run's artifacts, into the folder `checkpoint`."""
-        self.set_tags({CHECKPOINT_PATH: checkpoint.path})
+    def log_checkpoint(self, checkpoint: Checkpoint, path: str) -> None:
+        """Copies a checkpoint to the run's artifacts, into the folder `checkpoint`; `path` says where it is itself."""
+        self.set_tags({CHECKPOINT_PATH: path})
         with checkpoint.as_directory() as directory:
             self.client.log_artifacts(self.run_id, directory, CHECKPOINT)
 
