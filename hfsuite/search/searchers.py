@@ -73,6 +73,12 @@ def check_searcher(searcher: str | AnySearcher, space: Space | None = None) -> N
     if not isinstance(searcher, str):
         if not isinstance(searcher, Searcher | SearchAlgorithm):
             raise ConfigurationError(f"A searcher is a name or one of Ray Tune's searchers, got {searcher!r}.")
+        inner = getattr(searcher, "searcher", searcher)  # of a ConcurrencyLimiter
+        if own := [name for name in ("metric", "_space") if getattr(inner, name, None) is not None]:
+            raise ConfigurationError(
+                f"This {type(inner).__name__} has a {' and a '.join(own).replace('_', '')} already, its own or another "
+                "sweep's: make a new one without metric, mode and space, which the experiment names."
+            )
         return
     if searcher not in NAMES:
         raise UnknownName(f"There is no searcher {searcher!r}. {did_you_mean(searcher, NAMES)}")
@@ -90,6 +96,13 @@ def check_searcher(searcher: str | AnySearcher, space: Space | None = None) -> N
             "There is nothing to search: no setting varies. Free one of those that are fixed, or train once instead "
             "(hfsuite train, Experiment.train)."
         )
+    try:
+        OptunaSearch.convert_search_space(dict(space))
+    except ValueError as error:
+        raise ConfigurationError(
+            f"The searcher {searcher!r} cannot draw from this space: {error} Use tune.uniform, loguniform, quniform, "
+            f"randint, lograndint or choice, or the searcher {VARIANTS!r}."
+        ) from error
 
 
 def make_searcher(

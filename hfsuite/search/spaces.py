@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,12 @@ _READS_AS = {bool: "true or false", int: "a whole number", float: "a number", st
 def is_searched(value: Any) -> bool:
     """Whether a value of a space is drawn anew for each trial, and not a constant."""
     return isinstance(value, Domain) or _grid(value) is not None
+
+
+def grid_size(space: Space) -> int | None:
+    """How many combinations of values a space lists with `grid_search`; None if it lists none."""
+    lists = [values for domain in space.values() if (values := _grid(domain)) is not None]
+    return math.prod(map(len, lists)) if lists else None
 
 
 def is_grid(value: Any) -> bool:

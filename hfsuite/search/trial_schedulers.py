@@ -31,22 +31,38 @@ SCHEDULERS: dict[str, tuple[str, Callable[[], TrialScheduler]]] = {
 }
 
 
-def check_trial_scheduler(scheduler: str | TrialScheduler, searcher: Any = None) -> None:
-    """Refuses a name that does not exist, and a scheduler that proposes itself beside another searcher.
+def check_trial_scheduler(scheduler: str | TrialScheduler, searcher: Any, configuration: str) -> None:
+    """Refuses a name that does not exist, and a scheduler of Ray Tune's that cannot work in this sweep.
+
+    Args:
+        scheduler: a name, or one of Ray Tune's.
+        searcher: which shall propose beside it.
+        configuration: what the settings are called in Ray Tune's configuration, "trainer_init_config" for example.
 
     Raises:
         UnknownName: with the nearest names.
-        ConfigurationError: Population Based Training with a searcher.
+        ConfigurationError: it has a metric of its own; or it is Population Based Training, and a searcher proposes
+            too, or its mutations name no settings.
     """
     if isinstance(scheduler, str):
         if scheduler not in SCHEDULERS:
             raise UnknownName(f"There is no trial scheduler {scheduler!r}. {did_you_mean(scheduler, SCHEDULERS)}")
     elif not isinstance(scheduler, TrialScheduler):
         raise ConfigurationError(f"A trial scheduler is a name or one of Ray Tune's schedulers, got {scheduler!r}.")
+    elif getattr(scheduler, "_metric", None) is not None:
+        raise ConfigurationError(
+            f"This {type(scheduler).__name__} has a metric already, its own or another sweep's: make a new one without "
+            "metric and mode, which the experiment names."
+        )
     elif isinstance(scheduler, PopulationBasedTraining) and searcher not in (None, "grid"):
         raise ConfigurationError(
             f"{type(scheduler).__name__} changes settings itself and cannot be combined with a searcher, "
             f"got {searcher!r}: use the searcher 'grid', which draws the first population."
+        )
+    elif isinstance(scheduler, PopulationBasedTraining) and set(scheduler._hyperparam_mutations) != {configuration}:
+        raise ConfigurationError(
+            f"hyperparam_mutations of {type(scheduler).__name__} names {sorted(scheduler._hyperparam_mutations)}: "
+            f"put the settings below {configuration!r}, where trials have them: {{{configuration!r}: {{...}}}}."
         )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from hfsuite.errors import ConfigurationError
+from hfsuite.errors import ConfigurationError, TrialFailed
 from hfsuite.search.spaces import check_space, type_fault
 from hfsuite.trainers.training import HuggingFaceTrainer
 
@@ -77,7 +77,7 @@ class Experiment:
         """Searches. Returns when all trials have ended. Driver.
 
         Args:
-            trials: how many configurations to try.
+            trials: how many configurations to try; where the space lists values with `grid_search`, all are tried.
             searcher: what to try next: "tpe", "random", "qmc", "gp", "cmaes", "grid", or a searcher of Ray Tune's.
             trial_scheduler: what to stop: "asha", "median", "fifo", or a trial scheduler of Ray Tune's.
             workers: workers a trial; None for the trainer's.
@@ -125,7 +125,10 @@ class Experiment:
         """
         from hfsuite.sweeps.sweep import run_training
 
-        return run_training(self, fixed=config or {}, workers=workers, gpu=gpu, seed=seed, name=name, storage=storage)
+        trial = run_training(self, fixed=config or {}, workers=workers, gpu=gpu, seed=seed, name=name, storage=storage)
+        if trial.failure is not None:
+            raise TrialFailed(trial.failure)
+        return trial
 
     def setting_faults(self, values: Mapping[str, Any]) -> list[str]:
         """What is wrong with values for this experiment's settings; empty if nothing is."""

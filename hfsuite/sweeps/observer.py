@@ -65,6 +65,7 @@ class SweepObserver(Callback):
     Args:
         open_run: opens the MLflow run of a trial.
         new_trial: makes the result of a trial from its number and Tune's trial.
+        settings: a trial's settings, and those of them that are searched, out of Tune's configuration.
         display: shows the trials.
         metric: what the sweep optimises.
         mode: "min" or "max".
@@ -76,12 +77,13 @@ class SweepObserver(Callback):
         *,
         open_run: Callable[[TrialResult], Run],
         new_trial: Callable[[int, Trial], TrialResult],
+        settings: Callable[[Mapping[str, Any]], tuple[dict[str, Any], dict[str, Any]]],
         display: Display,
         metric: str,
         mode: str,
         budget: Budget,
     ) -> None:
-        self.open_run, self.new_trial, self.display = open_run, new_trial, display
+        self.open_run, self.new_trial, self.settings, self.display = open_run, new_trial, settings, display
         self.metric, self.mode, self.budget = metric, mode, budget
         self.trials: dict[str, TrialResult] = {}
         self.interrupted = False
@@ -152,6 +154,7 @@ class SweepObserver(Callback):
         record.iterations = result["training_iteration"]
         if self._is_better(metrics, record.metrics):
             record.metrics = metrics
+            record.config, record.searched = self.settings(result["config"])  # a population changes them
         stopped = bool(result.get("done")) and not result.get(TRAINING_FINISHED) and not self.budget.is_spent(result)
         self._stopped_at_report[trial.trial_id] = stopped
         self._run_of(trial).log_metrics(metrics, int(metrics.get("step", record.iterations)))

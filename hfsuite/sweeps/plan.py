@@ -17,9 +17,11 @@ from ray.tune.schedulers import TrialScheduler
 
 from hfsuite.errors import ConfigurationError, TrackingError
 from hfsuite.search.searchers import AnySearcher, check_searcher
+from hfsuite.search.spaces import grid_size
 from hfsuite.search.trial_schedulers import check_trial_scheduler, make_trial_scheduler
 from hfsuite.sweeps import cluster
 from hfsuite.tracking import runs, store
+from hfsuite.trainers.datasets import is_streamed
 from hfsuite.trainers.training import HuggingFaceTrainer
 from hfsuite.trials import resources
 
@@ -93,13 +95,13 @@ def checked_plan(
             faults.extend(error.faults if isinstance(error, ConfigurationError) else [str(error)])
 
     attempt(lambda: check_searcher(searcher, space if kind == "sweep" else None))
-    attempt(lambda: check_trial_scheduler(trial_scheduler, searcher))
+    attempt(lambda: check_trial_scheduler(trial_scheduler, searcher, experiment.trainer.config_argument))
     attempt(lambda: _check_storage(storage, name))
     client = attempt(store.open_store)
     trainer = attempt(lambda: _scaled(experiment.trainer, workers, gpu))
     attempt(cluster.connect)
     if trainer is not None and ray.is_initialized():
-        attempt(lambda: resources.check_fits(trainer.scaling_config, uses_ray_data=bool(trainer.datasets)))
+        attempt(lambda: resources.check_fits(trainer.scaling_config, uses_ray_data=is_streamed(trainer.datasets)))
     if faults:
         only_tracking = client is None and len(faults) == 1
         raise TrackingError(faults[0]) if only_tracking else ConfigurationError(faults)
@@ -115,7 +117,7 @@ def checked_plan(
         experiment_id=store.experiment_id(client, experiment.name),
         space=space,
         constants={**experiment.defaults, **seeded, **fixed},
-        trials=trials,
+        trials=grid_size(space) or trials,
         seed=seed,
         searcher=searcher,
         trial_scheduler=make_trial_scheduler(trial_scheduler),

@@ -58,8 +58,8 @@ class TrialResult:
         return {
             "number": self.number,
             "state": str(self.state),
-            "config": _json_value(self.config),
-            "metrics": _json_value(self.metrics),
+            "config": json_value(self.config),
+            "metrics": json_value(self.metrics),
             "iterations": self.iterations,
             "seconds": round(self.seconds, 3),
             "run_id": self.run_id,
@@ -118,8 +118,9 @@ class SweepResult:
         """0 if all went well, 1 if no trial succeeded, 4 if some failed, 130 if it was interrupted."""
         if self.interrupted:
             return 130
-        failures = sum(trial.state is TrialState.FAILED for trial in self.trials)
-        return 0 if not failures else 4 if failures < len(self.trials) else 1
+        if best_trial(self.trials, self.metric, self.mode) is None:
+            return 1
+        return 4 if any(trial.state is TrialState.FAILED for trial in self.trials) else 0
 
     def dataframe(self) -> pd.DataFrame:
         """A row a trial: number, state, searched settings, metrics, MLflow run."""
@@ -162,14 +163,14 @@ def address(path: str, storage: str) -> str:
     return f"{scheme}://{path}{mark}{query}" if separator else path
 
 
-def _json_value(value: Any) -> Any:
+def json_value(value: Any) -> Any:
     """JSON knows neither NaN nor infinity, nor what a user may report beside numbers."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {str(name): _json_value(each) for name, each in value.items()}
+        return {str(name): json_value(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_json_value(each) for each in value]
+        return [json_value(each) for each in value]
     return value if isinstance(value, int | float | str) or value is None else str(value)
 
 

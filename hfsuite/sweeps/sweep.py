@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,8 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import HyperBandScheduler, PopulationBasedTraining, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter
 
-from hfsuite.errors import TrialFailed
 from hfsuite.search.searchers import AnySearcher, make_searcher
-from hfsuite.search.spaces import describe, is_grid, is_searched
+from hfsuite.search.spaces import describe, grid_size, is_searched
 from hfsuite.search.trial_schedulers import Budget
 from hfsuite.sweeps.display import Display
 from hfsuite.sweeps.observer import MetricIsReported, SweepObserver, TrialNames, reported
@@ -24,6 +23,7 @@ from hfsuite.sweeps.plan import Plan, checked_plan
 from hfsuite.sweeps.result import SweepResult, TrialResult, address, best_trial
 from hfsuite.tracking import runs, store
 from hfsuite.tracking.state import TrialState
+from hfsuite.trainers.datasets import is_streamed
 from hfsuite.trials import resources
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def run_sweep(
         params={
             "searcher": searcher if isinstance(searcher, str) else type(searcher).__name__,
             "trial_scheduler": trial_scheduler if isinstance(trial_scheduler, str) else type(trial_scheduler).__name__,
-            "trials": trials,
+            "trials": plan.trials,
             "workers": plan.trainer.scaling_config.num_workers,
             "seed": seed,
             "space": {key: describe(value) for key, value in space.items()},
@@ -76,7 +76,7 @@ def run_sweep(
         if (best := best_trial(result.trials, result.metric, result.mode)) is not None:
             kept = {runs.CHECKPOINT_PATH: best.checkpoint_path} if best.checkpoint else {}
             parent.set_tags({runs.BEST_RUN: best.run_id, runs.BEST_VALUE: best.metrics[result.metric], **kept})
-            parent.log_metrics({experiment.metric: best.metrics[result.metric]}, best.metrics.get("step", 0))
+            parent.log_metrics(best.metrics, int(best.metrics.get("step", 0)))
         parent.end(_sweep_state(result))
     return result
 
@@ -92,7 +92,7 @@ def run_training(
     storage: str | os.PathLike[str],
     faults: Sequence[str] = (),
 ) -> TrialResult:
-    """Trains once. See `Experiment.train` for the arguments and what is raised, `run_sweep` for `faults`."""
+    """Trains once; a training that failed is returned too. See `Experiment.train`, and `run_sweep` for `faults`."""
     plan = checked_plan(
         experiment, kind="train", space={}, trials=1, workers=workers, gpu=gpu, fixed=fixed, seed=seed, name=name,
         storage=storage, searcher="grid", trial_scheduler="fifo", known_faults=faults,
@@ -101,8 +101,6 @@ def run_training(
     if result.interrupted:
         raise KeyboardInterrupt
     (trial,) = result.trials
-    if trial.state is TrialState.FAILED:
-        raise TrialFailed(trial.failure or "The training failed.")
     return trial
 
 
@@ -112,11 +110,13 @@ def _run(plan: Plan, parent: runs.Run | None) -> SweepResult:
 
     budget = Budget.of(plan.trial_scheduler)
 
+    def settings(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        values = dict(config.get(configuration, {}))
+        return values, {key: values[key] for key, domain in plan.space.items() if is_searched(domain) and key in values}
+
     def new_trial(number: int, trial: Trial) -> TrialResult:
-        config = dict(trial.config.get(configuration, {}))
-        searched = {key: config[key] for key, value in plan.space.items() if is_searched(value) and key in config}
         path = address(trial.storage.trial_fs_path, plan.path)
-        return TrialResult(number, trial.trial_id, config, searched, path=path)
+        return TrialResult(number, trial.trial_id, *settings(trial.config), path=path)
 
     def open_run(trial: TrialResult) -> runs.Run:
         return runs.Run.start(
@@ -139,6 +139,7 @@ def _run(plan: Plan, parent: runs.Run | None) -> SweepResult:
     observer = SweepObserver(
         open_run=open_run,
         new_trial=new_trial,
+        settings=settings,
         display=display,
         metric=experiment.metric,
         mode=experiment.mode,
@@ -147,7 +148,7 @@ def _run(plan: Plan, parent: runs.Run | None) -> SweepResult:
     metric_is_reported = MetricIsReported(experiment.metric)
     names = TrialNames(plan.path)
     directory = Path(plan.storage, plan.name) if "://" not in plan.storage else None
-    slots = resources.concurrent_trials(plan.trainer.scaling_config, uses_ray_data=bool(plan.trainer.datasets))
+    slots = resources.concurrent_trials(plan.trainer.scaling_config, uses_ray_data=is_streamed(plan.trainer.datasets))
     searcher = make_searcher(plan.searcher, seed=plan.seed, study_name=plan.name, directory=directory, budget=budget)
     # HyperBand pauses trials until its bracket is full, which a limit would never let happen.
     limits_itself = isinstance(searcher, ConcurrencyLimiter) or isinstance(plan.trial_scheduler, HyperBandScheduler)
@@ -157,7 +158,7 @@ def _run(plan: Plan, parent: runs.Run | None) -> SweepResult:
         plan.trainer.as_trainable(),
         param_space={configuration: {**plan.constants, **plan.space}},
         tune_config=tune.TuneConfig(
-            num_samples=1 if any(is_grid(domain) for domain in plan.space.values()) else plan.trials,
+            num_samples=1 if grid_size(plan.space) else plan.trials,
             search_alg=searcher,
             scheduler=plan.trial_scheduler,
             metric=experiment.metric,
@@ -187,7 +188,7 @@ def _run(plan: Plan, parent: runs.Run | None) -> SweepResult:
         raise metric_is_reported.fault
     trials = sorted(observer.trials.values(), key=lambda trial: trial.number)
     for result in grid:
-        _attach_best_checkpoint(trials, result, experiment.metric, experiment.mode)
+        _attach_best_checkpoint(trials, result, experiment.metric, experiment.mode, settings)
     return SweepResult(
         name=plan.name,
         experiment=experiment.name,
@@ -215,8 +216,10 @@ def _without_tunes_own_log() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _attach_best_checkpoint(trials: list[TrialResult], result: Any, metric: str, mode: str) -> None:
-    """Gives a trial the best checkpoint that Ray Tune kept, and the metrics that were reported with it."""
+def _attach_best_checkpoint(
+    trials: list[TrialResult], result: Any, metric: str, mode: str, settings: Callable[[Mapping[str, Any]], Any]
+) -> None:
+    """Gives a trial the best checkpoint that Ray Tune kept, with the metrics and settings that belong to it."""
     trial = next((each for each in trials if os.path.basename(each.path) == os.path.basename(result.path)), None)
     rated = [(m[metric], c, m) for c, m in result.best_checkpoints or [] if metric in m and m[metric] == m[metric]]
     if trial is None or not rated:
@@ -225,6 +228,7 @@ def _attach_best_checkpoint(trials: list[TrialResult], result: Any, metric: str,
     from hfsuite.trainers.checkpoint import TransformersCheckpoint
 
     trial.checkpoint, trial.metrics = TransformersCheckpoint(checkpoint.path, checkpoint.filesystem), reported(metrics)
+    trial.config, trial.searched = settings(metrics["config"])
 
 
 @contextmanager

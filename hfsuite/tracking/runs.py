@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import posixpath
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -13,7 +15,7 @@ from ray.train import Checkpoint
 
 from hfsuite.tracking.state import TrialState
 
-PARAM_LIMIT, TAG_LIMIT = 6_000, 8_000  # characters; MLflow cuts what is longer
+NAME_LIMIT, PARAM_LIMIT, TAG_LIMIT = 250, 6_000, 8_000  # characters; MLflow cuts what is longer
 PARAMS_A_BATCH, METRICS_A_BATCH = 100, 1_000
 CHECKPOINT = "checkpoint"  # the artifact folder of a run's last checkpoint
 
@@ -86,12 +88,19 @@ class Run:
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested dicts as pairs of a name with dots and a value."""
+    """Nested dicts as pairs of a name with dots, as MLflow takes names, and a value."""
     for name, value in values.items():
         if isinstance(value, Mapping) and value:
             yield from flatten(value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", value
+            yield _name(f"{prefix}{name}"), value
+
+
+def _name(name: str) -> str:
+    """A name as MLflow takes it: `recall@5` becomes `recall_5`. It refuses whole reports for one name."""
+    name = re.sub(r"[^\w\-. :/]", "_", name)[:NAME_LIMIT]
+    is_path = posixpath.normpath(name) == name and not name.startswith(("/", ".."))
+    return name if is_path else name.replace("/", "_").strip(".") or "_"
 
 
 def find_sweep(client: mlflow.MlflowClient, sweep: str | None) -> mlflow.entities.Run | None:

@@ -28,7 +28,8 @@ def tracking_uri() -> str:
 def without_credentials(uri: str) -> str:
     """The URI as it may be shown: user name and password are cut out."""
     scheme, separator, rest = uri.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+    server, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{server.rpartition('@')[2]}{slash}{path}"
 
 
 def open_store() -> mlflow.MlflowClient:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import ray.train
 import ray.train.torch
@@ -69,8 +68,7 @@ class AccelerateTrainer(HuggingFaceTrainer):
         preprocessor: Preprocessor | None = None,
         resume_from_checkpoint: Checkpoint | None = None,
     ) -> None:
-        if importlib.util.find_spec("accelerate") is None:
-            raise ImportError("AccelerateTrainer needs accelerate on every node: pip install 'accelerate>=1.10'")
+        accelerate_configuration.check_installed()
         required = [
             parameter
             for parameter in inspect.signature(train_loop_per_worker).parameters.values()
@@ -95,10 +93,30 @@ class AccelerateTrainer(HuggingFaceTrainer):
         )
         accelerate_configuration.check_for_device(self.accelerate_config, self.scaling_config.use_gpu)
         if not isinstance(accelerate_config, AccelerateConfig) and (
-            values := accelerate_configuration.overridden(self.accelerate_config)
+            values := accelerate_configuration.overridden(self.accelerate_config, self.scaling_config.use_gpu)
         ):
             named = ", ".join(f"{name}={value!r}" for name, value in values.items())
             logger.warning("accelerate_config: Ray decides these itself, your values are not used: %s.", named)
+
+    @classmethod
+    def restore(
+        cls,
+        path: str,
+        train_loop_per_worker: Callable[..., Any] | None = None,
+        train_loop_config: Mapping[str, Any] | None = None,
+        datasets: Mapping[str, Dataset] | None = None,
+        preprocessor: Preprocessor | None = None,
+        scaling_config: ScalingConfig | None = None,
+    ) -> Self:
+        """The trainer of an interrupted or failed run: see `HuggingFaceTrainer.restored`. Driver."""
+        return cls.restored(
+            path,
+            train_loop_per_worker=train_loop_per_worker,
+            train_loop_config=train_loop_config,
+            datasets=datasets,
+            preprocessor=preprocessor,
+            scaling_config=scaling_config,
+        )
 
     def worker_loop(self) -> AccelerateLoop:
         """What every rank runs."""

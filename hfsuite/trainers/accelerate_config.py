@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import logging
 import os
@@ -12,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from packaging.version import Version
 
 from hfsuite.errors import ConfigurationError, did_you_mean
 
 logger = logging.getLogger(__name__)
+
+OLDEST = "1.10"  # of accelerate; as in pyproject.toml
 
 # What Ray decides: a value of the user's is overridden, and named once.
 DECIDED_BY_RAY: dict[str, Any] = {
@@ -99,34 +103,47 @@ def load(source: Mapping[str, Any] | str | os.PathLike[str] | AccelerateConfig |
     return AccelerateConfig(settings, _read_deepspeed(settings))
 
 
+def check_installed() -> None:
+    """Raises ImportError where accelerate is missing or too old. Driver."""
+    try:
+        version = importlib.metadata.version("accelerate")
+    except importlib.metadata.PackageNotFoundError:
+        version = "none"
+    if version == "none" or Version(version) < Version(OLDEST):
+        raise ImportError(
+            f"AccelerateTrainer needs accelerate {OLDEST} or newer on every node, found {version}: "
+            f"pip install 'accelerate>={OLDEST}'"
+        )
+
+
 def check_for_device(config: AccelerateConfig, use_gpu: bool) -> None:
     """Refuses what would silently train something else on CPU workers. Driver.
 
     Raises:
-        ConfigurationError: FSDP or Megatron on CPU, which Accelerate ignores there.
+        ConfigurationError: FSDP, Megatron or DeepSpeed on CPU, which Accelerate ignores there.
         ImportError: DeepSpeed is asked for and not installed.
     """
-    if not use_gpu and config.distributed_type in ("FSDP", "MEGATRON_LM"):
-        raise ConfigurationError(
-            f"accelerate_config asks for distributed_type: {config.distributed_type}, but the workers are on CPU. "
-            "Accelerate ignores it there and trains plain DDP: use GPUs (ScalingConfig(use_gpu=True)) or "
-            "distributed_type: MULTI_CPU."
-        )
     if config.distributed_type == "DEEPSPEED":
         from accelerate.utils import is_deepspeed_available
 
         if not is_deepspeed_available():
             raise ImportError("accelerate_config asks for DeepSpeed, which is not installed: pip install deepspeed")
+    if not use_gpu and config.distributed_type in ("FSDP", "MEGATRON_LM", "DEEPSPEED"):
+        raise ConfigurationError(
+            f"accelerate_config asks for distributed_type: {config.distributed_type}, but the workers are on CPU. "
+            "Accelerate ignores it there and trains plain DDP: use GPUs (ScalingConfig(use_gpu=True)) or "
+            "distributed_type: MULTI_CPU."
+        )
 
 
-def overridden(config: AccelerateConfig) -> dict[str, Any]:
+def overridden(config: AccelerateConfig, use_gpu: bool) -> dict[str, Any]:
     """Settings of the user's that Ray decides otherwise, apart from those that mean nothing in particular."""
     harmless = {None, "", "all"}
     return {
         name: value
         for name, default in DECIDED_BY_RAY.items()
         if (value := config.settings.get(name, default)) != default and str(value) not in {str(h) for h in harmless}
-        and not (name == "use_cpu" and isinstance(value, bool))
+        and not (name == "use_cpu" and not (value is True and use_gpu))
     }  # fmt: skip
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 TRAIN = "train"
 EVALUATION = "evaluation"
 
+SHARD_OF_RAY_DATA = "This worker's shard: Ray Data has split the dataset already."
+
 logger = logging.getLogger(__name__)
 
 
@@ -70,7 +72,7 @@ def worker_datasets(rows: Mapping[str, int | None]) -> tuple[Any, Any]:
     train = evaluation = None
     if TRAIN in rows:
         train = _as_hugging_face(ray.train.get_dataset_shard(TRAIN), train_rows and train_rows // world_size)
-        train.split_by_ray = True
+        train.info.description = SHARD_OF_RAY_DATA  # kept by `map`, `shuffle` and the like
     if EVALUATION in rows:
         evaluation = _as_hugging_face(ray.train.get_dataset_shard(EVALUATION), evaluation_rows)
     return train, evaluation
@@ -81,7 +83,8 @@ def keep_ray_split(trainer: Any) -> None:
 
     It changes the trainer's class, so that a user's own subclass and its data loader stay in charge of everything else.
     """
-    if not getattr(trainer.train_dataset, "split_by_ray", False):
+    info = getattr(trainer.train_dataset, "info", None)
+    if SHARD_OF_RAY_DATA not in (getattr(info, "description", None) or ""):
         return
     own_class = trainer.__class__
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import logging
 import platform
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import pyarrow.fs
@@ -19,6 +21,8 @@ import xxhash
 from ray.train import Checkpoint
 
 from hfsuite.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 _RAY_METADATA = ".metadata.json"  # `Checkpoint.set_metadata` adds it at any time
@@ -96,25 +100,35 @@ def is_sealed(checkpoint: Checkpoint) -> bool:
     return bool(checkpoint.filesystem.get_file_info(f"{checkpoint.path}/{MANIFEST}").is_file)
 
 
-def newest_complete(filesystem: pyarrow.fs.FileSystem, directory: str) -> tuple[Checkpoint | None, list[str]]:
-    """The complete checkpoint of a run that was written last, and a sentence for each one that was passed over.
+def complete_or_older(checkpoint: Checkpoint, filesystem: pyarrow.fs.FileSystem, directory: str) -> Checkpoint | None:
+    """The checkpoint if it is complete, else the newest complete one in the directory, else none: from the start."""
+    try:
+        verify(checkpoint)
+    except CheckpointError as error:
+        newest = newest_complete(filesystem, directory)
+        logger.warning("%s Going on from %s.", error, newest.path if newest else "the start")
+        return newest
+    return checkpoint
+
+
+def newest_complete(filesystem: pyarrow.fs.FileSystem, directory: str) -> Checkpoint | None:
+    """The complete checkpoint of a run that was written last.
 
     Args:
         filesystem: where the run is stored.
         directory: the run's (or trial's) directory.
     """
-    found, refused = [], []
+    sealed = []
     for entry in filesystem.get_file_info(pyarrow.fs.FileSelector(directory, allow_not_found=True)):
-        if entry.type != pyarrow.fs.FileType.Directory or not entry.base_name.startswith("checkpoint_"):
-            continue
-        checkpoint = Checkpoint(entry.path, filesystem)
-        try:
-            sealed_at = verify(checkpoint)["sealed_at"]
-        except CheckpointError as error:
-            refused.append(str(error))
-        else:
-            found.append((sealed_at, checkpoint.path, checkpoint))
-    return (max(found)[2] if found else None), refused  # not by step or iteration: a restored run counts anew
+        if entry.type == pyarrow.fs.FileType.Directory and entry.base_name.startswith("checkpoint_"):
+            checkpoint = Checkpoint(entry.path, filesystem)
+            with suppress(CheckpointError):
+                sealed.append((read(checkpoint)["sealed_at"], checkpoint.path, checkpoint))
+    for _, _, checkpoint in sorted(sealed, reverse=True):  # not by step or iteration: a restored run counts anew
+        with suppress(CheckpointError):
+            verify(checkpoint)
+            return checkpoint
+    return None
 
 
 def versions() -> dict[str, str]:

@@ -33,7 +33,7 @@ class ReportCallback(TrainerCallback):
         self.pending: dict[str, Any] = {}
         self.last: dict[str, Any] = {}
         self.checkpoint: str | None = None
-        self.logged_step = -1
+        self.logged_step = self.saved_step = -1
         self.steps = 0  # made by this call of `train()`
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
@@ -44,6 +44,16 @@ class ReportCallback(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Remembers the checkpoint that goes with what was logged."""
         self.checkpoint = os.path.abspath(os.path.join(args.output_dir, f"checkpoint-{state.global_step}"))
+        self.saved_step = state.global_step
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Forgets the best checkpoint of an earlier run: its directory is not here."""
+        state.best_model_checkpoint = None
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        """What an evaluation stops (`EarlyStoppingCallback`) is saved now: at the epoch's end nobody knew of it."""
+        control.should_save = control.should_save or control.should_training_stop
+        return control
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """Whatever ends the training, it ends with an evaluation, a log and a checkpoint."""
@@ -51,7 +61,7 @@ class ReportCallback(TrainerCallback):
             if state.global_step != self.logged_step:
                 control.should_evaluate = args.eval_strategy != IntervalStrategy.NO
                 control.should_log = True
-            control.should_save = True
+            control.should_save = state.global_step != self.saved_step
         return control
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -60,18 +70,18 @@ class ReportCallback(TrainerCallback):
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Reports the interval that has just ended."""
-        self._report(args)
+        self._report(args, state)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Reports the interval that has just ended."""
-        self._report(args)
+        self._report(args, state)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """The last report has the last evaluation's metrics too, whenever that was."""
         if not self.steps:
             return  # see `report_finished`
         self.pending = {**self.last, **self.pending, TRAINING_FINISHED: True}
-        self._report(args)
+        self._report(args, state)
 
     def report_finished(self, trainer: Any, checkpoint: str) -> None:
         """The one report of a training that had no step left to make: its checkpoint again, newly evaluated.
@@ -86,7 +96,7 @@ class ReportCallback(TrainerCallback):
         again = TransformersCheckpoint.from_directory(checkpoint) if is_first else None
         ray.train.report(self.pending | {TRAINING_FINISHED: True}, checkpoint=again)
 
-    def _report(self, args: Any) -> None:
+    def _report(self, args: Any, state: Any) -> None:
         if not self.pending:
             return
         self.last, self.pending = self.pending, {}
@@ -102,6 +112,7 @@ class ReportCallback(TrainerCallback):
             ray.train.collective.barrier()  # ranks of one node upload from the same directory
         if not self.sharded or context.get_local_rank() == 0:
             shutil.rmtree(path)
+        state.best_model_checkpoint = None  # Transformers would look for it when the training ends
 
 
 def check_arguments(args: Any, world_size: int, *, is_trial: bool = False) -> None:
@@ -125,7 +136,7 @@ def check_arguments(args: Any, world_size: int, *, is_trial: bool = False) -> No
             "logging interval; only evaluation and saving may be 'no'. "
             f"Got logging_strategy={logging!r}, eval_strategy={evaluation!r}, save_strategy={saving!r}."
         )
-    if saving == "steps" and (args.save_steps < args.logging_steps or args.save_steps % args.logging_steps):
+    if saving == "steps" and not _is_multiple(args.save_steps, args.logging_steps):
         faults.append(
             "`save_steps` must be a multiple of `logging_steps`, so that a checkpoint falls on a report. "
             f"Got save_steps={args.save_steps:g}, logging_steps={args.logging_steps:g}."
@@ -158,3 +169,8 @@ def check_arguments(args: Any, world_size: int, *, is_trial: bool = False) -> No
         )
     if faults:
         raise ConfigurationError(faults)
+
+
+def _is_multiple(number: float, of: float) -> bool:
+    """Also of shares of all steps, which Transformers takes below 1: 0.3 is three times 0.1."""
+    return number >= of and abs(number / of - round(number / of)) < 1e-9

@@ -20,6 +20,7 @@ from ray.train.torch import TorchTrainer
 from hfsuite.errors import ConfigurationError, UnknownName, did_you_mean
 from hfsuite.trainers import manifest
 from hfsuite.trainers.datasets import preprocess
+from hfsuite.trainers.rank_start import RankStart, first_cause
 from hfsuite.trainers.report_observer import LAST_REPORT, ReportObserver
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class HuggingFaceTrainer(TorchTrainer):
             manifest.verify(resume_from_checkpoint)
         self.function, self.config = function, dict(config or {})
         self.preprocessor, self.start_from = preprocessor, resume_from_checkpoint
+        self.goes_on = resume_from_checkpoint is None  # with a run of the same name that was begun before
         self.torch_config = torch_config
         self.datasets: dict[str, Dataset] = {}
         self._datasets_are_preprocessed = False
@@ -94,11 +96,14 @@ class HuggingFaceTrainer(TorchTrainer):
     def fit(self) -> Result:
         """Trains, and returns when the training has ended. Driver.
 
+        A run of the same name and storage that was begun before goes on, as in Ray, from its newest complete
+        checkpoint, unless `resume_from_checkpoint` names another.
+
         Returns:
             `metrics` are those of the last report; `checkpoint` is the last one.
 
         Raises:
-            ray.train.TrainingFailedError: its `__cause__` is the exception of the first rank that failed.
+            ray.train.TrainingFailedError: its `__cause__` is the exception of the lowest rank that failed.
         """
         self.prepare_datasets()
         if self.running_in_local_mode:
@@ -117,7 +122,7 @@ class HuggingFaceTrainer(TorchTrainer):
         return self._with_last_report(result, storage.storage_filesystem, storage.experiment_fs_path)
 
     @classmethod
-    def restore(cls, path: str, **respecified: Any) -> Self:
+    def restored(cls, path: str, **respecified: Any) -> Self:
         """The trainer of an interrupted or failed run. `fit` goes on from the run's newest complete checkpoint. Driver.
 
         Args:
@@ -128,9 +133,6 @@ class HuggingFaceTrainer(TorchTrainer):
         Raises:
             ConfigurationError: `path` is no run, or something that must be given again was not.
         """
-        allowed = {cls.function_argument, cls.config_argument, "datasets", "preprocessor", "scaling_config"}
-        if unknown := sorted(set(respecified) - allowed):
-            raise TypeError(f"{cls.__name__}.restore() takes {sorted(allowed)}, got also {unknown}.")
         filesystem, directory = _locate(str(path))
         try:
             with filesystem.open_input_stream(f"{directory}/{DEFINITION}") as stream:
@@ -143,13 +145,16 @@ class HuggingFaceTrainer(TorchTrainer):
         given = {name: value for name, value in respecified.items() if value is not None}
         if missing := sorted(set(definition.pop("dataset_names")) - set(given.get("datasets", {}))):
             raise ConfigurationError(f"The run was given Ray Datasets: give `datasets` again, with {missing}.")
+        first_start = definition.pop("resume_from_checkpoint")  # may be gone, and is only needed if nothing was saved
         definition["run_config"] = dataclasses.replace(  # the run may have been moved
             definition["run_config"],
             name=os.path.basename(directory.rstrip("/")),
             storage_path=os.path.dirname(directory.rstrip("/")),
             storage_filesystem=filesystem,
         )
-        return cls(**{**definition, **given})
+        trainer = cls(**{**definition, **given})
+        trainer.start_from = first_start
+        return trainer
 
     # ---- as the trials of a sweep
 
@@ -248,10 +253,12 @@ class HuggingFaceTrainer(TorchTrainer):
 
     def _go_on_from_complete(self, filesystem: pyarrow.fs.FileSystem, directory: str) -> None:
         """A run of this name was begun before: as in Ray, it goes on, but never from a checkpoint that is not whole."""
-        newest, _ = manifest.newest_complete(filesystem, directory)
+        newest = manifest.newest_complete(filesystem, directory) if self.goes_on else None
+        if newest is None and self.start_from is not None:
+            manifest.verify(self.start_from)
         self.start_from = newest or self.start_from
         for file in (SNAPSHOT, LAST_REPORT):
-            if filesystem.get_file_info(f"{directory}/{file}").is_file:
+            if filesystem.get_file_info(f"{directory}/{file}").is_file and not (newest and file == LAST_REPORT):
                 filesystem.delete_file(f"{directory}/{file}")
 
     def _with_last_report(self, result: Result, filesystem: pyarrow.fs.FileSystem, directory: str) -> Result:
@@ -259,6 +266,8 @@ class HuggingFaceTrainer(TorchTrainer):
         if filesystem.get_file_info(f"{directory}/{LAST_REPORT}").is_file:
             with filesystem.open_input_stream(f"{directory}/{LAST_REPORT}") as stream:
                 changes["metrics"] = json.loads(stream.read())
+        if result.checkpoint is None and self.goes_on:
+            changes["checkpoint"] = self.start_from  # there was nothing left to train
         return self._with_class(dataclasses.replace(result, **changes))
 
     def _with_class(self, result: Result) -> Result:
@@ -268,50 +277,16 @@ class HuggingFaceTrainer(TorchTrainer):
         return dataclasses.replace(result, checkpoint=checkpoint)
 
 
-@dataclasses.dataclass(frozen=True)
-class RankStart:
-    """The first thing that a rank runs: sets where to start from, then the trainer's own loop.
-
-    Args:
-        loop: gets a copy of the configuration, so that what a rank pops from it stays with that rank.
-        start_from: what `ray.train.get_checkpoint()` says until the run has a checkpoint of its own.
-    """
-
-    loop: Callable[[dict[str, Any]], Any]
-    start_from: Checkpoint | None
-
-    def __call__(self, config: dict[str, Any]) -> Any:
-        """Runs in every rank, in the thread that Ray Train makes for it."""
-        from hfsuite.trials.worker_group import extend_train_functions
-
-        extend_train_functions(self.start_from)
-        try:
-            return self.loop(dict(config))
-        except Exception as error:
-            if _travels(error):
-                raise
-            raise ExceptionInWords(f"{type(error).__name__}: {error}").with_traceback(error.__traceback__) from None
-
-
-class ExceptionInWords(RuntimeError):
-    """Stands for an exception that cannot be sent to another process: its class and message, and its own traceback."""
-
-
-def first_cause(error: BaseException) -> BaseException | None:
-    """The exception that a rank raised, out of what Ray Train makes of it; None where a process just died."""
-    failures: Mapping[int, BaseException] = getattr(error, "worker_failures", {})
-    for _, failure in sorted(failures.items()):
-        return getattr(failure, "_base_exc", failure)
-    return getattr(error, "controller_failure", None)
-
-
 def _merged_dataclass(own: Any, new: Any) -> Any:
     """A whole configuration replaces the trainer's own; a dict changes the fields that it names."""
     if not isinstance(new, Mapping):
         return new
     if unknown := sorted(set(new) - {field.name for field in dataclasses.fields(own)}):
         raise UnknownName([f"{type(own).__name__} has no field {name!r}." for name in unknown])
-    return dataclasses.replace(own, **new)
+    try:
+        return dataclasses.replace(own, **new)
+    except DeprecationWarning as refusal:  # how Ray says that a field is gone
+        raise ConfigurationError(f"{type(own).__name__}: {refusal}") from refusal
 
 
 def _merged_run_config(own: RunConfig, new: Any) -> Any:
@@ -338,11 +313,3 @@ def _locate(path: str) -> tuple[pyarrow.fs.FileSystem, str]:
 
 def _new_run_name(trainer: str) -> str:
     return f"{trainer}_{datetime.now():%Y-%m-%d_%H-%M-%S}_{uuid.uuid4().hex[:6]}"
-
-
-def _travels(error: Exception) -> bool:
-    """Whether an exception arrives as itself in another process."""
-    try:
-        return isinstance(cloudpickle.loads(cloudpickle.dumps(error)), type(error))
-    except Exception:  # noqa: BLE001  anything may go wrong in a user's __reduce__ or __init__
-        return False

@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import ray.train
 import ray.train.torch
@@ -100,6 +100,26 @@ class TransformersTrainer(HuggingFaceTrainer):
             resume_from_checkpoint=resume_from_checkpoint,
         )
 
+    @classmethod
+    def restore(
+        cls,
+        path: str,
+        trainer_init_per_worker: TrainerInit | None = None,
+        trainer_init_config: Mapping[str, Any] | None = None,
+        datasets: Mapping[str, Dataset] | None = None,
+        preprocessor: Preprocessor | None = None,
+        scaling_config: ScalingConfig | None = None,
+    ) -> Self:
+        """The trainer of an interrupted or failed run: see `HuggingFaceTrainer.restored`. Driver."""
+        return cls.restored(
+            path,
+            trainer_init_per_worker=trainer_init_per_worker,
+            trainer_init_config=trainer_init_config,
+            datasets=datasets,
+            preprocessor=preprocessor,
+            scaling_config=scaling_config,
+        )
+
     def check_scaling(self) -> None:
         """Refuses what DDP under Transformers cannot use: more than one GPU a worker, or a part of one by accident."""
         gpus = self.scaling_config.num_gpus_per_worker
@@ -148,7 +168,7 @@ class TransformersLoop:
         train, evaluation = ray_data.worker_datasets(self.rows)
         try:
             trainer = self.trainer_init_per_worker(train, evaluation, **config)
-        except TypeError as error:
+        except (TypeError, ImportError) as error:
             raise _renamed(error) or error from None
         check_arguments(trainer.args, ray.train.get_context().get_world_size(), is_trial=self.is_trial)
         if trainer.args.push_to_hub and not trainer.args.hub_token:
@@ -173,8 +193,10 @@ class TransformersLoop:
             trainer.train()
 
 
-def _renamed(error: TypeError) -> ConfigurationError | None:
-    """A message for arguments of Transformers that scripts of Ray 2.6 still use; None for any other TypeError."""
+def _renamed(error: Exception) -> ConfigurationError | None:
+    """A message for names that scripts of Ray 2.6 still use; None for any other error."""
+    if "cannot import name 'load_metric'" in str(error):
+        return ConfigurationError("`datasets.load_metric` is gone: use `evaluate.load`, or a function of your own.")
     for old, new in RENAMED_ARGUMENTS.items():
         if f"unexpected keyword argument '{old}'" in str(error):
             return ConfigurationError(f"Transformers has renamed `{old}`: write `{new}` in TrainingArguments.")

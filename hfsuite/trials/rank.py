@@ -8,7 +8,8 @@ import shutil
 import sys
 import time
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -17,9 +18,11 @@ from typing import Any
 import pyarrow.fs
 import ray
 
-from hfsuite.trainers.training import ExceptionInWords
+from hfsuite.errors import HFSuiteError
+from hfsuite.trainers.rank_start import ExceptionInWords
 
 OUTPUT_OF_RANK = "rank_{rank}.log"
+LEFT_BY_RANK = ".left_by_{rank}"
 FAILURE_OF_RANK = "failure_rank_{rank}.json"  # in the trial's directory, written by a rank that raises
 
 
@@ -38,11 +41,21 @@ def read_failures(filesystem: pyarrow.fs.FileSystem, directory: str) -> list[dic
     return failures
 
 
-def leave_scratch(scratch: Path, local_rank: int, local_world_size: int) -> None:
-    """Removes the working directory that the ranks of a node share, when the last of them leaves it."""
-    (scratch / f".left_{local_rank}").touch()
-    if len(list(scratch.glob(".left_*"))) >= local_world_size:
-        shutil.rmtree(scratch, ignore_errors=True)
+@contextmanager
+def in_scratch(scratch: Path, local_rank: int, local_world_size: int) -> Iterator[None]:
+    """A working directory that the ranks of a node share; the last of them to leave it removes it."""
+    left = scratch / LEFT_BY_RANK.format(rank=local_rank)
+    scratch.mkdir(parents=True, exist_ok=True)
+    left.unlink(missing_ok=True)  # of an attempt before this one
+    os.chdir(scratch)
+    try:
+        yield
+    finally:
+        os.chdir(scratch.parent)
+        with suppress(FileNotFoundError):  # a peer removes it at this moment
+            left.touch()
+            if len(list(scratch.glob(LEFT_BY_RANK.format(rank="*")))) >= local_world_size:
+                shutil.rmtree(scratch, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -67,7 +80,7 @@ class OutputFile:
         folder = Path(self.directory) if self.filesystem.type_name == "local" else self.scratch
         return folder / OUTPUT_OF_RANK.format(rank=self.rank)
 
-    def open(self) -> None:
+    def __enter__(self) -> None:
         """From now on everything this process prints, C++ included, goes to the file."""
         sys.stdout.flush()
         sys.stderr.flush()
@@ -76,7 +89,7 @@ class OutputFile:
         os.dup2(descriptor, 2)
         os.close(descriptor)
 
-    def hand_over(self) -> None:
+    def __exit__(self, *_: object) -> None:
         """Copies the file to the trial's directory, if it is not there."""
         sys.stdout.flush()
         sys.stderr.flush()
@@ -96,5 +109,8 @@ def describe_failure(error: BaseException, rank: int) -> dict[str, Any]:
         "rank": rank,
         "at": time.time(),
         "summary": words.splitlines()[0],
-        "traceback": "".join(traceback.format_exception(type(error), error, frames)).strip(),
+        # What hfsuite refuses is explained by its message.
+        "traceback": ""
+        if isinstance(error, HFSuiteError)
+        else "".join(traceback.format_exception(type(error), error, frames)).strip(),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
+import math
 import os
 import warnings
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from ray.train import Checkpoint, CheckpointConfig, LoggingConfig, RunConfig, Sc
 from ray.tune import PlacementGroupFactory, Trainable
 from ray.tune.result import DONE, RESULT_DUPLICATE, SHOULD_CHECKPOINT
 
-from hfsuite.errors import CheckpointError, TrialFailed
+from hfsuite.errors import TrialFailed
 from hfsuite.trainers import manifest
 from hfsuite.trainers.datasets import is_streamed
 from hfsuite.trainers.report_observer import TRAINING_FINISHED
@@ -21,8 +21,7 @@ from hfsuite.trainers.training import SNAPSHOT, HuggingFaceTrainer
 from hfsuite.trials import resources
 from hfsuite.trials.worker_group import ColdWorkerGroup, WorkerGroup, checkpoint_for_tune
 
-logger = logging.getLogger(__name__)
-
+FINISH_GRACE_S = 3_600.0  # after its last report a rank may still push a model to a hub
 FAILURE = "failure.txt"  # in the trial's directory: the traceback of the rank that failed
 
 
@@ -59,7 +58,7 @@ class TrainingTrial(Trainable):
     def default_resource_request(cls, config: dict[str, Any]) -> PlacementGroupFactory:
         """Tune asks, on the driver, before a trial exists: what can never run is refused here."""
         scaling_config = cls.trainer.with_settings(_settings(config)).scaling_config
-        resources.check_fits(scaling_config, uses_ray_data=bool(cls.trainer.datasets))
+        resources.check_fits(scaling_config, uses_ray_data=is_streamed(cls.trainer.datasets))
         return resources.trial_request(scaling_config)
 
     # ---- in the trial's actor, in the order in which Tune calls them
@@ -70,6 +69,7 @@ class TrainingTrial(Trainable):
         self.group: WorkerGroup | None = None
         self.start_from: Checkpoint | None = self.trainer.start_from
         self.latest: Checkpoint | None = None  # the newest checkpoint of this trial
+        self.measured: set[str] = set()  # the numbers of all reports
         self.handed_over: str | None = None  # Tune deletes a directory once for each time it was given it
 
     def restore(self, checkpoint_path: Any) -> None:
@@ -78,7 +78,9 @@ class TrainingTrial(Trainable):
         self._iteration = metrics.get("training_iteration", 0)
         self._time_total = metrics.get("time_total_s", 0.0)
         self._time_since_restore, self._iterations_since_restore, self._restored = 0.0, 0, True
-        self.start_from = self._complete(Checkpoint(given.path, given.filesystem))
+        self.start_from = manifest.complete_or_older(
+            Checkpoint(given.path, given.filesystem), self._storage.storage_filesystem, self._storage.trial_fs_path
+        )
         self.latest, self.handed_over = given, given.path
 
     def step(self) -> dict[str, Any]:
@@ -100,6 +102,7 @@ class TrainingTrial(Trainable):
         if report is None:
             return {RESULT_DUPLICATE: True}  # the end, without another iteration
         metrics = {name: value for name, value in report.metrics.items() if name != "training_iteration"}  # Tune counts
+        self.measured |= {name for name, value in metrics.items() if isinstance(value, float)}
         if report.checkpoint is not None:
             self.latest = report.checkpoint
             metrics[SHOULD_CHECKPOINT] = True
@@ -108,17 +111,21 @@ class TrainingTrial(Trainable):
         return metrics
 
     def save(self, checkpoint_dir: str | None = None) -> Any:
-        """Hands the newest checkpoint to Tune, by reference and once."""
+        """Hands the newest checkpoint to Tune, by reference and once.
+
+        What was not measured with it is NaN: of a checkpoint without the score Tune believes that it is the best.
+        """
         is_new = self.latest is not None and self.latest.path != self.handed_over
         if self.latest is not None:
             self.handed_over = self.latest.path
-        return checkpoint_for_tune(self.latest if is_new else None, self._last_result or {})
+        metrics = dict.fromkeys(self.measured, math.nan) | (self._last_result or {})
+        return checkpoint_for_tune(self.latest if is_new else None, metrics)
 
     def cleanup(self) -> None:
         """Tune is done with this trial, finished or stopped."""
         if self.group is not None:
             finished = (self._last_result or {}).get(TRAINING_FINISHED)
-            self.group.end("go on" if finished else "stop", self.stop_grace_s)
+            self.group.end("go on" if finished else "stop", FINISH_GRACE_S if finished else self.stop_grace_s)
 
     # ---- inside
 
@@ -149,17 +156,6 @@ class TrainingTrial(Trainable):
         if not granted or len(granted) == wanted.num_workers:
             return wanted
         return dataclasses.replace(wanted, num_workers=len(granted))
-
-    def _complete(self, given: Checkpoint) -> Checkpoint | None:
-        """The given checkpoint if it is whole, else the newest whole one of this trial, else none: from the start."""
-        try:
-            manifest.verify(given)
-        except CheckpointError as error:
-            newest, _ = manifest.newest_complete(self._storage.storage_filesystem, self._storage.trial_fs_path)
-            instead = f"{newest.path}" if newest else "the start"
-            logger.warning("%s Trial %s goes on from %s.", error, self.trial_id, instead)
-            return newest
-        return given
 
     def _write_failure(self, failure: TrialFailed) -> None:
         text = f"Trial {self.trial_name}, {failure}\n"

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import ray
+from ray.exceptions import RayActorError
 from ray.train import Checkpoint, FailureConfig, ReportedCheckpoint, ReportedCheckpointStatus, UserCallback
 from ray.train._internal.session import _TrainingResult
 from ray.train.v2._internal.callbacks.user_callback import UserCallbackHandler
@@ -33,8 +34,9 @@ from ray.train.v2._internal.util import ObjectRefWrapper
 
 from hfsuite.errors import StopTraining, TrialFailed
 from hfsuite.trainers import manifest
-from hfsuite.trainers.training import HuggingFaceTrainer, first_cause
-from hfsuite.trials.rank import OutputFile, describe_failure, failure_path, leave_scratch, read_failures
+from hfsuite.trainers.rank_start import first_cause
+from hfsuite.trainers.training import HuggingFaceTrainer
+from hfsuite.trials.rank import OutputFile, describe_failure, failure_path, in_scratch, read_failures
 
 Decision = Literal["go on", "stop"]
 
@@ -163,7 +165,11 @@ class ColdWorkerGroup:
         storage = self._controller._storage_context
         left = read_failures(storage.storage_filesystem, storage.experiment_fs_path)
         failures: Mapping[int, BaseException] = getattr(error, "worker_failures", {})
-        dead = sorted(rank for rank in failures if rank not in {each["rank"] for each in left})
+        dead = sorted(
+            rank
+            for rank, failure in failures.items()
+            if isinstance(getattr(failure, "health_check_failure", None), RayActorError)
+        )
         if left and not dead:
             first = min(left, key=lambda each: each["at"])
             return TrialFailed(f"rank {first['rank']}: {first['summary']}", first["rank"], first["traceback"])
@@ -194,11 +200,15 @@ def extend_train_functions(start_from: Checkpoint | None) -> None:
     """
     functions = get_train_fn_utils()
     own_checkpoint, own_report = functions.get_checkpoint, functions.report
-    earlier = own_checkpoint()  # of an attempt before this one, in the same run
+    given = earlier = own_checkpoint()  # of an attempt before this one, in the same run
+    if given is not None:
+        storage = get_train_context().get_storage()
+        earlier = manifest.complete_or_older(given, storage.storage_filesystem, storage.experiment_fs_path)
     reports = (manifest.read(earlier)["training_iteration"] or 0) if earlier is not None else 0
 
     def get_checkpoint() -> Checkpoint | None:
-        return own_checkpoint() or start_from
+        newest = own_checkpoint()
+        return newest if newest is not given else earlier or start_from
 
     def report(metrics: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
         nonlocal reports
@@ -235,22 +245,16 @@ class _InTrial:
         if storage.storage_filesystem.get_file_info(failure).is_file:
             storage.storage_filesystem.delete_file(failure)  # of an attempt before this one
         output = _output_file(context.train_run_context, rank)
-        output.scratch.mkdir(parents=True, exist_ok=True)
-        os.chdir(output.scratch)
-        output.open()
-        _make_reports_wait()
         try:
-            return self.function()
+            with in_scratch(output.scratch, context.get_local_rank(), context.get_local_world_size()), output:
+                _make_reports_wait()
+                return self.function()
         except StopTraining:
             return None
         except BaseException as error:
             with storage.storage_filesystem.open_output_stream(failure) as stream:
                 stream.write(json.dumps(describe_failure(error, rank)).encode())
             raise
-        finally:
-            output.hand_over()
-            os.chdir(output.scratch.parent)
-            leave_scratch(output.scratch, context.get_local_rank(), context.get_local_world_size())
 
 
 def _output_file(run: Any, rank: int) -> OutputFile:
@@ -322,4 +326,11 @@ class _Relay(UserCallback):
         self._hand_over = hand_over
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
-        self._hand_over(Report(dict(metrics[0]), checkpoint))
+        self._hand_over(Report({name: _plain(value) for name, value in metrics[0].items()}, checkpoint))
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy's or torch's as Python's own: MLflow and JSON know no other."""
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value

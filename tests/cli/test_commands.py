@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hfsuite.cli import app
+from hfsuite.cli.loading import modules
 from hfsuite.cli.outcome import run_command
 
 MODULES = {
@@ -20,13 +21,13 @@ MODULES = {
 
 
 @pytest.fixture
-def modules(own_directory: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    package = own_directory / "mine"
-    package.mkdir()
+def package(own_directory: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = own_directory / "mine"
+    folder.mkdir()
     for name, source in MODULES.items():
-        (package / name).write_text(source)
+        (folder / name).write_text(source)
     monkeypatch.syspath_prepend(str(own_directory))
-    return package
+    return folder
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -53,7 +54,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
     ],
 )
 def test_a_module_that_cannot_be_used_is_explained(
-    modules: Path, capsys: pytest.CaptureFixture[str], module: str, message: str
+    package: Path, capsys: pytest.CaptureFixture[str], module: str, message: str
 ) -> None:
     code, out, err = run(capsys, "sweep", module)
     assert code == 2
@@ -83,6 +84,20 @@ def test_a_command_line_that_cannot_be_read_exits_with_2(
     code, _, err = run(capsys, *arguments)
     assert code == 2
     assert "Traceback" not in err
+
+
+def test_list_names_what_cannot_be_read(own_directory: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    package = tmp_path / "broken_space"
+    package.mkdir()
+    (package / "half.py").write_text("def f(:\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert dict(modules("broken_space"))["broken_space.half"].startswith("(cannot be read: invalid syntax")
+
+
+def test_an_experiment_run_as_a_file_is_told_how_to_run(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "sweep", "__main__")
+    assert code == 2
+    assert "python -m PACKAGE.MODULE" in err
 
 
 def test_list_names_experiments_and_spaces(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,8 @@ import optuna
 import pytest
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, HyperBandScheduler, PopulationBasedTraining
-from ray.tune.search import BasicVariantGenerator
+from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter
+from ray.tune.search.optuna import OptunaSearch
 
 from hfsuite.errors import ConfigurationError, UnknownName
 from hfsuite.search.searchers import SAMPLERS, check_searcher, make_searcher
@@ -72,13 +73,13 @@ def test_rays_own_objects_are_taken_as_they_are() -> None:
     check_searcher(own)
     assert make_searcher(own, seed=0, study_name="s", directory=None, budget=Budget(None)) is own
     scheduler = FIFOScheduler()
-    check_trial_scheduler(scheduler)
+    check_trial_scheduler(scheduler, None, "train_loop_config")
     assert make_trial_scheduler(scheduler) is scheduler
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_every_named_trial_scheduler_can_be_made(name: str) -> None:
-    check_trial_scheduler(name)
+    check_trial_scheduler(name, None, "train_loop_config")
     assert make_trial_scheduler(name).set_search_properties("loss", "min")
 
 
@@ -86,7 +87,7 @@ def test_unknown_names_get_suggestions() -> None:
     with pytest.raises(UnknownName, match=r"Did you mean 'random'"):
         check_searcher("randm")
     with pytest.raises(UnknownName, match=r"Known: asha, fifo, median"):
-        check_trial_scheduler("zzz")
+        check_trial_scheduler("zzz", None, "train_loop_config")
 
 
 def test_a_missing_package_is_named() -> None:
@@ -112,4 +113,21 @@ def test_a_searcher_can_be_saved_with_every_scheduler(tmp_path: Path, scheduler:
 
 def test_population_based_training_proposes_itself() -> None:
     with pytest.raises(ConfigurationError, match="cannot be combined with a searcher, got 'tpe'"):
-        check_trial_scheduler(PopulationBasedTraining(hyperparam_mutations={"x": [1, 2]}), "tpe")
+        check_trial_scheduler(PopulationBasedTraining(hyperparam_mutations={"x": [1, 2]}), "tpe", "train_loop_config")
+    with pytest.raises(ConfigurationError, match=r"names \['x'\]: put the settings below 'train_loop_config'"):
+        check_trial_scheduler(PopulationBasedTraining(hyperparam_mutations={"x": [1, 2]}), "grid", "train_loop_config")
+
+
+def test_rays_objects_must_leave_metric_and_space_to_the_experiment() -> None:
+    with pytest.raises(ConfigurationError, match="This AsyncHyperBandScheduler has a metric already"):
+        check_trial_scheduler(ASHAScheduler(metric="loss", mode="min"), None, "train_loop_config")
+    with pytest.raises(ConfigurationError, match="This OptunaSearch has a metric and a space already"):
+        check_searcher(OptunaSearch({"x": tune.uniform(0, 1)}, metric="loss", mode="min"))
+    with pytest.raises(ConfigurationError, match="This OptunaSearch has a metric already"):
+        check_searcher(ConcurrencyLimiter(OptunaSearch(metric="loss", mode="min"), 2))
+
+
+def test_a_domain_that_the_searcher_cannot_draw_from_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="'tpe' cannot draw from this space"):
+        check_searcher("tpe", {"x": tune.randn(0, 1)})
+    check_searcher("grid", {"x": tune.randn(0, 1)})

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from ray import tune
 
-from hfsuite.search.spaces import check_space, describe, is_searched, parse_value, type_fault
+from hfsuite.search.spaces import check_space, describe, grid_size, is_searched, parse_value, type_fault
 from search_spaces import fine_tuning, vision
 
 
@@ -58,6 +58,11 @@ def test_a_space_is_checked_against_the_settings() -> None:
     assert len(faults) == 2
     assert "'layer', which the experiment does not take. Did you mean 'layers'?" in faults[0]
     assert "size must be a whole number (its default is 1), got 'two'" in faults[1]
+
+
+def test_a_grid_has_a_size() -> None:
+    assert grid_size({"x": tune.grid_search([1, 2, 3]), "y": tune.grid_search([0, 1]), "z": tune.uniform(0, 1)}) == 6
+    assert grid_size({"z": tune.uniform(0, 1)}) is None
 
 
 def test_domains_in_words() -> None:

@@ -11,6 +11,7 @@ from ray.train import ScalingConfig
 
 from hfsuite import Experiment, TransformersTrainer
 from hfsuite.errors import ConfigurationError, TrackingError
+from hfsuite.sweeps.result import address
 from tests import toy
 
 
@@ -112,3 +113,10 @@ def test_a_searcher_must_be_a_name_or_rays() -> None:
 def test_gpus_that_are_not_there_are_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"2 workers with 1 GPU each needs 2 GPU.* it has 4 CPU"):
         toy.experiment.sweep(gpu=True)
+
+
+def test_addresses_of_a_storage_can_be_opened_from_anywhere() -> None:
+    assert address("/data/results/one/trial_000", "/data/results/one") == "/data/results/one/trial_000"
+    assert address("bucket/sweeps/one/trial_000", "s3://bucket/sweeps/one") == "s3://bucket/sweeps/one/trial_000"
+    with_region = "s3://bucket/sweeps/one/trial_000?region=eu-west-1"
+    assert address("bucket/sweeps/one/trial_000", "s3://bucket/sweeps?region=eu-west-1") == with_region

@@ -105,6 +105,7 @@ def test_a_run_has_its_parameters_and_every_metric_at_its_optimizer_step(
     history = client.get_metric_history(run.info.run_id, "loss")
     assert [point.step for point in history] == [10, 20, 30]
     assert history[1].value == sweep.best.metrics["loss"] < history[2].value, "the best report is not the last"
+    assert run.data.metrics["epoch"] == 3, "a number of NumPy's is a number"
     assert "pid" not in run.data.metrics
 
 
@@ -172,6 +173,14 @@ def test_failed_trials_are_told_apart_from_good_ones() -> None:
     run = store.open_store().get_run(result.trials[0].run_id)
     assert (run.info.status, run.data.tags[runs.STATE]) == ("FAILED", "failed")
     assert result.best.number == 1
+
+
+@pytest.mark.slow
+def test_the_best_checkpoint_outlives_later_ones_that_were_not_measured() -> None:
+    trial = toy.experiment.train({"reports": 4, "measures_every": 2}, workers=1, name="unmeasured")
+    assert trial.metrics["step"] == 30, "measured at 10 and 30, saved at 10, 20, 30, 40"
+    assert trial.checkpoint is not None
+    assert json.loads(Path(trial.checkpoint.path, "state.json").read_text())["step"] == 3
 
 
 @pytest.mark.slow

@@ -97,3 +97,16 @@ def test_a_store_that_cannot_be_opened_is_named(monkeypatch: pytest.MonkeyPatch)
 def test_credentials_are_never_shown() -> None:
     assert store.without_credentials("postgresql://user:secret@host/db") == "postgresql://host/db"
     assert store.without_credentials("sqlite:///mlflow.db") == "sqlite:///mlflow.db"
+
+
+def test_a_database_may_lie_where_a_path_has_an_at_sign() -> None:
+    uri = "sqlite:////home/ann@example.org/mlflow.db"
+    assert store.without_credentials(uri) == uri
+
+
+def test_names_that_mlflow_refuses_are_recorded_under_near_ones(client: mlflow.MlflowClient) -> None:
+    run = runs.Run.start(client, store.experiment_id(client, "names"), name="a", tags={}, params={"lr (max)": 1})
+    run.log_metrics({"recall@5": 0.5, "f1%": 0.25, "../up": 1.0, "/top": 2.0, "a" * 300: 3.0, "fine/loss": 4.0}, step=1)
+    found = client.get_run(run.run_id).data
+    assert found.params == {"lr _max_": "1"}
+    assert found.metrics == {"recall_5": 0.5, "f1_": 0.25, "_up": 1.0, "_top": 2.0, "a" * 250: 3.0, "fine/loss": 4.0}

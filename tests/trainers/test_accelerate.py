@@ -201,8 +201,11 @@ def test_unknown_setting_of_a_trial_gets_a_suggestion(tmp_path: Path) -> None:
         trainer.with_settings({"accelerate_config": {"mixed_precison": "bf16"}})
 
 
-@pytest.mark.parametrize("kind", ["FSDP", "MEGATRON_LM"])
-def test_what_accelerate_would_ignore_on_cpu_is_refused(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["FSDP", "MEGATRON_LM", "DEEPSPEED"])
+def test_what_accelerate_would_ignore_on_cpu_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr("accelerate.utils.is_deepspeed_available", lambda: True)
     with pytest.raises(ValueError, match=f"{kind}, but the workers are on CPU"):
         accelerate_trainer(tmp_path, {"distributed_type": kind})
     accelerate_trainer(tmp_path, {"distributed_type": kind}, scaling_config=ScalingConfig(num_workers=2, use_gpu=True))
@@ -245,6 +248,14 @@ def test_overridden_settings_are_named_in_one_warning(tmp_path: Path, caplog: py
     caplog.clear()
     accelerate_trainer(tmp_path, {"mixed_precision": "bf16", "num_processes": 1})
     assert not caplog.records
+    accelerate_trainer(tmp_path, {"use_cpu": True}, scaling_config=ScalingConfig(num_workers=1, use_gpu=True))
+    assert "use_cpu=True" in caplog.text
+
+
+def test_an_accelerate_that_is_too_old_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.metadata.version", lambda package: "0.34.2")
+    with pytest.raises(ImportError, match=r"accelerate 1\.10 or newer on every node, found 0\.34\.2: pip install"):
+        accelerate_trainer(tmp_path, {})
 
 
 @pytest.fixture

@@ -190,22 +190,31 @@ def add_to_run(run: Path, saved: Checkpoint, number: int, iteration: int) -> Pat
     return directory
 
 
-def newest(run: Path) -> tuple[str | None, list[str]]:
-    checkpoint, refused = manifest.newest_complete(LocalFileSystem(), str(run))
-    return (checkpoint.path if checkpoint else None), refused
+def newest(run: Path) -> str | None:
+    checkpoint = manifest.newest_complete(LocalFileSystem(), str(run))
+    return checkpoint.path if checkpoint else None
 
 
 def test_newest_complete_passes_over_an_incomplete_newer_one(tmp_path: Path, saved: TransformersCheckpoint) -> None:
     run = tmp_path / "run"
     first, second, third = (add_to_run(run, saved, number, number) for number in (1, 2, 3))
-    assert newest(run) == (str(third), [])
+    assert newest(run) == str(third)
     (third / "manifest.json").unlink()
     truncate(second / "model.safetensors")
-    path, refused = newest(run)
-    assert path == str(first)
-    assert len(refused) == 2
-    assert any(str(third) in sentence for sentence in refused)
-    assert any("model.safetensors" in sentence for sentence in refused)
+    assert newest(run) == str(first)
+
+
+def test_a_damaged_checkpoint_is_named_and_an_older_one_taken(
+    tmp_path: Path, saved: TransformersCheckpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tmp_path / "run"
+    first, second = (add_to_run(run, saved, number, number) for number in (1, 2))
+    truncate(second / "model.safetensors")
+    older = manifest.complete_or_older(Checkpoint(str(second)), LocalFileSystem(), str(run))
+    assert older is not None
+    assert older.path == str(first)
+    assert "model.safetensors has" in caplog.text
+    assert f"Going on from {first}" in caplog.text
 
 
 def test_newest_is_the_last_one_written_although_a_restored_run_counts_from_one(
@@ -215,8 +224,8 @@ def test_newest_is_the_last_one_written_although_a_restored_run_counts_from_one(
     for number, iteration in ((1, 1), (2, 2), (3, 3)):
         add_to_run(run, saved, number, iteration)
     after_restore = add_to_run(run, saved, number=4, iteration=1)
-    assert newest(run)[0] == str(after_restore)
+    assert newest(run) == str(after_restore)
 
 
 def test_run_without_checkpoints_has_no_newest(tmp_path: Path) -> None:
-    assert newest(tmp_path / "nowhere") == (None, [])
+    assert newest(tmp_path / "nowhere") is None

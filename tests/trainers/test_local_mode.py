@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import EarlyStoppingCallback
 
 from hfsuite.errors import ConfigurationError
 from hfsuite.trainers import manifest
@@ -21,6 +22,21 @@ def test_a_training_in_the_drivers_process_ends_with_a_sealed_checkpoint(tmp_pat
     assert (result.metrics["epoch"], result.metrics["training_iteration"]) == (2, 2)
     assert isinstance(result.checkpoint, TransformersCheckpoint)
     assert manifest.verify(result.checkpoint)["epoch"] == 2
+
+
+def test_a_training_that_an_evaluation_stops_is_saved(tmp_path: Path) -> None:
+    """Early stopping speaks after the evaluation, when the end of the epoch has passed."""
+
+    def function(train_dataset: None, eval_dataset: None, **config: Any) -> Any:
+        trainer = train_function_local_dataset(train_dataset, eval_dataset, **config)
+        trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=1))
+        return trainer
+
+    config = {"epochs": 5, "metric_for_best_model": "eval_loss", "greater_is_better": False, "learning_rate": 1e-2}
+    result = transformers_trainer(tmp_path, config, workers=0, function=function).fit()
+    assert result.metrics["epoch"] < 5, "random tokens cannot be learned"
+    assert result.checkpoint is not None
+    assert manifest.verify(result.checkpoint)["epoch"] == result.metrics["epoch"]
 
 
 def test_a_loop_in_the_drivers_process_reports(own_directory: Path) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ray.train import FailureConfig, TrainingFailedError
+from ray.train import Checkpoint, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from transformers import TrainerCallback
 
+from hfsuite import AccelerateTrainer
 from hfsuite.errors import ConfigurationError
 from hfsuite.trainers import manifest
 from hfsuite.trainers.checkpoint import TransformersCheckpoint
 from hfsuite.trainers.transformers import TransformersTrainer
+from tests import toy
 from tests.tiny import train_function, train_function_local_dataset
 from tests.trainers.training import checkpoints, ray_datasets, transformers_trainer
 
@@ -66,6 +69,30 @@ def test_restored_run_goes_on_from_its_newest_checkpoint(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+def test_a_run_goes_on_although_the_checkpoint_it_once_started_from_is_gone(tmp_path: Path) -> None:
+    first = toy.trainer(1, reports=1).fit()
+    start = tmp_path / "start"
+    shutil.copytree(first.checkpoint.path, start)
+    trainer = AccelerateTrainer(
+        toy.loop,
+        train_loop_config=toy.DEFAULTS | {"fails_at": 3, "fails_once": str(tmp_path / "failed")},
+        accelerate_config={},
+        scaling_config=ScalingConfig(num_workers=1),
+        run_config=RunConfig(name="second", storage_path=str(tmp_path)),
+        resume_from_checkpoint=Checkpoint(str(start)),
+    )
+    with pytest.raises(TrainingFailedError):
+        trainer.fit()
+    shutil.rmtree(start)
+    result = AccelerateTrainer.restore(str(tmp_path / "second"), toy.loop).fit()
+    assert result.metrics["step"] == 30
+
+    nothing_left = AccelerateTrainer.restore(str(tmp_path / "second")).fit()
+    assert nothing_left.metrics["step"] == 30, "what was reported before is still known"
+    assert manifest.verify(nothing_left.checkpoint)["step"] == 30
+
+
+@pytest.mark.slow
 def test_datasets_must_be_given_again_and_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
     path = failed_run(tmp_path, ray_datasets())
     with pytest.raises(ConfigurationError, match=r"\['evaluation', 'train'\]"):
@@ -97,4 +124,4 @@ def test_restore_of_what_is_no_run_says_so(tmp_path: Path) -> None:
 
 def test_restore_knows_what_can_be_given_again(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="run_config"):
-        TransformersTrainer.restore(str(tmp_path), run_config=None)
+        TransformersTrainer.restore(str(tmp_path), run_config=None)  # type: ignore[call-arg]

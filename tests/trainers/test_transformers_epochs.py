@@ -14,7 +14,7 @@ import pytest
 
 from hfsuite.trainers import manifest
 from hfsuite.trainers.checkpoint import TransformersCheckpoint
-from tests.tiny import train_function_local_dataset
+from tests.tiny import train_function, train_function_local_dataset
 from tests.trainers.training import checkpoints, ray_datasets, transformers_trainer
 
 
@@ -120,3 +120,25 @@ def test_callers_configuration_is_not_changed(tmp_path: Path) -> None:
     trainer.fit()  # the function pops "epochs"
     assert config == before
     assert trainer.config == before
+
+
+@pytest.mark.slow
+def test_the_best_model_may_be_named_although_ray_keeps_the_checkpoints(tmp_path: Path) -> None:
+    """Transformers looks for its best checkpoint when a training ends; its directory is uploaded and gone by then."""
+    config = {"save_strategy": "epoch", "save_total_limit": 1, "metric_for_best_model": "eval_loss",
+              "greater_is_better": False, "learning_rate": 1e-2}  # fmt: skip
+    result = transformers_trainer(tmp_path, config, function=train_function_local_dataset).fit()
+    assert result.metrics["epoch"] == 3
+    assert len(checkpoints(result.path)) == 3
+
+
+@pytest.mark.slow
+def test_a_shard_of_ray_data_may_be_transformed(tmp_path: Path) -> None:
+    """What `map` returns is another object: it must not be split a second time, which would wait for ever."""
+
+    def function(train_dataset: Any, eval_dataset: Any, **config: Any) -> Any:
+        return train_function(train_dataset.map(lambda row: row), eval_dataset, **config)
+
+    config = {"max_steps": 2, "logging_strategy": "steps", "logging_steps": 1, "eval_strategy": "no"}
+    result = transformers_trainer(tmp_path, config, workers=2, function=function, datasets=ray_datasets()).fit()
+    assert result.metrics["step"] == 2

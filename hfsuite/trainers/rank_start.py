@@ -1,0 +1,55 @@
+"""Where a rank's training begins, and how what goes wrong there reaches the driver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ray import cloudpickle
+from ray.train import Checkpoint
+
+
+@dataclass(frozen=True)
+class RankStart:
+    """The first thing that a rank runs: sets where to start from, then the trainer's own loop.
+
+    Args:
+        loop: gets a copy of the configuration, so that what a rank pops from it stays with that rank.
+        start_from: what `ray.train.get_checkpoint()` says until the run has a checkpoint of its own.
+    """
+
+    loop: Callable[[dict[str, Any]], Any]
+    start_from: Checkpoint | None
+
+    def __call__(self, config: dict[str, Any]) -> Any:
+        """Runs in every rank, in the thread that Ray Train makes for it."""
+        from hfsuite.trials.worker_group import extend_train_functions
+
+        extend_train_functions(self.start_from)
+        try:
+            return self.loop(dict(config))
+        except Exception as error:
+            if _travels(error):
+                raise
+            raise ExceptionInWords(f"{type(error).__name__}: {error}").with_traceback(error.__traceback__) from None
+
+
+class ExceptionInWords(RuntimeError):
+    """Stands for an exception that cannot be sent to another process: its class and message, and its own traceback."""
+
+
+def first_cause(error: BaseException) -> BaseException | None:
+    """The exception that a rank raised, out of what Ray Train makes of it; None where a process just died."""
+    failures: Mapping[int, BaseException] = getattr(error, "worker_failures", {})
+    for _, failure in sorted(failures.items()):
+        return getattr(failure, "_base_exc", failure)
+    return getattr(error, "controller_failure", None)
+
+
+def _travels(error: Exception) -> bool:
+    """Whether an exception arrives as itself in another process."""
+    try:
+        return isinstance(cloudpickle.loads(cloudpickle.dumps(error)), type(error))
+    except Exception:  # noqa: BLE001  anything may go wrong in a user's __reduce__ or __init__
+        return False
