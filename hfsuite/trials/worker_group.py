@@ -196,7 +196,8 @@ class ColdWorkerGroup:
 def extend_train_functions(start_from: Checkpoint | None) -> None:
     """Completes what `ray.train` offers in this rank. Runs in every rank, before the trainer's loop.
 
-    `ray.train.get_checkpoint()` falls back to `start_from`, and each report is numbered (`training_iteration`).
+    `ray.train.get_checkpoint()` falls back to `start_from`. Each report is numbered (`training_iteration`), and its
+    numbers are Python's own: Ray Train fails on NumPy's where there is a checkpoint, and MLflow would not record them.
     """
     functions = get_train_fn_utils()
     own_checkpoint, own_report = functions.get_checkpoint, functions.report
@@ -213,9 +214,16 @@ def extend_train_functions(start_from: Checkpoint | None) -> None:
     def report(metrics: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
         nonlocal reports
         reports += 1
-        own_report({**metrics, "training_iteration": reports}, *args, **kwargs)
+        own_report({**python_numbers(metrics), "training_iteration": reports}, *args, **kwargs)
 
     functions.get_checkpoint, functions.report = get_checkpoint, report
+
+
+def python_numbers(value: Any) -> Any:
+    """Numbers of NumPy and torch as Python's own, in nested dicts too; anything else as it is."""
+    if isinstance(value, Mapping):
+        return {name: python_numbers(each) for name, each in value.items()}
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
 
 
 def checkpoint_for_tune(checkpoint: Checkpoint | None, metrics: Mapping[str, Any]) -> Any:
@@ -326,11 +334,4 @@ class _Relay(UserCallback):
         self._hand_over = hand_over
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
-        self._hand_over(Report({name: _plain(value) for name, value in metrics[0].items()}, checkpoint))
-
-
-def _plain(value: Any) -> Any:
-    """A number of NumPy's or torch's as Python's own: MLflow and JSON know no other."""
-    if isinstance(value, Mapping):
-        return {name: _plain(each) for name, each in value.items()}
-    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+        self._hand_over(Report(dict(metrics[0]), checkpoint))
