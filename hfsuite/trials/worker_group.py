@@ -47,6 +47,7 @@ CONTROLLER_ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
     "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0",
 }
+AFTER_KILL_S = 10.0  # the controller notices at its next poll
 # These look after a run that has its own placement group and dashboard; a trial has neither.
 UNUSED_CALLBACKS = {"PlacementGroupCleanerCallback", "WorkerMetricsCallback", "ControllerMetricsCallback"}
 
@@ -147,7 +148,7 @@ class ColdWorkerGroup:
         if self._thread.is_alive():
             for worker in self._workers():
                 ray.kill(worker.actor)
-            self._thread.join(grace_s)
+            self._thread.join(AFTER_KILL_S)
 
     def _workers(self) -> list[Any]:
         """The workers there are now. The controller's thread may take them down at any moment."""
