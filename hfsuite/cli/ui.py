@@ -58,8 +58,7 @@ def ui(
 def _check_free(port: int) -> None:
     """The server itself would say it in a traceback, and go on trying."""
     try:
-        with socket.create_server(("127.0.0.1", port)):
-            pass
+        socket.create_server(("127.0.0.1", port)).close()
     except OSError as error:
         raise ConfigurationError(
             f"Port {port} of this machine is in use ({error.strerror}): give another with --port."

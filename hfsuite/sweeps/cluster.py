@@ -39,5 +39,4 @@ def _check_answers(address: str) -> None:
     """Ray itself would try for minutes. Addresses without a port ("auto", a Ray of this machine) are left to Ray."""
     host, _, port = address.rpartition("://")[2].partition("/")[0].rpartition(":")
     if port.isdigit():
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_WITHIN_S):
-            pass
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_WITHIN_S).close()

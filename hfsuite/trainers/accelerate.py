@@ -109,14 +109,7 @@ class AccelerateTrainer(HuggingFaceTrainer):
         scaling_config: ScalingConfig | None = None,
     ) -> Self:
         """The trainer of an interrupted or failed run: see `HuggingFaceTrainer.restored`. Driver."""
-        return cls.restored(
-            path,
-            train_loop_per_worker=train_loop_per_worker,
-            train_loop_config=train_loop_config,
-            datasets=datasets,
-            preprocessor=preprocessor,
-            scaling_config=scaling_config,
-        )
+        return cls.restored(path, train_loop_per_worker, train_loop_config, datasets, preprocessor, scaling_config)
 
     def worker_loop(self) -> AccelerateLoop:
         """What every rank runs."""

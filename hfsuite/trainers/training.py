@@ -122,13 +122,25 @@ class HuggingFaceTrainer(TorchTrainer):
         return self._with_last_report(result, storage.storage_filesystem, storage.experiment_fs_path)
 
     @classmethod
-    def restored(cls, path: str, **respecified: Any) -> Self:
+    def restored(
+        cls,
+        path: str,
+        function: Callable[..., Any] | None,
+        config: Mapping[str, Any] | None,
+        datasets: Mapping[str, Dataset] | None,
+        preprocessor: Preprocessor | None,
+        scaling_config: ScalingConfig | None,
+    ) -> Self:
         """The trainer of an interrupted or failed run. `fit` goes on from the run's newest complete checkpoint. Driver.
 
         Args:
             path: the run's directory, as in `Result.path`: a local path or a URI.
-            respecified: the training function, its configuration, `datasets`, `preprocessor` and `scaling_config` may
-                be given again under their names; datasets must be, since they live in a cluster that may be gone.
+            function: the training function, if it shall be another; likewise its `config`, `preprocessor` and
+                `scaling_config`.
+            config: of the training function.
+            datasets: must be given again, since they live in a cluster that may be gone.
+            preprocessor: as at construction.
+            scaling_config: as at construction.
 
         Raises:
             ConfigurationError: `path` is no run, or something that must be given again was not.
@@ -142,7 +154,14 @@ class HuggingFaceTrainer(TorchTrainer):
                 f"{path} is not the directory of a {cls.__name__} run: it holds no {DEFINITION}. "
                 "Give the path that `Result.path` named."
             ) from error
-        given = {name: value for name, value in respecified.items() if value is not None}
+        again = {
+            cls.function_argument: function,
+            cls.config_argument: config,
+            "datasets": datasets,
+            "preprocessor": preprocessor,
+            "scaling_config": scaling_config,
+        }
+        given: dict[str, Any] = {name: value for name, value in again.items() if value is not None}
         if missing := sorted(set(definition.pop("dataset_names")) - set(given.get("datasets", {}))):
             raise ConfigurationError(f"The run was given Ray Datasets: give `datasets` again, with {missing}.")
         first_start = definition.pop("resume_from_checkpoint")  # may be gone, and is only needed if nothing was saved

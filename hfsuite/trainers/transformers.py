@@ -111,14 +111,7 @@ class TransformersTrainer(HuggingFaceTrainer):
         scaling_config: ScalingConfig | None = None,
     ) -> Self:
         """The trainer of an interrupted or failed run: see `HuggingFaceTrainer.restored`. Driver."""
-        return cls.restored(
-            path,
-            trainer_init_per_worker=trainer_init_per_worker,
-            trainer_init_config=trainer_init_config,
-            datasets=datasets,
-            preprocessor=preprocessor,
-            scaling_config=scaling_config,
-        )
+        return cls.restored(path, trainer_init_per_worker, trainer_init_config, datasets, preprocessor, scaling_config)
 
     def check_scaling(self) -> None:
         """Refuses what DDP under Transformers cannot use: more than one GPU a worker, or a part of one by accident."""
