@@ -180,6 +180,14 @@ class SweepObserver(Callback):
             if not self.result(trial).state.is_over:
                 self._end(trial, TrialState.STOPPED)
 
+    def stop_rest(self) -> None:
+        """Records as stopped what is not over, where the end of the sweep was cut short."""
+        for trial_id, run in self._runs.items():
+            if not self.trials[trial_id].state.is_over:
+                self.trials[trial_id].state = TrialState.STOPPED
+                run.end(TrialState.STOPPED)
+        self._show()
+
     # ---- inside
 
     def _show(self) -> None:

@@ -154,11 +154,14 @@ def _check_storage(storage: str, name: str) -> None:
         )
         if filesystem.get_file_info(f"{root}/{name}").type != pyarrow.fs.FileType.NotFound:
             raise ConfigurationError(f"There is a sweep {name!r} in {shown} already: choose another name.")
+        is_new = filesystem.get_file_info(root).type == pyarrow.fs.FileType.NotFound
         marker = f"{root}/.hfsuite_{os.getpid()}_{time.monotonic_ns()}"
         filesystem.create_dir(root, recursive=True)
         with filesystem.open_output_stream(marker) as stream:
             stream.write(b"")
         filesystem.delete_file(marker)
+        if is_new:
+            filesystem.delete_dir(root)  # something else may be refused: then nothing shall be left
     except (OSError, pyarrow.ArrowException) as error:
         reason = str(error).splitlines()[0].rstrip(".") + "."
         raise ConfigurationError(

@@ -183,7 +183,11 @@ def _run(plan: Plan, parent: runs.Run | None) -> SweepResult:
         ),
     )
     with display, observer.ending_in_order(), _without_tunes_own_log():
-        grid = tuner.fit()
+        try:
+            grid = tuner.fit()
+        except BaseException:  # a second Ctrl-C, for example
+            observer.stop_rest()
+            raise
     if metric_is_reported.fault is not None:
         raise metric_is_reported.fault
     trials = sorted(observer.trials.values(), key=lambda trial: trial.number)

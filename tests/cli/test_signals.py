@@ -42,6 +42,26 @@ def test_an_interrupted_sweep_ends_in_order(own_directory: Path, number: signal.
 
 
 @pytest.mark.slow
+def test_a_second_ctrl_c_cuts_the_end_short_and_the_records_are_true(own_directory: Path) -> None:
+    diary = own_directory / "diary"
+    sweep = program.hfsuite(
+        "sweep", "tests.toy", "--trial-scheduler", "fifo", "--name", "cut",
+        "--set", "reports=100000", "--set", "checkpoints=false", "--set", f"diary={diary}",
+    )  # fmt: skip
+    program.wait_for(lambda: program.has_lines(diary, 20), sweep)
+    sweep.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    sweep.send_signal(signal.SIGINT)
+    _, err = program.output(sweep)
+    assert sweep.returncode == 130, err
+    client = store.open_store()
+    parent = runs.find_sweep(client, "cut")
+    assert parent is not None
+    assert {run.info.status for run in [parent, *runs.children(client, parent)]} == {"KILLED"}
+    program.wait_for_free_cpus()
+
+
+@pytest.mark.slow
 def test_an_interrupted_training_exits_with_130(own_directory: Path) -> None:
     diary = own_directory / "diary"
     training = program.hfsuite(
