@@ -50,7 +50,7 @@ def test_a_second_ctrl_c_cuts_the_end_short_and_the_records_are_true(own_directo
     )  # fmt: skip
     program.wait_for(lambda: program.has_lines(diary, 20), sweep)
     sweep.send_signal(signal.SIGINT)
-    time.sleep(0.3)
+    time.sleep(0.1)
     sweep.send_signal(signal.SIGINT)
     _, err = program.output(sweep)
     assert sweep.returncode == 130, err
