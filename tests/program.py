@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import ray
 import requests
 
@@ -54,6 +55,14 @@ def wait_for_free_cpus(timeout_s: float = 30) -> None:
     deadline = time.monotonic() + timeout_s
     while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
         assert time.monotonic() < deadline, "there are workers still"
+        time.sleep(0.1)
+
+
+def wait_until_ended(*processes: int, timeout_s: float = 30) -> None:
+    """Waits until none of these processes runs any more."""
+    deadline = time.monotonic() + timeout_s
+    while running := [pid for pid in processes if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]:
+        assert time.monotonic() < deadline, f"still running: {running}"
         time.sleep(0.1)
 
 

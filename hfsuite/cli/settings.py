@@ -22,6 +22,13 @@ Set = Annotated[
 Seed = Annotated[int, typer.Option(help="Of the searcher, and of each trial.")]
 Name = Annotated[str | None, typer.Option(help="What to call it.", show_default="experiment and time")]
 Storage = Annotated[str, typer.Option(help="A folder or URI for reports and checkpoints.")]
+Isolation = Annotated[str, typer.Option(help="warm: a trial leaves its workers to the next; process: all are new.")]
+Decisions = Annotated[str, typer.Option(help="awaited: a report waits for its answer; pipelined: training goes on.")]
+StopGrace = Annotated[float, typer.Option(help="Seconds that a stopped training has to unwind.")]
+TrialsPerGroup = Annotated[
+    int | None, typer.Option(help="Workers are replaced after so many trials.", show_default="no limit")
+]
+MemoryLimit = Annotated[float, typer.Option(help="Gigabytes that a trial may leave in a worker.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")]
 
 

@@ -32,6 +32,11 @@ def sweep(
     seed: settings.Seed = 0,
     name: settings.Name = None,
     storage: settings.Storage = "results",
+    isolation: settings.Isolation = "warm",
+    decisions: settings.Decisions = "awaited",
+    stop_grace_s: settings.StopGrace = 10.0,
+    trials_per_group: settings.TrialsPerGroup = None,
+    memory_limit_gb: settings.MemoryLimit = 1.5,
     json: settings.Json = False,
 ) -> int:
     """Search for the best settings of an experiment."""
@@ -51,6 +56,13 @@ def sweep(
             seed=seed,
             name=name,
             storage=storage,
+            worker_policy={
+                "isolation": isolation,
+                "decisions": decisions,
+                "stop_grace_s": stop_grace_s,
+                "trials_per_group": trials_per_group,
+                "memory_limit_gb": memory_limit_gb,
+            },
             faults=faults,
         )
         if json:
@@ -76,6 +88,9 @@ def show(result: SweepResult, progress: list[str]) -> None:
         total=result.planned,
     )
     console.print(display.table(result.trials))
+    for trial in result.trials:
+        if trial.workers_lost:
+            console.print(f"Trial {trial.number:03d} got new workers: {trial.workers_lost}.", markup=False)
     best = best_trial(result.trials, result.metric, result.mode)
     if best is None:
         console.print("\nNo trial has succeeded.", style="bold red")

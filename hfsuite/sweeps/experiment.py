@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from hfsuite.search.searchers import AnySearcher
     from hfsuite.sweeps.result import SweepResult, TrialResult
+    from hfsuite.trials.policy import Decisions, Isolation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,11 @@ class Experiment:
         seed: int = 0,
         name: str | None = None,
         storage: str | os.PathLike[str] = "results",
+        isolation: Isolation = "warm",
+        decisions: Decisions = "awaited",
+        stop_grace_s: float = 10.0,
+        trials_per_group: int | None = None,
+        memory_limit_gb: float = 1.5,
     ) -> SweepResult:
         """Searches. Returns when all trials have ended. Driver.
 
@@ -86,6 +92,12 @@ class Experiment:
             seed: of the searcher, and of each trial that takes a seed.
             name: of the sweep; must be new in `storage`.
             storage: a folder, or a URI that Ray can write to.
+            isolation: "warm": a trial leaves its workers to the next; "process": every trial has new ones.
+            decisions: "awaited": ranks wait in each report for the trial scheduler's answer; "pipelined": they go on,
+                and learn of it in their next report.
+            stop_grace_s: seconds that a stopped training function has to unwind before its workers are killed.
+            trials_per_group: workers are replaced after so many trials; None for no limit.
+            memory_limit_gb: gigabytes that a trial may leave in a worker; one that holds more is replaced.
 
         Raises:
             ConfigurationError: something asked for cannot be; all mistakes are named, and nothing was started.
@@ -105,6 +117,13 @@ class Experiment:
             seed=seed,
             name=name,
             storage=storage,
+            worker_policy={
+                "isolation": isolation,
+                "decisions": decisions,
+                "stop_grace_s": stop_grace_s,
+                "trials_per_group": trials_per_group,
+                "memory_limit_gb": memory_limit_gb,
+            },
         )
 
     def train(

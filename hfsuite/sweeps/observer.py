@@ -22,13 +22,16 @@ from hfsuite.sweeps.result import TrialResult, address
 from hfsuite.tracking.runs import Run
 from hfsuite.tracking.state import TrialState
 from hfsuite.trainers.report_observer import TRAINING_FINISHED
-from hfsuite.trials.trainable import FAILURE
+from hfsuite.trials.trainable import FAILURE, LOST, WARM_START
 
+WARM_START_TAG = "hfsuite.warm_start"
 KEPT_FROM_TUNE = {"training_iteration", "time_total_s"}
 FROM_TUNE = (
     {*AUTO_RESULT_KEYS, *DEBUG_METRICS, "config", "done", "trial_id", "should_checkpoint", "experiment_tag"}
     | {
         TRAINING_FINISHED,
+        WARM_START,
+        LOST,
         "time_since_restore",
         "iterations_since_restore",
         "timesteps_since_restore",
@@ -152,6 +155,9 @@ class SweepObserver(Callback):
         metrics = reported(result)
         record = self.result(trial)
         record.iterations = result["training_iteration"]
+        if WARM_START in result:
+            record.warm_start, record.workers_lost = result[WARM_START], result.get(LOST)
+            self._run_of(trial).set_tags({WARM_START_TAG: str(result[WARM_START])})
         if self._is_better(metrics, record.metrics):
             record.metrics = metrics
             record.config, record.searched = self.settings(result["config"])  # a population changes them

@@ -24,6 +24,7 @@ from hfsuite.tracking import runs, store
 from hfsuite.trainers.datasets import is_streamed
 from hfsuite.trainers.training import HuggingFaceTrainer
 from hfsuite.trials import resources
+from hfsuite.trials.policy import WorkerPolicy
 
 if TYPE_CHECKING:
     from hfsuite.sweeps.experiment import Experiment
@@ -46,6 +47,7 @@ class Plan:
     seed: int
     searcher: str | AnySearcher
     trial_scheduler: TrialScheduler
+    worker_policy: WorkerPolicy
 
     @property
     def path(self) -> str:
@@ -77,6 +79,7 @@ def checked_plan(
     storage: str | os.PathLike[str],
     searcher: str | AnySearcher,
     trial_scheduler: str | TrialScheduler,
+    worker_policy: Mapping[str, Any],
     known_faults: Sequence[str],
 ) -> Plan:
     """Checks all that was asked for before a trial is started or a run recorded, and names every mistake at once."""
@@ -96,6 +99,7 @@ def checked_plan(
 
     attempt(lambda: check_searcher(searcher, space if kind == "sweep" else None))
     attempt(lambda: check_trial_scheduler(trial_scheduler, searcher, experiment.trainer.config_argument))
+    policy = attempt(lambda: WorkerPolicy(**worker_policy))
     attempt(lambda: _check_storage(storage, name))
     client = attempt(store.open_store)
     trainer = attempt(lambda: _scaled(experiment.trainer, workers, gpu))
@@ -121,6 +125,7 @@ def checked_plan(
         seed=seed,
         searcher=searcher,
         trial_scheduler=make_trial_scheduler(trial_scheduler),
+        worker_policy=policy,
     )
 
 

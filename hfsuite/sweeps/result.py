@@ -33,6 +33,8 @@ class TrialResult:
         iterations: reports made.
         seconds: from its start to its end, or until now.
         failure: what went wrong, with the rank's traceback; None if nothing did.
+        warm_start: whether its workers had run a trial before; None until its first report.
+        workers_lost: why the workers before its own could not run it, if they could not.
     """
 
     number: int
@@ -47,6 +49,8 @@ class TrialResult:
     iterations: int = 0
     seconds: float = 0.0
     failure: str | None = None
+    warm_start: bool | None = None
+    workers_lost: str | None = None
 
     @property
     def checkpoint_path(self) -> str | None:
@@ -66,6 +70,8 @@ class TrialResult:
             "path": self.path,
             "checkpoint": self.checkpoint_path,
             "failure": self.failure,
+            "warm_start": self.warm_start,
+            "workers_lost": self.workers_lost,
         }
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,7 @@ def run_sweep(
     seed: int,
     name: str | None,
     storage: str | os.PathLike[str],
+    worker_policy: Mapping[str, Any],
     faults: Sequence[str] = (),
 ) -> SweepResult:
     """Searches. See `Experiment.sweep` for the arguments and what is raised.
@@ -54,7 +56,8 @@ def run_sweep(
     space = {key: value for key, value in experiment.space.items() if key not in fixed}
     plan = checked_plan(
         experiment, kind="sweep", space=space, trials=trials, workers=workers, gpu=gpu, fixed=fixed, seed=seed,
-        name=name, storage=storage, searcher=searcher, trial_scheduler=trial_scheduler, known_faults=faults,
+        name=name, storage=storage, searcher=searcher, trial_scheduler=trial_scheduler, worker_policy=worker_policy,
+        known_faults=faults,
     )  # fmt: skip
     parent = runs.Run.start(
         plan.client,
@@ -67,6 +70,8 @@ def run_sweep(
             "trials": plan.trials,
             "workers": plan.trainer.scaling_config.num_workers,
             "seed": seed,
+            "isolation": plan.worker_policy.isolation,
+            "decisions": plan.worker_policy.decisions,
             "space": {key: describe(value) for key, value in space.items()},
             "fixed": dict(fixed),
         },
@@ -95,7 +100,7 @@ def run_training(
     """Trains once; a training that failed is returned too. See `Experiment.train`, and `run_sweep` for `faults`."""
     plan = checked_plan(
         experiment, kind="train", space={}, trials=1, workers=workers, gpu=gpu, fixed=fixed, seed=seed, name=name,
-        storage=storage, searcher="grid", trial_scheduler="fifo", known_faults=faults,
+        storage=storage, searcher="grid", trial_scheduler="fifo", worker_policy={}, known_faults=faults,
     )  # fmt: skip
     result = _run(plan, parent=None)
     if result.interrupted:
@@ -155,7 +160,7 @@ def _run(plan: Plan, parent: runs.Run | None) -> SweepResult:
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the old output engine can be silent
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # MetricIsReported says it better, and as early
     tuner = tune.Tuner(
-        plan.trainer.as_trainable(),
+        plan.trainer.as_trainable(**asdict(plan.worker_policy)),
         param_space={configuration: {**plan.constants, **plan.space}},
         tune_config=tune.TuneConfig(
             num_samples=1 if grid_size(plan.space) else plan.trials,
@@ -164,6 +169,7 @@ def _run(plan: Plan, parent: runs.Run | None) -> SweepResult:
             metric=experiment.metric,
             mode=experiment.mode,
             max_concurrent_trials=None if limits_itself else slots,
+            reuse_actors=True,
             trial_name_creator=names,
             trial_dirname_creator=names,
         ),

@@ -7,7 +7,8 @@ import posixpath
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, ClassVar
 
 import mlflow
 from mlflow.entities import Metric, Param, RunTag
@@ -28,8 +29,11 @@ MODULE, PATH, CHECKPOINT_PATH = (f"{TAG}.{name}" for name in ("module", "path", 
 class Run:
     """One MLflow run: parameters once, metrics at their optimizer step, a state at the end."""
 
+    _writer: ClassVar[ThreadPoolExecutor] = ThreadPoolExecutor(1, "mlflow-writer")
+
     def __init__(self, client: mlflow.MlflowClient, run_id: str) -> None:
         self.client, self.run_id = client, run_id
+        self._writing: list[Future[None]] = []
 
     @classmethod
     def start(
@@ -61,11 +65,12 @@ class Run:
         return run
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int) -> None:
-        """Records the numbers of one report at an optimizer step."""
+        """Records the numbers of one report at an optimizer step. Written in the background: ranks wait for no store."""
         now = int(time.time() * 1000)
         numbers = [Metric(key, _finite(value), now, step) for key, value in flatten(metrics) if _is_number(value)]
         for start in range(0, len(numbers), METRICS_A_BATCH):
-            self.client.log_batch(self.run_id, metrics=numbers[start : start + METRICS_A_BATCH])
+            batch = numbers[start : start + METRICS_A_BATCH]
+            self._writing.append(self._writer.submit(self.client.log_batch, self.run_id, metrics=batch))
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Adds or changes tags."""
@@ -82,7 +87,10 @@ class Run:
         self.client.log_text(self.run_id, text, file)
 
     def end(self, state: TrialState) -> None:
-        """Closes the run; MLflow's status follows from the state."""
+        """Closes the run, when all is written; MLflow's status follows from the state."""
+        for written in self._writing:
+            written.result()
+        self._writing.clear()
         self.set_tags({STATE: state})
         self.client.set_terminated(self.run_id, status=state.mlflow_status)
 

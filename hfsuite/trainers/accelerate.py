@@ -53,6 +53,7 @@ class AccelerateTrainer(HuggingFaceTrainer):
 
     config_argument = "train_loop_config"
     function_argument = "train_loop_per_worker"
+    imports = ("accelerate",)
 
     def __init__(
         self,

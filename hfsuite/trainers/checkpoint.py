@@ -6,13 +6,13 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.fs
-import torch
 from ray import cloudpickle
 from ray.train import Checkpoint
 
 from hfsuite.trainers import manifest
 
 if TYPE_CHECKING:
+    import torch
     from ray.data.preprocessor import Preprocessor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
@@ -93,6 +93,8 @@ class TransformersCheckpoint(Checkpoint):
                 right shape and is filled with the stored weights and returned.
             pretrained_kwargs: handed to `from_pretrained`.
         """
+        import torch
+
         with self.as_directory() as directory:
             if not isinstance(model, torch.nn.Module):
                 return model.from_pretrained(directory, **pretrained_kwargs)
@@ -111,6 +113,8 @@ class TransformersCheckpoint(Checkpoint):
 
         The file is a pickle; only classes of training arguments are allowed to be in it.
         """
+        import torch
+
         with self.as_directory() as directory:
             path = os.path.join(directory, TRAINING_ARGUMENTS)
             if not os.path.exists(path):
@@ -141,6 +145,7 @@ def _argument_classes() -> list[Any]:
     """Everything that Transformers itself puts into `training_args.bin`."""
     import accelerate.state
     import accelerate.utils
+    import torch
     import transformers.trainer_pt_utils
     import transformers.trainer_utils
     import transformers.training_args

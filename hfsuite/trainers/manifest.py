@@ -25,6 +25,7 @@ from hfsuite.errors import CheckpointError
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+SNAPSHOT = "checkpoint_manager_snapshot.json"  # Ray Train's own list of a run's checkpoints, complete or not
 _RAY_METADATA = ".metadata.json"  # `Checkpoint.set_metadata` adds it at any time
 _BLOCK = 8 << 20  # bytes read at a time: large enough for object stores, small beside a model
 

@@ -14,6 +14,7 @@ from transformers.trainer_utils import IntervalStrategy
 from hfsuite.errors import ConfigurationError
 from hfsuite.trainers.checkpoint import TransformersCheckpoint
 from hfsuite.trainers.report_observer import TRAINING_FINISHED
+from hfsuite.trainers.upload import moved
 
 
 class ReportCallback(TrainerCallback):
@@ -105,9 +106,11 @@ class ReportCallback(TrainerCallback):
         if path is None or not (self.sharded or context.get_world_rank() == 0):
             ray.train.report(self.last)
             return
-        ray.train.report(self.last, checkpoint=TransformersCheckpoint.from_directory(path))
+        checkpoint = TransformersCheckpoint.from_directory(path)
         if self.keep_local or os.path.isabs(args.output_dir):
+            ray.train.report(self.last, checkpoint=checkpoint)
             return  # a directory that the user chose is the user's
+        ray.train.report(self.last, checkpoint=checkpoint, checkpoint_upload_fn=moved)
         if self.sharded:
             ray.train.collective.barrier()  # ranks of one node upload from the same directory
         if not self.sharded or context.get_local_rank() == 0:

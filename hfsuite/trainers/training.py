@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 DEFINITION = "trainer.pkl"  # what `restore` builds the trainer from again
 SET_BY_A_TRIAL = {"failure_config", "callbacks", "worker_runtime_env"}  # of a run_config; Tune says all else
-SNAPSHOT = "checkpoint_manager_snapshot.json"  # Ray Train's own list of a run's checkpoints, complete or not
 
 
 class HuggingFaceTrainer(TorchTrainer):
@@ -43,6 +42,7 @@ class HuggingFaceTrainer(TorchTrainer):
     config_argument: ClassVar[str]
     function_argument: ClassVar[str]
     checkpoint_class: ClassVar[type[Checkpoint]] = Checkpoint
+    imports: ClassVar[tuple[str, ...]] = ()  # modules that every rank needs
     is_trial = False
 
     def __init__(
@@ -177,15 +177,20 @@ class HuggingFaceTrainer(TorchTrainer):
 
     # ---- as the trials of a sweep
 
-    def as_trainable(self) -> type[Trainable]:
+    def as_trainable(self, **worker_policy: Any) -> type[Trainable]:
         """A class for `ray.tune.Tuner`, each of whose trials is one run of this trainer. Driver.
 
         `param_space` may hold the trainer's configuration, `scaling_config`, `run_config` and `accelerate_config`:
-        each is merged over what this trainer was built with. See `hfsuite.trials`.
+        each is merged over what this trainer was built with. Give the Tuner `TuneConfig(reuse_actors=True)` too, so
+        that workers live on from one trial to the next.
+
+        Args:
+            worker_policy: `isolation`, `decisions`, `stop_grace_s`, `trials_per_group` and `memory_limit_gb`, as in
+                `hfsuite.trials.policy.WorkerPolicy`.
         """
         from hfsuite.trials.trainable import trainable_for
 
-        return trainable_for(self)
+        return trainable_for(self, **worker_policy)
 
     def with_settings(self, settings: Mapping[str, Any], *, run_config: RunConfig | None = None) -> Self:
         """A copy of this trainer with a trial's settings merged over its own.
@@ -276,7 +281,7 @@ class HuggingFaceTrainer(TorchTrainer):
         if newest is None and self.start_from is not None:
             manifest.verify(self.start_from)
         self.start_from = newest or self.start_from
-        for file in (SNAPSHOT, LAST_REPORT):
+        for file in (manifest.SNAPSHOT, LAST_REPORT):
             if filesystem.get_file_info(f"{directory}/{file}").is_file and not (newest and file == LAST_REPORT):
                 filesystem.delete_file(f"{directory}/{file}")
 

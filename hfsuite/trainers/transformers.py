@@ -61,6 +61,7 @@ class TransformersTrainer(HuggingFaceTrainer):
 
     config_argument = "trainer_init_config"
     function_argument = "trainer_init_per_worker"
+    imports = ("transformers.trainer", "accelerate")
     checkpoint_class = TransformersCheckpoint
 
     def __init__(

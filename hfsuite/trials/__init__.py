@@ -1,1 +1,5 @@
-"""One trial under Ray Tune: its trainable, its worker group, its resources."""
+"""One trial under Ray Tune."""
+
+from hfsuite.trials.ray_version import check_ray_version
+
+check_ray_version()

@@ -1,44 +1,28 @@
-"""What a rank of a trial leaves for people to read: its output, and its failure. Runs in every rank."""
+"""What surrounds a training function in a rank of a trial: imports, working directory, output. Runs in every rank."""
 
 from __future__ import annotations
 
-import json
+import importlib
 import os
 import shutil
 import sys
-import time
-import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import pyarrow.fs
-import ray
-
-from hfsuite.errors import HFSuiteError
-from hfsuite.trainers.rank_start import ExceptionInWords
 
 OUTPUT_OF_RANK = "rank_{rank}.log"
 LEFT_BY_RANK = ".left_by_{rank}"
-FAILURE_OF_RANK = "failure_rank_{rank}.json"  # in the trial's directory, written by a rank that raises
 
 
-def failure_path(directory: str, rank: int | str) -> str:
-    """Where a rank describes its failure."""
-    return f"{directory}/{FAILURE_OF_RANK.format(rank=rank)}"
-
-
-def read_failures(filesystem: pyarrow.fs.FileSystem, directory: str) -> list[dict[str, Any]]:
-    """What the ranks of a trial have left. A peer that was killed while it wrote has left nothing of use."""
-    failures = []
-    for entry in filesystem.get_file_info(pyarrow.fs.FileSelector(directory)):
-        if entry.is_file and fnmatch(entry.base_name, FAILURE_OF_RANK.format(rank="*")):
-            with filesystem.open_input_stream(entry.path) as stream, suppress(ValueError):
-                failures.append(json.loads(stream.read()))
-    return failures
+def import_modules(names: Sequence[str]) -> None:
+    """Imports what a trial will need. What cannot be imported is left to the trial, which says so with a traceback."""
+    for name in names:
+        with suppress(Exception):
+            importlib.import_module(name)
 
 
 @contextmanager
@@ -98,19 +82,8 @@ class OutputFile:
                 stream.write(self.path.read_bytes())
 
 
-def describe_failure(error: BaseException, rank: int) -> dict[str, Any]:
-    """What goes wrong in a rank, in words: frames do not travel, and not every exception does."""
-    frames = error.__traceback__
-    outer = (str(Path(__file__).parents[1]), str(Path(ray.__file__).parent))
-    while frames is not None and frames.tb_next is not None and frames.tb_frame.f_code.co_filename.startswith(outer):
-        frames = frames.tb_next
-    words = str(error) if isinstance(error, ExceptionInWords) else f"{type(error).__name__}: {error}"
-    return {
-        "rank": rank,
-        "at": time.time(),
-        "summary": words.splitlines()[0],
-        # What hfsuite refuses is explained by its message.
-        "traceback": ""
-        if isinstance(error, HFSuiteError)
-        else "".join(traceback.format_exception(type(error), error, frames)).strip(),
-    }
+def python_numbers(value: Any) -> Any:
+    """Numbers of NumPy and torch as Python's own, in nested dicts too; anything else as it is."""
+    if isinstance(value, Mapping):
+        return {name: python_numbers(each) for name, each in value.items()}
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value

@@ -1,4 +1,4 @@
-"""A trial: one actor that Ray Tune starts, which runs one training in its own group of workers."""
+"""A trial: one actor that Ray Tune starts, which runs one training after another in its own group of workers."""
 
 from __future__ import annotations
 
@@ -7,31 +7,44 @@ import math
 import os
 import warnings
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from ray.train import Checkpoint, CheckpointConfig, LoggingConfig, RunConfig, ScalingConfig
+from ray import cloudpickle
+from ray.train import Checkpoint, CheckpointConfig, LoggingConfig, RunConfig
 from ray.tune import PlacementGroupFactory, Trainable
 from ray.tune.result import DONE, RESULT_DUPLICATE, SHOULD_CHECKPOINT
 
-from hfsuite.errors import TrialFailed
+from hfsuite.errors import TrialFailed, UnknownName, did_you_mean
 from hfsuite.trainers import manifest
-from hfsuite.trainers.datasets import is_streamed
 from hfsuite.trainers.report_observer import TRAINING_FINISHED
-from hfsuite.trainers.training import SNAPSHOT, HuggingFaceTrainer
 from hfsuite.trials import resources
-from hfsuite.trials.worker_group import ColdWorkerGroup, WorkerGroup, checkpoint_for_tune
+from hfsuite.trials.policy import WorkerPolicy
+from hfsuite.trials.run import TrialRun
+from hfsuite.trials.worker_group import checkpoint_for_tune
+from hfsuite.trials.workers import Workers
+
+if TYPE_CHECKING:
+    from hfsuite.trainers.training import HuggingFaceTrainer
 
 FINISH_GRACE_S = 3_600.0  # after its last report a rank may still push a model to a hub
 FAILURE = "failure.txt"  # in the trial's directory: the traceback of the rank that failed
+WORKERS_LOST = "workers_lost.txt"  # likewise: why its workers could not serve another trial
+WARM_START, LOST = (
+    "warm_start",
+    "workers_lost",
+)  # in a first report: did it find living workers
 
 
-def trainable_for(trainer: HuggingFaceTrainer, *, stop_grace_s: float = 10.0) -> type[TrainingTrial]:
+def trainable_for(trainer: HuggingFaceTrainer, **worker_policy: Any) -> type[TrainingTrial]:
     """The class whose instances are trials of `trainer`. Driver.
 
     Args:
         trainer: what a trial merges its sample of the search space over.
-        stop_grace_s: seconds that a stopped training function has to unwind before its workers are killed.
+        worker_policy: see `WorkerPolicy`.
     """
+    if unknown := sorted(set(worker_policy) - {field.name for field in dataclasses.fields(WorkerPolicy)}):
+        known = [field.name for field in dataclasses.fields(WorkerPolicy)]
+        raise UnknownName([f"as_trainable() has no argument {name!r}. {did_you_mean(name, known)}" for name in unknown])
     if trainer.run_config.checkpoint_config != CheckpointConfig():
         warnings.warn(
             "The trainer's run_config.checkpoint_config is for fit(). Trials' checkpoints belong to Ray Tune: "
@@ -39,38 +52,61 @@ def trainable_for(trainer: HuggingFaceTrainer, *, stop_grace_s: float = 10.0) ->
             stacklevel=3,
         )
     trainer.prepare_datasets()
-    attributes = {"trainer": trainer, "stop_grace_s": stop_grace_s, "__doc__": TrainingTrial.__doc__}
+    attributes = {
+        "given": _Later(trainer),
+        "policy": WorkerPolicy(**worker_policy),
+        "imports": _imports(trainer),
+        "worker_runtime_env": trainer.run_config.worker_runtime_env,
+        "__doc__": TrainingTrial.__doc__,
+    }
     return type(f"{type(trainer).__name__}Trial", (TrainingTrial,), attributes)
 
 
 class TrainingTrial(Trainable):
     """One training run as a trial of Ray Tune. Its workers make a report, Tune decides, the workers go on or stop.
 
-    Checkpoints are where Ray Train put them, in the trial's own directory; Tune gets references and owns them.
+    Where Tune reuses its actor (`reuse_actors=True`), a trial's workers run the next one too. Checkpoints are where Ray
+    Train put them, in the trial's own directory; Tune gets references and owns them.
     """
 
-    trainer: ClassVar[HuggingFaceTrainer]
-    stop_grace_s: ClassVar[float]
+    given: ClassVar[_Later]
+    policy: ClassVar[WorkerPolicy]
+    imports: ClassVar[tuple[str, ...]]
+    worker_runtime_env: ClassVar[dict[str, Any]]
 
     # ---- on the driver
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> PlacementGroupFactory:
         """Tune asks, on the driver, before a trial exists: what can never run is refused here."""
-        scaling_config = cls.trainer.with_settings(_settings(config)).scaling_config
-        resources.check_fits(scaling_config, uses_ray_data=is_streamed(cls.trainer.datasets))
+        trainer = cls.given.value
+        scaling_config = trainer.with_settings(_settings(config)).scaling_config
+        resources.check_fits(scaling_config, uses_ray_data=_is_streamed(trainer))
         return resources.trial_request(scaling_config)
 
     # ---- in the trial's actor, in the order in which Tune calls them
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Keeps the configuration; workers start with the first step, since Tune may restore a checkpoint first."""
+        """The first trial of this actor: its workers start, and import while this process does so too."""
+        self.workers = Workers(self.policy, self.imports)
+        self._begin(config)
+
+    def _begin(self, config: dict[str, Any]) -> None:
         self.settings = _settings(config)
-        self.group: WorkerGroup | None = None
-        self.start_from: Checkpoint | None = self.trainer.start_from
+        self.run: TrialRun | None = None
         self.latest: Checkpoint | None = None  # the newest checkpoint of this trial
         self.measured: set[str] = set()  # the numbers of all reports
         self.handed_over: str | None = None  # Tune deletes a directory once for each time it was given it
+        self._last_result: dict[str, Any] | None = None
+        bundles = self._bundles()
+        self.workers.launch(len(bundles), bundles[0], self.worker_runtime_env)
+        self.start_from: Checkpoint | None = self.given.value.start_from
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Another trial of this actor: the one before ends, and leaves its workers to this one."""
+        self._end_run()
+        self._begin(new_config)
+        return True
 
     def restore(self, checkpoint_path: Any) -> None:
         """Goes on from a checkpoint of Tune's: after a failure or a pause, or another trial's (exploitation)."""
@@ -84,20 +120,20 @@ class TrainingTrial(Trainable):
         self.latest, self.handed_over = given, given.path
 
     def step(self) -> dict[str, Any]:
-        """From one report to the next. The first call starts the workers, each later one means "go on"."""
-        if self.group is None:
-            if is_streamed(self.trainer.datasets):
+        """From one report to the next. The first call starts the training, each later one means "go on"."""
+        is_first = self.run is None
+        if self.run is None:
+            if _is_streamed(self.given.value):
                 resources.check_spare_cpu()
-            self.group = ColdWorkerGroup()
-            self.group.start(self._trial_trainer())
+            self.run = TrialRun(self._trial_trainer(), self.workers)
         else:
-            self.group.decide("go on")
+            self.run.decide("go on")
         try:
-            report = self.group.next_report()
+            report = self.run.next_report()
             if report is None and self._last_result is None and self._iteration == 0:
                 raise TrialFailed("The training function returned without a single call of ray.train.report().")
         except TrialFailed as failure:
-            self._write_failure(failure)
+            self.run.write(FAILURE, f"Trial {self.trial_name}, {failure}\n")
             raise
         if report is None:
             return {RESULT_DUPLICATE: True}  # the end, without another iteration
@@ -108,6 +144,8 @@ class TrainingTrial(Trainable):
             metrics[SHOULD_CHECKPOINT] = True
         if metrics.get(TRAINING_FINISHED):
             metrics[DONE] = True  # complete by its own account: no trial scheduler is asked
+        if is_first:
+            metrics |= {WARM_START: self.workers.trials > 0} | ({LOST: self.workers.lost} if self.workers.lost else {})
         return metrics
 
     def save(self, checkpoint_dir: str | None = None) -> Any:
@@ -122,18 +160,30 @@ class TrainingTrial(Trainable):
         return checkpoint_for_tune(self.latest if is_new else None, metrics)
 
     def cleanup(self) -> None:
-        """Tune is done with this trial, finished or stopped."""
-        if self.group is not None:
-            finished = (self._last_result or {}).get(TRAINING_FINISHED)
-            self.group.end("go on" if finished else "stop", FINISH_GRACE_S if finished else self.stop_grace_s)
+        """Tune is done with this actor."""
+        self._end_run()
+        self.workers.close()
 
     # ---- inside
 
+    def _end_run(self) -> None:
+        if self.run is None:
+            return
+        finished = (self._last_result or {}).get(TRAINING_FINISHED)
+        self.run.end("go on" if finished else "stop", FINISH_GRACE_S if finished else self.policy.stop_grace_s)
+        if self.workers.lost:
+            self.run.write(WORKERS_LOST, f"After trial {self.trial_name} its workers were ended. {self.workers.lost}\n")
+        self.run = None
+
+    def _bundles(self) -> list[dict[str, float]]:
+        """Of the trial's placement group, one a worker."""
+        return [bundle for bundle in self.trial_resources.bundles if bundle]
+
     def _trial_trainer(self) -> HuggingFaceTrainer:
         """The trainer with this trial's settings, writing to this trial's directory."""
-        merged = self.trainer.with_settings(self.settings)
+        merged: HuggingFaceTrainer = self.given.value.with_settings(self.settings)
         directory, filesystem = self._storage.trial_fs_path, self._storage.storage_filesystem
-        snapshot = f"{directory}/{SNAPSHOT}"
+        snapshot = f"{directory}/{manifest.SNAPSHOT}"
         if filesystem.get_file_info(snapshot).is_file:
             filesystem.delete_file(snapshot)  # Tune owns the checkpoints: Train must not resume from a list of its own
         run_config = RunConfig(
@@ -145,22 +195,40 @@ class TrainingTrial(Trainable):
             worker_runtime_env=merged.run_config.worker_runtime_env,
             logging_config=LoggingConfig("WARNING"),
         )
-        scaling_config = self._as_granted(merged.scaling_config)
+        # A trial scheduler may have changed the trial's resources: then its bundles say how many workers there are.
+        scaling_config = dataclasses.replace(merged.scaling_config, num_workers=len(self._bundles()))
         trainer = merged.with_settings({"scaling_config": scaling_config}, run_config=run_config)
         trainer.start_from = self.start_from
         return trainer
 
-    def _as_granted(self, wanted: ScalingConfig) -> ScalingConfig:
-        """A trial scheduler may have changed the trial's resources: then its bundles say how many workers there are."""
-        granted = [bundle for bundle in self.trial_resources.bundles if bundle] if self.trial_resources else []
-        if not granted or len(granted) == wanted.num_workers:
-            return wanted
-        return dataclasses.replace(wanted, num_workers=len(granted))
 
-    def _write_failure(self, failure: TrialFailed) -> None:
-        text = f"Trial {self.trial_name}, {failure}\n"
-        with self._storage.storage_filesystem.open_output_stream(f"{self._storage.trial_fs_path}/{FAILURE}") as stream:
-            stream.write(text.encode())
+class _Later:
+    """An object that travels as bytes. A process imports what it consists of when it first asks for it."""
+
+    def __init__(self, value: Any = None, pickled: bytes = b"") -> None:
+        self._value, self._pickled = value, pickled
+
+    @property
+    def value(self) -> Any:
+        """The object."""
+        if self._value is None:
+            self._value = cloudpickle.loads(self._pickled)
+        return self._value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Later, (None, self._pickled or cloudpickle.dumps(self._value))
+
+
+def _imports(trainer: HuggingFaceTrainer) -> tuple[str, ...]:
+    """What a worker imports when it starts: what the trainer needs, and the module of the training function."""
+    own = getattr(trainer.function, "__module__", None)
+    return (type(trainer).__module__, *trainer.imports, *([own] if own and own != "__main__" else []))
+
+
+def _is_streamed(trainer: HuggingFaceTrainer) -> bool:
+    from hfsuite.trainers.datasets import is_streamed
+
+    return is_streamed(trainer.datasets)
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,230 +1,69 @@
-"""A trial's workers, in the trial's own placement group. The only file that touches Ray's internals.
+"""Ray Train's worker group, for trials. The only file that touches Ray's internals.
 
 Ray Train V2 runs the workers: its `TrainController` starts them, makes the process group, collects reports and handles
-failures. Two things are changed. The controller is not an actor of its own: it runs in a thread of the trial's actor.
-And it takes the placement group that Ray Tune made for the trial, so that Tune knows what a trial really costs.
+failures. Three things are changed. The controller is no actor of its own: it runs in a thread of the trial's actor. It
+takes the placement group that Ray Tune made for the trial, so that Tune knows what a trial really costs. And it takes
+its workers from `Workers` and gives them back there, where it would start and end them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import gc
 import json
 import os
 import queue
 import threading
-import traceback
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import ray
 from ray.exceptions import RayActorError
-from ray.train import Checkpoint, FailureConfig, ReportedCheckpoint, ReportedCheckpointStatus, UserCallback
+from ray.train import Checkpoint, FailureConfig, ReportedCheckpoint, UserCallback
 from ray.train._internal.session import _TrainingResult
 from ray.train.v2._internal.callbacks.user_callback import UserCallbackHandler
+from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError
+from ray.train.v2._internal.execution.checkpoint.sync_actor import SynchronizationActor
 from ray.train.v2._internal.execution.context import get_train_context
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.failure_handling import create_failure_policy
 from ray.train.v2._internal.execution.scaling_policy import create_scaling_policy
 from ray.train.v2._internal.execution.train_fn_utils import get_train_fn_utils
-from ray.train.v2._internal.execution.worker_group import WorkerGroup as RayWorkerGroup
+from ray.train.v2._internal.execution.worker_group import RayTrainWorker, Worker, worker_group
 from ray.train.v2._internal.execution.worker_group.placement_group_handle import PlacementGroupHandle
-from ray.train.v2._internal.util import ObjectRefWrapper
+from ray.train.v2._internal.execution.worker_group.state import WorkerGroupState
+from ray.train.v2._internal.util import ObjectRefWrapper, bundle_to_remote_args
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from hfsuite.errors import StopTraining, TrialFailed
+from hfsuite.errors import StopTraining
 from hfsuite.trainers import manifest
-from hfsuite.trainers.rank_start import first_cause
-from hfsuite.trainers.training import HuggingFaceTrainer
-from hfsuite.trials.rank import OutputFile, describe_failure, failure_path, in_scratch, read_failures
+from hfsuite.trainers.upload import moved
+from hfsuite.trials.failure import describe_failure, failure_path
+from hfsuite.trials.policy import Decision, Report
+from hfsuite.trials.rank import OutputFile, import_modules, in_scratch, python_numbers
 
-Decision = Literal["go on", "stop"]
+if TYPE_CHECKING:
+    from hfsuite.trainers.training import HuggingFaceTrainer
+    from hfsuite.trials.workers import Workers
 
-CONTROLLER_ENVIRONMENT = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.05",  # the controller's poll, 2 s by default, is the latency of a report
+RAY_TRAIN_ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
     "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
     "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0",
 }
-AFTER_KILL_S = 10.0  # the controller notices at its next poll
+ANSWER_WITHIN_S = 0.5  # a worker's answer to a poll; at once if it has something to tell
+LOOK_EVERY_S = 0.003  # how often it looks whether it has
+BETWEEN_POLLS_S = 0.02  # while the ranks wait for a decision and there is nothing to hear
+START_ATTEMPTS = 3  # Ray Train would try for ever
 # These look after a run that has its own placement group and dashboard; a trial has neither.
 UNUSED_CALLBACKS = {"PlacementGroupCleanerCallback", "WorkerMetricsCallback", "ControllerMetricsCallback"}
-
-
-@dataclass(frozen=True)
-class Report:
-    """What all ranks of a trial reported together.
-
-    Args:
-        metrics: rank 0's metrics.
-        checkpoint: in the trial's directory on storage, complete and sealed; None if the report had none.
-    """
-
-    metrics: dict[str, Any]
-    checkpoint: Checkpoint | None
-
-
-class WorkerGroup(Protocol):
-    """What a trial asks of its workers. Every report waits for a decision."""
-
-    def start(self, trainer: HuggingFaceTrainer) -> None:
-        """Starts training; returns at once."""
-
-    def next_report(self) -> Report | None:
-        """Waits for the next report; None when the training function has returned.
-
-        Raises:
-            TrialFailed: a rank raised or died, and the trainer's failure configuration allows no other attempt.
-        """
-
-    def decide(self, decision: Decision) -> None:
-        """Lets the ranks go on after a report, or stops them there."""
-
-    def end(self, decision: Decision, grace_s: float) -> None:
-        """Gives the workers back. "go on" lets what has reported its end return by itself, "stop" unwinds it.
-
-        Workers that take longer than `grace_s` seconds are killed.
-        """
-
-
-class ColdWorkerGroup:
-    """New worker processes for each trial. Lives in the trial's actor."""
-
-    def __init__(self) -> None:
-        self._arrivals: queue.Queue[tuple[Report, list[Any]] | BaseException | None] = queue.Queue()
-        self._waiting: list[Any] = []  # the workers that wait in the report that was taken last
-        self._reported: list[ReportedCheckpoint] = []
-        self._controller: _TrialController | None = None
-        self._thread: threading.Thread | None = None
-
-    def start(self, trainer: HuggingFaceTrainer) -> None:
-        """Starts training in the placement group of the current actor; returns at once."""
-        for name, value in CONTROLLER_ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-        callbacks = [
-            each for each in trainer._create_default_callbacks() if type(each).__name__ not in UNUSED_CALLBACKS
-        ]
-        # Not through the run configuration, which is pickled to every rank: a queue cannot be.
-        relay = UserCallbackHandler([_Relay(self._hand_over)], trainer.train_run_context)
-        self._controller = _TrialController(
-            train_fn_ref=ObjectRefWrapper(_InTrial(trainer._get_train_func())),
-            train_run_context=trainer.train_run_context,
-            scaling_policy=create_scaling_policy(trainer.scaling_config),
-            failure_policy=create_failure_policy(trainer.run_config.failure_config),
-            callbacks=[*callbacks, relay],
-        )
-        self._thread = threading.Thread(target=self._control, name="train-controller", daemon=True)
-        self._thread.start()
-
-    def next_report(self) -> Report | None:
-        """Waits for the next report; None when the training function has returned."""
-        arrival = self._arrivals.get()
-        if isinstance(arrival, BaseException):
-            raise self._trial_failed(arrival) from None
-        if arrival is None:
-            return None
-        report, self._waiting = arrival
-        if report.checkpoint is not None:
-            saved = ReportedCheckpoint(report.checkpoint, report.metrics, ReportedCheckpointStatus.COMMITTED)
-            self._reported.append(saved)
-        return report
-
-    def decide(self, decision: Decision) -> None:
-        """Tells the ranks that made the last report what becomes of it; of another attempt's ranks they may be dead."""
-        for worker in self._waiting:
-            worker.actor.execute.remote(_deliver, decision, self._reported)
-
-    def end(self, decision: Decision, grace_s: float) -> None:
-        """Lets what still runs return or unwind; kills the workers that take longer than `grace_s` seconds."""
-        if self._thread is None or not self._thread.is_alive():
-            return
-        assert self._controller is not None
-        # What fails from now on was stopped: it must not be tried again.
-        self._controller._failure_policy = create_failure_policy(FailureConfig(controller_failure_limit=0))
-        self._waiting = self._workers()
-        self.decide(decision)
-        self._thread.join(grace_s)
-        if self._thread.is_alive():
-            for worker in self._workers():
-                ray.kill(worker.actor)
-            self._thread.join(AFTER_KILL_S)
-
-    def _workers(self) -> list[Any]:
-        """The workers there are now. The controller's thread may take them down at any moment."""
-        group = self._controller.get_worker_group() if self._controller else None
-        state = group._worker_group_state if group is not None else None
-        return list(state.workers) if state is not None else []
-
-    def _hand_over(self, report: Report) -> None:
-        """Called by the controller's thread while the ranks that made the report wait in it."""
-        self._arrivals.put((report, self._workers()))
-
-    def _trial_failed(self, error: BaseException) -> TrialFailed:
-        """The first failure of a rank, as that rank described it: its peers often fail too, by its absence."""
-        assert self._controller is not None
-        storage = self._controller._storage_context
-        left = read_failures(storage.storage_filesystem, storage.experiment_fs_path)
-        failures: Mapping[int, BaseException] = getattr(error, "worker_failures", {})
-        dead = sorted(
-            rank
-            for rank, failure in failures.items()
-            if isinstance(getattr(failure, "health_check_failure", None), RayActorError)
-        )
-        if left and not dead:
-            first = min(left, key=lambda each: each["at"])
-            return TrialFailed(f"rank {first['rank']}: {first['summary']}", first["rank"], first["traceback"])
-        cause = first_cause(error) or error
-        if not dead:
-            frames = "".join(traceback.format_exception(cause)).strip()
-            return TrialFailed(f"{type(cause).__name__}: {cause}".splitlines()[0], None, frames)
-        output = _output_file(self._controller._train_run_context, dead[0])
-        return TrialFailed(
-            f"rank {dead[0]}: the worker process died without a Python exception (killed, out of memory, or a crash in "
-            f"native code). Its last output is in {output.path}",
-            dead[0],
-        )
-
-    def _control(self) -> None:
-        assert self._controller is not None
-        try:
-            asyncio.run(self._controller.run())
-            self._arrivals.put(self._controller.get_result().error)
-        except BaseException as error:  # noqa: BLE001  whatever ends the thread must reach the trial, or it waits for ever
-            self._arrivals.put(error)
-
-
-def extend_train_functions(start_from: Checkpoint | None) -> None:
-    """Completes what `ray.train` offers in this rank. Runs in every rank, before the trainer's loop.
-
-    `ray.train.get_checkpoint()` falls back to `start_from`. Each report is numbered (`training_iteration`), and its
-    numbers are Python's own: Ray Train fails on NumPy's where there is a checkpoint, and MLflow would not record them.
-    """
-    functions = get_train_fn_utils()
-    own_checkpoint, own_report = functions.get_checkpoint, functions.report
-    given = earlier = own_checkpoint()  # of an attempt before this one, in the same run
-    if given is not None:
-        storage = get_train_context().get_storage()
-        earlier = manifest.complete_or_older(given, storage.storage_filesystem, storage.experiment_fs_path)
-    reports = (manifest.read(earlier)["training_iteration"] or 0) if earlier is not None else 0
-
-    def get_checkpoint() -> Checkpoint | None:
-        newest = own_checkpoint()
-        return newest if newest is not given else earlier or start_from
-
-    def report(metrics: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
-        nonlocal reports
-        reports += 1
-        own_report({**python_numbers(metrics), "training_iteration": reports}, *args, **kwargs)
-
-    functions.get_checkpoint, functions.report = get_checkpoint, report
-
-
-def python_numbers(value: Any) -> Any:
-    """Numbers of NumPy and torch as Python's own, in nested dicts too; anything else as it is."""
-    if isinstance(value, Mapping):
-        return {name: python_numbers(each) for name, each in value.items()}
-    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
 
 
 def checkpoint_for_tune(checkpoint: Checkpoint | None, metrics: Mapping[str, Any]) -> Any:
@@ -232,71 +71,154 @@ def checkpoint_for_tune(checkpoint: Checkpoint | None, metrics: Mapping[str, Any
     return _TrainingResult(checkpoint, dict(metrics))
 
 
-# ---- in every rank
-
-_decisions: queue.SimpleQueue[tuple[Decision, list[ReportedCheckpoint]]] = queue.SimpleQueue()
+# ---- in the trial's actor
 
 
-def _deliver(decision: Decision, reported: list[ReportedCheckpoint]) -> None:
-    _decisions.put((decision, reported))
+def start_processes(
+    count: int, resources: Mapping[str, float], runtime_env: Mapping[str, Any], preload: Sequence[str], limit_gb: float
+) -> list[Any]:
+    """Starts worker actors in the bundles of the current actor's placement group; does not wait for them."""
+    for name, value in RAY_TRAIN_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    worker_class = ray.remote(
+        runtime_env=worker_group.WorkerGroup._get_worker_runtime_env(dict(runtime_env)),
+        **bundle_to_remote_args(dict(resources)),
+    )(TrialWorker)
+    bundles = ray.util.get_current_placement_group()
+    return [
+        worker_class.options(scheduling_strategy=PlacementGroupSchedulingStrategy(bundles, index)).remote(
+            preload, limit_gb
+        )
+        for index in range(count)
+    ]
+
+
+def ranked(actors: Sequence[Any], resources: Mapping[str, float]) -> list[Worker]:
+    """Workers in the order of their ranks, once they have started.
+
+    Raises:
+        RayActorError: one of them is dead.
+    """
+    about = ray.get([actor.get_metadata.remote() for actor in actors])
+    workers = [
+        Worker(actor, metadata, dict(resources), placement_group_bundle_index=index)
+        for index, (actor, metadata) in enumerate(zip(actors, about, strict=True))
+    ]
+    in_order: list[Worker] = worker_group.WorkerGroup._assign_worker_ranks(workers)
+    return in_order
+
+
+class TrialController(TrainController):
+    """Ray Train's controller of one training, in the trial's actor.
+
+    Args:
+        trainer: what is trained.
+        workers: who train it.
+        hand_over: called, in the thread that runs the controller, with each report and the actors of its ranks.
+    """
+
+    def __init__(
+        self,
+        trainer: HuggingFaceTrainer,
+        workers: Workers,
+        hand_over: Callable[[Report, list[Any]], None],
+    ) -> None:
+        # Not through the run configuration, which is pickled to every rank: a queue cannot be.
+        relay = UserCallbackHandler([_Relay(self, hand_over)], trainer.train_run_context)
+        unused = UNUSED_CALLBACKS | (set() if trainer.datasets else {"DatasetsCallback"})  # it starts an actor
+        own = [each for each in trainer._create_default_callbacks() if type(each).__name__ not in unused]
+        attempts = trainer.run_config.failure_config
+        if attempts.controller_failure_limit < 0:
+            attempts = dataclasses.replace(attempts, controller_failure_limit=START_ATTEMPTS - 1)
+        super().__init__(
+            train_fn_ref=ObjectRefWrapper(_InTrial(trainer._get_train_func(), workers.policy.decisions == "pipelined")),
+            train_run_context=trainer.train_run_context,
+            scaling_policy=create_scaling_policy(trainer.scaling_config),
+            failure_policy=create_failure_policy(attempts),
+            callbacks=[*own, relay],
+        )
+        self.worker_group_cls = _FromWorkers(workers)
+
+    def train(self) -> BaseException | None:
+        """Trains until the end. Returns what went wrong, as Ray Train tells it."""
+        asyncio.run(self.run())
+        error: BaseException | None = self.get_result().error
+        return error
+
+    def actors(self) -> list[Any]:
+        """The actors of the ranks, in order. The thread that trains may take them down at any moment."""
+        group = self.get_worker_group()
+        state = group._worker_group_state if group is not None else None
+        return [worker.actor for worker in state.workers] if state is not None else []
+
+    def forbid_retries(self) -> None:
+        """What fails from now on is not tried again."""
+        self._failure_policy = create_failure_policy(FailureConfig(controller_failure_limit=0))
+
+    def output_of(self, rank: int) -> Path:
+        """The file on its node to which a rank prints."""
+        return _output_file(self._train_run_context, rank).path
+
+    async def _poll_workers(self) -> Any:
+        """Workers answer when they have something to tell: neither a report nor this process waits for a clock."""
+        began = time.monotonic()
+        status = self._worker_group.poll_status(timeout=2 * ANSWER_WITHIN_S)
+        if status.errors:  # the peers of a dead rank may fail before it shows that it is dead
+            return self._worker_group.poll_status(timeout=2 * ANSWER_WITHIN_S)
+        if not any(each.training_report for each in status.worker_statuses.values()):
+            await asyncio.sleep(BETWEEN_POLLS_S - (time.monotonic() - began))
+        return status
 
 
 @dataclass(frozen=True)
-class _InTrial:
-    """A rank's training function, in a trial: own output file, own working directory, reports that wait."""
+class _FromWorkers:
+    """In the place of the class of worker groups: the controller asks it for a group, again after a failure."""
 
-    function: Callable[[], Any]
+    workers: Workers
 
-    def __call__(self) -> Any:
-        context = get_train_context()
-        storage, rank = context.get_storage(), context.get_world_rank()
-        failure = failure_path(storage.experiment_fs_path, rank)
-        if storage.storage_filesystem.get_file_info(failure).is_file:
-            storage.storage_filesystem.delete_file(failure)  # of an attempt before this one
-        output = _output_file(context.train_run_context, rank)
+    def create(self, train_run_context: Any, worker_group_context: Any, callbacks: Any) -> _TrialWorkerGroup:
+        group = _TrialWorkerGroup(train_run_context, worker_group_context, callbacks)
+        group.given_by = self.workers
+        group._collective_timeout_s = train_run_context.backend_config.timeout_s  # Ray Train would wait for ever
         try:
-            with in_scratch(output.scratch, context.get_local_rank(), context.get_local_world_size()), output:
-                _make_reports_wait()
-                return self.function()
-        except StopTraining:
-            return None
-        except BaseException as error:
-            with storage.storage_filesystem.open_output_stream(failure) as stream:
-                stream.write(json.dumps(describe_failure(error, rank)).encode())
+            with mock.patch.object(worker_group, "SynchronizationActor", _OneSyncActor(self.workers)):
+                group._start()
+        except RayActorError as error:
+            self.workers.discard("a worker died while it started")
+            raise WorkerGroupStartupFailedError(f"A worker died while it started: {error}") from error
+        except BaseException:
+            self.workers.discard("their group did not start")
             raise
+        state = vars(group._worker_group_state)
+        group._worker_group_state = _GivenBack(**state, workers_of=self.workers)
+        return group
 
 
-def _output_file(run: Any, rank: int) -> OutputFile:
-    """What a rank prints, and the working directory of the ranks of its node."""
-    storage = run.run_config.storage_context
-    scratch = Path(storage.local_working_directory) / run.run_id
-    return OutputFile(storage.storage_filesystem, storage.experiment_fs_path, rank, scratch)
+class _TrialWorkerGroup(worker_group.WorkerGroup):
+    given_by: Workers
+
+    def _create_placement_group(self, scaling_config: Any, worker_group_context: Any) -> _TrialPlacementGroup:
+        return _TrialPlacementGroup()
+
+    def _create_workers(self, num_workers: int, placement_group: Any, resources_per_worker: Any, **_: Any) -> Any:
+        runtime_env = self._train_run_context.run_config.worker_runtime_env
+        return self.given_by.take(num_workers, resources_per_worker, runtime_env)
+
+    def shutdown(self) -> None:
+        status = self.get_latest_poll_status()
+        if status is None or status.errors:
+            self.given_by.discard("a rank failed")  # at once: whoever waits for a dead peer does so until a timeout
+        super().shutdown()
 
 
-def _make_reports_wait() -> None:
-    """Each report waits for the trial's decision, and learns with it what was reported so far.
+@dataclass(frozen=True)
+class _GivenBack(WorkerGroupState):
+    """The state of a group whose workers may outlive it."""
 
-    Ray Train would ask the controller for that list; in a trial that is the trial's actor, which waits for a report.
-    """
-    while not _decisions.empty():
-        _decisions.get_nowait()
-    functions = get_train_fn_utils()
-    own_report = functions.report
-    reported: list[ReportedCheckpoint] = []
+    workers_of: Workers
 
-    def report(*args: Any, **kwargs: Any) -> None:
-        own_report(*args, **kwargs)
-        decision, reported[:] = _decisions.get()
-        if decision == "stop":
-            raise StopTraining
-
-    def get_all_reported_checkpoints(*_: Any, **__: Any) -> list[ReportedCheckpoint]:
-        return [each for each in reported if manifest.is_sealed(each.checkpoint)]  # Tune deletes some
-
-    functions.report, functions.get_all_reported_checkpoints = report, get_all_reported_checkpoints
-
-
-# ---- in the trial's actor
+    def shutdown(self) -> None:
+        self.workers_of.give_back()
 
 
 class _TrialPlacementGroup(PlacementGroupHandle):
@@ -316,23 +238,206 @@ class _TrialPlacementGroup(PlacementGroupHandle):
         return True  # the trial's actor could not run otherwise
 
     def shutdown(self) -> None:
-        """Nothing: the trial may need it for another attempt."""
+        """Nothing: the trial's actor may need it again."""
 
 
-class _TrialWorkerGroup(RayWorkerGroup):
-    def _create_placement_group(self, scaling_config: Any, worker_group_context: Any) -> _TrialPlacementGroup:
-        return _TrialPlacementGroup()
+@dataclass
+class _OneSyncActor:
+    """In the place of the class of synchronization actors: one that lives as long as its workers."""
 
+    workers: Workers
 
-class _TrialController(TrainController):
-    worker_group_cls = _TrialWorkerGroup
+    def options(self, **options: Any) -> _OneSyncActor:
+        self._options = options
+        return self
+
+    def remote(self, **arguments: Any) -> Any:
+        if self.workers.sync_actor is None:
+            self.workers.sync_actor = SynchronizationActor.options(**self._options).remote(**arguments)
+        return self.workers.sync_actor
 
 
 class _Relay(UserCallback):
-    """Hands every report to the trial, after everybody else has seen it."""
+    """Hands every report over, after everybody else has seen it."""
 
-    def __init__(self, hand_over: Callable[[Report], None]) -> None:
-        self._hand_over = hand_over
+    def __init__(self, controller: TrialController, hand_over: Callable[[Report, list[Any]], None]) -> None:
+        self._controller, self._hand_over = controller, hand_over
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
-        self._hand_over(Report(dict(metrics[0]), checkpoint))
+        self._hand_over(Report(dict(metrics[0]), checkpoint), self._controller.actors())
+
+
+# ---- in every rank
+
+_decisions: queue.SimpleQueue[tuple[Decision, list[ReportedCheckpoint]]] = queue.SimpleQueue()
+_awaits_decision = threading.Event()
+
+
+def deliver(decision: Decision, reported: list[ReportedCheckpoint]) -> None:
+    """Tells a rank what was decided about its last report, and which checkpoints there are."""
+    _decisions.put((decision, reported))
+
+
+class TrialWorker(RayTrainWorker):
+    """A worker process, which may run one trial after another.
+
+    Args:
+        preload: modules to import before it is asked for anything.
+        limit_gb: see `WorkerPolicy.memory_limit_gb`.
+    """
+
+    def __init__(self, preload: Sequence[str], limit_gb: float) -> None:
+        super().__init__()
+        import_modules(preload)
+        from hfsuite.trials.clean_room import CleanRoom  # here, since it imports torch: the trial's actor need not wait
+
+        gc.collect()
+        gc.freeze()  # what is imported stays, so that collecting after a trial does not look through all of it
+        self._room = CleanRoom(limit_gb)
+
+    def init_train_context(self, *args: Any, **kwargs: Any) -> None:
+        """A trial begins."""
+        super().init_train_context(*args, **kwargs)
+        context = get_train_context()
+        context.dataset_shard_provider = context.dataset_shard_provider or _NoDatasets()
+        # Ray Train has one of each for the process, and shuts the pool down when a training function returns.
+        context.checkpoint_upload_threadpool = ThreadPoolExecutor(max_workers=1)
+        context.report_order_condition = threading.Condition()
+        while not _decisions.empty():
+            _decisions.get_nowait()
+
+    def poll_status(self) -> Any:
+        """Answers when there is a report or the end, when the rank waits for a decision, or after a while."""
+        execution = get_train_context().execution_context
+        deadline = time.monotonic() + ANSWER_WITHIN_S
+        while (
+            execution.result_queue.empty()
+            and execution.training_thread_runner.is_running()
+            and not _awaits_decision.is_set()
+            and time.monotonic() < deadline
+        ):
+            time.sleep(LOOK_EVERY_S)
+        return super().poll_status()
+
+    def end_processes(self) -> None:
+        """This process will be killed: first those that it has started."""
+        self._room.end_processes()
+
+    def leave_trial(self) -> list[str]:
+        """A trial has ended. Returns why this process cannot run another one."""
+        self.shutdown()
+        runner = get_train_context().execution_context.training_thread_runner
+        if runner.is_running():
+            return ["its training function is still running"]
+        if runner.get_error() is not None:
+            return ["its training function raised"]
+        return self._room.tidy()
+
+
+class _NoDatasets:
+    """What a trainer without Ray Datasets offers; Ray Train would start an actor to say so."""
+
+    def get_dataset_shard(self, dataset_info: Any) -> Any:
+        raise KeyError(
+            f"The trainer was given no Ray Dataset, so there is no {dataset_info.dataset_name!r}: give it "
+            "`datasets`, or build the data in the training function."
+        )
+
+
+@dataclass(frozen=True)
+class _InTrial:
+    """A rank's training function, in a trial: own output file, own working directory, reports that wait."""
+
+    function: Callable[[], Any]
+    pipelined: bool
+
+    def __call__(self) -> Any:
+        context = get_train_context()
+        storage, rank = context.get_storage(), context.get_world_rank()
+        failure = failure_path(storage.experiment_fs_path, rank)
+        if storage.storage_filesystem.get_file_info(failure).is_file:
+            storage.storage_filesystem.delete_file(failure)  # of an attempt before this one
+        output = _output_file(context.train_run_context, rank, context.get_node_rank())
+        try:
+            with in_scratch(output.scratch, context.get_local_rank(), context.get_local_world_size()), output:
+                _make_reports_wait(self.pipelined)
+                return self.function()
+        except StopTraining:
+            return None
+        except BaseException as error:
+            with storage.storage_filesystem.open_output_stream(failure) as stream:
+                stream.write(json.dumps(describe_failure(error, rank)).encode())
+            raise
+
+
+def _output_file(run: Any, rank: int, node: int = 0) -> OutputFile:
+    """What a rank prints, and the working directory of the ranks of its node."""
+    storage = run.run_config.storage_context
+    if storage.storage_filesystem.type_name == "local":  # then a checkpoint that is saved there need not be copied
+        scratch = Path(storage.experiment_fs_path, f".node_{node}")
+    else:
+        scratch = Path(storage.local_working_directory, run.run_id)
+    return OutputFile(storage.storage_filesystem, storage.experiment_fs_path, rank, scratch)
+
+
+def _make_reports_wait(pipelined: bool) -> None:
+    """Each report waits for the trial's decision, and learns with it what was reported so far.
+
+    Ray Train would ask the controller for that list; in a trial that is the trial's actor, which waits for a report.
+    """
+    functions = get_train_fn_utils()
+    own_report = functions.report
+    reported: list[ReportedCheckpoint] = []
+    undecided = False
+
+    def await_decision() -> None:
+        _awaits_decision.set()
+        try:
+            decision, reported[:] = _decisions.get()
+        finally:
+            _awaits_decision.clear()
+        if decision == "stop":
+            raise StopTraining
+
+    def report(*args: Any, **kwargs: Any) -> None:
+        nonlocal undecided
+        if undecided:
+            await_decision()
+        own_report(*args, **kwargs)
+        undecided = pipelined
+        if not pipelined:
+            await_decision()
+
+    def get_all_reported_checkpoints(*_: Any, **__: Any) -> list[ReportedCheckpoint]:
+        return [each for each in reported if manifest.is_sealed(each.checkpoint)]  # Tune deletes some
+
+    functions.report, functions.get_all_reported_checkpoints = report, get_all_reported_checkpoints
+
+
+def extend_train_functions(start_from: Checkpoint | None) -> None:
+    """Completes what `ray.train` offers in this rank. Runs in every rank, before the trainer's loop.
+
+    `ray.train.get_checkpoint()` falls back to `start_from`. Each report is numbered (`training_iteration`), and its
+    numbers are Python's own: Ray Train fails on NumPy's where there is a checkpoint, and MLflow would not record them.
+    A checkpoint whose directory shall be deleted after the report is moved instead of copied.
+    """
+    functions = get_train_fn_utils()
+    own_checkpoint, own_report = functions.get_checkpoint, functions.report
+    given = earlier = own_checkpoint()  # of an attempt before this one, in the same run
+    if given is not None:
+        storage = get_train_context().get_storage()
+        earlier = manifest.complete_or_older(given, storage.storage_filesystem, storage.experiment_fs_path)
+    reports = (manifest.read(earlier)["training_iteration"] or 0) if earlier is not None else 0
+
+    def get_checkpoint() -> Checkpoint | None:
+        newest = own_checkpoint()
+        return newest if newest is not given else earlier or start_from
+
+    def report(metrics: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
+        nonlocal reports
+        reports += 1
+        if kwargs.get("delete_local_checkpoint_after_upload") and not kwargs.get("checkpoint_upload_fn"):
+            kwargs["checkpoint_upload_fn"] = moved
+        own_report({**python_numbers(metrics), "training_iteration": reports}, *args, **kwargs)
+
+    functions.get_checkpoint, functions.report = get_checkpoint, report

@@ -1,0 +1,325 @@
+"""Puts a worker process back to how it was before a trial, or says why that cannot be done. Runs in every rank.
+
+A process that lives on carries what one trial changed into the next. A `CleanRoom` is made when a worker has started,
+after its imports, and remembers the process as it is then; `tidy` is called after each trial. What can be put back is
+put back without a word. What cannot (memory, a thread or a process that is still there) is a reason, in one sentence,
+to end the process. What a module keeps for itself, in its own variables, stays: that is how a user pays for it once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import locale
+import logging
+import multiprocessing
+import os
+import random
+import signal
+import socket
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+
+PutBack = Callable[[], None]
+
+PATIENCE_S = 1.0  # for threads and processes that were told to end
+GPU_MEMORY_LIMIT_GB = 0.25  # what PyTorch may still have allocated
+# Modules whose functions people replace to look into a training, or to change it.
+WATCHED = (
+    "builtins", "os", "random", "time", "numpy.random", "torch", "torch.nn.functional", "torch.distributed",
+    "torch.optim", "torch.utils.data", "transformers.trainer", "transformers.trainer_utils",
+    "transformers.utils.logging", "accelerate", "accelerate.utils",
+)  # fmt: skip
+LASTING_THREADS = ("fsspecIO", "asyncio_", "ray_")  # libraries start these once, and they hold nothing of a trial
+LASTING_PROCESSES = ("multiprocessing.resource_tracker", "torch/_inductor/compile_worker")
+INSTALLED = (os.path.dirname(os.path.dirname(torch.__file__)), os.path.dirname(os.__file__))
+
+
+class CleanRoom:
+    """A worker process as it was when it started.
+
+    Args:
+        memory_limit_gb: how many gigabytes of main memory it may hold after a trial beyond what it holds now.
+    """
+
+    def __init__(self, memory_limit_gb: float) -> None:
+        self.memory_limit_gb = memory_limit_gb
+        self._put_back = [remember() for remember in REMEMBERED]
+        self._threads = set(threading.enumerate())
+        self._processes = set(psutil.Process().children(recursive=True))
+        self._memory = psutil.Process().memory_info().rss
+
+    def tidy(self) -> list[str]:
+        """Puts everything back. Called in the process's main thread, when the trial's function has returned.
+
+        Returns:
+            why this process cannot run another trial; empty if it can.
+        """
+        for put_back in self._put_back:
+            put_back()
+        _end_process_groups()
+        _forget_accelerator()
+        gc.collect()
+        return [*self._threads_left(), *self._processes_left(), *self._memory_left()]
+
+    @staticmethod
+    def end_processes() -> None:
+        """Kills all that this process has started: it will end itself."""
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    def _threads_left(self) -> Iterator[str]:
+        deadline = time.monotonic() + PATIENCE_S
+        for thread in set(threading.enumerate()) - self._threads:
+            if thread.name.startswith(LASTING_THREADS) or type(thread).__module__ == "tqdm._monitor":
+                continue
+            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                yield f"the thread {thread.name!r} is still running"
+
+    def _processes_left(self) -> Iterator[str]:
+        left = set(psutil.Process().children(recursive=True)) - self._processes
+        _, alive = psutil.wait_procs([each for each in left if not _is_lasting(each)], timeout=PATIENCE_S)
+        for process in alive:
+            yield f"the process {process.pid} ({_command(process)[:80]}) is still running"
+
+    def _memory_left(self) -> Iterator[str]:
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+            allocated = torch.cuda.memory_allocated() / 1e9
+            if allocated > GPU_MEMORY_LIMIT_GB:
+                yield f"{allocated:.2f} GB of GPU memory are still allocated"
+        with suppress(OSError, AttributeError):  # on glibc, what is free goes back, and what remains is what is held
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+        grown = (psutil.Process().memory_info().rss - self._memory) / 1e9
+        if grown > self.memory_limit_gb:
+            limit = f"memory_limit_gb={self.memory_limit_gb:g}"
+            yield f"it holds {grown:.1f} GB of memory more than when it started ({limit})"
+
+
+# ---- what is remembered: each function looks at the process and returns what puts it back
+
+
+def _environment() -> PutBack:
+    before = dict(os.environ)
+
+    def put_back() -> None:
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+        os.environ.update({name: value for name, value in before.items() if os.environ.get(name) != value})
+        time.tzset()
+
+    return put_back
+
+
+def _working_directory() -> PutBack:
+    before = os.getcwd()
+    return lambda: os.chdir(before)
+
+
+def _random_states() -> PutBack:
+    """As in a new process: Python's and NumPy's from the system's entropy, torch's from its own constant."""
+    before = torch.get_rng_state()
+
+    def put_back() -> None:
+        random.seed()
+        np.random.seed()
+        torch.set_rng_state(before)
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(torch.initial_seed())
+
+    return put_back
+
+
+def _torch_switches() -> PutBack:
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    # Since torch 2.9 the old name of this switch refuses to answer where someone has used the new one.
+    precision = "fp32_precision" if hasattr(matmul, "fp32_precision") else "allow_tf32"
+    holders: list[tuple[Any, tuple[str, ...]]] = [
+        (cudnn, ("enabled", "benchmark", "deterministic", precision)),
+        (matmul, (precision, "allow_fp16_reduced_precision_reduction", "allow_bf16_reduced_precision_reduction")),
+        (torch.backends.mkldnn, ("enabled",)),
+        (torch.utils.deterministic, ("fill_uninitialized_memory",)),
+    ]
+    attributes = [(holder, name, getattr(holder, name)) for holder, names in holders for name in names]
+    getters_and_setters: list[tuple[Callable[[], Any], Callable[[Any], Any]]] = [
+        # Turning determinism on or off imports the compiler, for seconds: only where it was changed.
+        (
+            lambda: (
+                torch.are_deterministic_algorithms_enabled(),
+                torch.is_deterministic_algorithms_warn_only_enabled(),
+            ),
+            lambda value: torch.use_deterministic_algorithms(value[0], warn_only=value[1]),
+        ),
+        (torch.get_default_dtype, torch.set_default_dtype),
+        (torch.get_default_device, torch.set_default_device),
+        (_threads_of_a_new_thread, torch.set_num_threads),
+        (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+        (torch.is_anomaly_enabled, torch.set_anomaly_enabled),
+        (torch.is_grad_enabled, torch.set_grad_enabled),
+        (torch.backends.cuda.flash_sdp_enabled, torch.backends.cuda.enable_flash_sdp),
+        (torch.backends.cuda.mem_efficient_sdp_enabled, torch.backends.cuda.enable_mem_efficient_sdp),
+        (torch.backends.cuda.math_sdp_enabled, torch.backends.cuda.enable_math_sdp),
+        (torch.multiprocessing.get_sharing_strategy, torch.multiprocessing.set_sharing_strategy),
+    ]
+    before = [getter() for getter, _ in getters_and_setters]
+
+    def put_back() -> None:
+        for (getter, setter), value in zip(getters_and_setters, before, strict=True):
+            if getter() != value:
+                setter(value)
+        for holder, name, value in attributes:
+            if getattr(holder, name) != value:
+                setattr(holder, name, value)
+
+    return put_back
+
+
+def _threads_of_a_new_thread() -> int:
+    """How many threads torch uses: a number of each thread's own, which begins as the number of the process."""
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def _signal_handlers() -> PutBack:
+    before = {number: signal.getsignal(number) for number in signal.valid_signals()}
+
+    def put_back() -> None:
+        for number, handler in before.items():
+            if handler is not None and signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
+
+    return put_back
+
+
+def _logging() -> PutBack:
+    def loggers() -> dict[str, logging.Logger]:
+        known = logging.root.manager.loggerDict
+        return {"": logging.root} | {name: each for name, each in known.items() if isinstance(each, logging.Logger)}
+
+    before = {
+        name: (each.level, each.handlers[:], each.filters[:], each.propagate, each.disabled)
+        for name, each in loggers().items()
+    }
+    threshold = logging.root.manager.disable
+
+    def put_back() -> None:
+        logging.disable(threshold)
+        for name, each in loggers().items():
+            level, handlers, filters, propagate, disabled = before.get(name, (logging.NOTSET, [], [], True, False))
+            for handler in set(each.handlers) - set(handlers):
+                handler.close()
+            if each.level != level:
+                each.setLevel(level)
+            each.handlers[:], each.filters[:], each.propagate, each.disabled = handlers, filters, propagate, disabled
+
+    return put_back
+
+
+def _warnings() -> PutBack:
+    filters, show = warnings.filters[:], warnings.showwarning
+
+    def put_back() -> None:
+        warnings.resetwarnings()  # tells the interpreter that its cache is stale
+        warnings.filters[:] = filters  # type: ignore[index]
+        warnings.showwarning = show
+
+    return put_back
+
+
+def _interpreter() -> PutBack:
+    path, argv, out, err = sys.path[:], sys.argv[:], sys.stdout, sys.stderr
+    hook, depth, collects, thresholds = sys.excepthook, sys.getrecursionlimit(), gc.isenabled(), gc.get_threshold()
+    timeout, mask, language = socket.getdefaulttimeout(), _umask(), locale.setlocale(locale.LC_ALL)
+    start_method = multiprocessing.get_start_method(allow_none=True)
+
+    def put_back() -> None:
+        sys.path[:], sys.argv[:], sys.stdout, sys.stderr, sys.excepthook = path, argv, out, err, hook
+        sys.setrecursionlimit(depth)
+        gc.set_threshold(*thresholds)
+        (gc.enable if collects else gc.disable)()
+        socket.setdefaulttimeout(timeout)
+        os.umask(mask)
+        if locale.setlocale(locale.LC_ALL) != language:
+            locale.setlocale(locale.LC_ALL, language)
+        if multiprocessing.get_start_method(allow_none=True) != start_method:
+            multiprocessing.set_start_method(start_method, force=True)
+
+    return put_back
+
+
+def _patched_functions() -> PutBack:
+    """Modules under their own names. What an installed library has put in the place of a function is left alone."""
+    before = {module: dict(vars(module)) for name in WATCHED if isinstance(module := sys.modules.get(name), ModuleType)}
+
+    def put_back() -> None:
+        for module, names in before.items():
+            for name, value in names.items():
+                found = vars(module).get(name)
+                if found is not value and not _is_installed(found):
+                    setattr(module, name, value)
+
+    return put_back
+
+
+REMEMBERED: tuple[Callable[[], PutBack], ...] = (
+    _patched_functions,  # first: the others call these functions
+    _environment,
+    _working_directory,
+    _interpreter,
+    _warnings,
+    _logging,
+    _signal_handlers,
+    _torch_switches,
+    _random_states,  # last: nothing after it may draw
+)
+
+
+def _end_process_groups() -> None:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def _forget_accelerator() -> None:
+    """Accelerate keeps one state a process, which would answer for the trial before."""
+    if "accelerate" in sys.modules:
+        from accelerate.state import AcceleratorState, GradientState
+
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
+
+
+def _is_installed(function: Any) -> bool:
+    """Whether a function is written in the standard library or in an installed package."""
+    code = getattr(function, "__code__", None)
+    return code is not None and str(code.co_filename).startswith(INSTALLED)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _is_lasting(process: psutil.Process) -> bool:
+    return any(name in _command(process) for name in LASTING_PROCESSES)
+
+
+def _command(process: psutil.Process) -> str:
+    with suppress(psutil.NoSuchProcess):
+        return " ".join(process.cmdline())
+    return ""

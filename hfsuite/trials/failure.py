@@ -1,0 +1,84 @@
+"""A rank's failure in words: written by the rank, read in the trial's actor."""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from collections.abc import Mapping
+from contextlib import suppress
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import pyarrow.fs
+import ray
+from ray.exceptions import RayActorError
+
+from hfsuite.errors import HFSuiteError, TrialFailed
+from hfsuite.trainers.rank_start import ExceptionInWords, first_cause
+from hfsuite.trials.rank import OUTPUT_OF_RANK
+
+FAILURE_OF_RANK = "failure_rank_{rank}.json"  # in the trial's directory, written by a rank that raises
+
+
+def failure_path(directory: str, rank: int | str) -> str:
+    """Where a rank describes its failure."""
+    return f"{directory}/{FAILURE_OF_RANK.format(rank=rank)}"
+
+
+def read_failures(filesystem: pyarrow.fs.FileSystem, directory: str) -> list[dict[str, Any]]:
+    """What the ranks of a trial have left. A peer that was killed while it wrote has left nothing of use."""
+    failures = []
+    for entry in filesystem.get_file_info(pyarrow.fs.FileSelector(directory)):
+        if entry.is_file and fnmatch(entry.base_name, FAILURE_OF_RANK.format(rank="*")):
+            with filesystem.open_input_stream(entry.path) as stream, suppress(ValueError):
+                failures.append(json.loads(stream.read()))
+    return failures
+
+
+def describe_failure(error: BaseException, rank: int) -> dict[str, Any]:
+    """What goes wrong in a rank, in words: frames do not travel, and not every exception does."""
+    frames = error.__traceback__
+    outer = (str(Path(__file__).parents[1]), str(Path(ray.__file__).parent))
+    while frames is not None and frames.tb_next is not None and frames.tb_frame.f_code.co_filename.startswith(outer):
+        frames = frames.tb_next
+    words = str(error) if isinstance(error, ExceptionInWords) else f"{type(error).__name__}: {error}"
+    return {
+        "rank": rank,
+        "at": time.time(),
+        "summary": words.splitlines()[0],
+        # What hfsuite refuses is explained by its message.
+        "traceback": ""
+        if isinstance(error, HFSuiteError)
+        else "".join(traceback.format_exception(type(error), error, frames)).strip(),
+    }
+
+
+def explain(error: BaseException, filesystem: pyarrow.fs.FileSystem, directory: str, output: Path) -> TrialFailed:
+    """The first failure of a rank, as that rank described it: its peers often fail too, by its absence.
+
+    Args:
+        error: what Ray Train makes of it.
+        filesystem: of the trial's directory.
+        directory: the trial's.
+        output: where the ranks' output files are, on their nodes.
+    """
+    failures: Mapping[int, BaseException] = getattr(error, "worker_failures", {})
+    dead = sorted(
+        rank
+        for rank, failure in failures.items()
+        if isinstance(getattr(failure, "health_check_failure", None), RayActorError)
+    )
+    if dead:
+        return TrialFailed(
+            f"rank {dead[0]}: the worker process died without a Python exception (killed, out of memory, or a crash in "
+            f"native code). Its last output is in {output / OUTPUT_OF_RANK.format(rank=dead[0])}",
+            dead[0],
+        )
+    if left := read_failures(filesystem, directory):
+        first = min(left, key=lambda each: each["at"])
+        return TrialFailed(f"rank {first['rank']}: {first['summary']}", first["rank"], first["traceback"])
+    cause = first_cause(error) or error
+    frames = "".join(traceback.format_exception(cause)).strip()
+    return TrialFailed(f"{type(cause).__name__}: {cause}".splitlines()[0], None, frames)

@@ -1,0 +1,49 @@
+"""The shipped experiments with two more settings each: precision and determinism, which outlive a careless trial."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ray.train import ScalingConfig
+
+from experiments import digits, sentiment
+from hfsuite import AccelerateTrainer, TransformersTrainer
+
+
+def change_process(deterministic: bool, precision: str) -> None:
+    """What a user's function may do, and never undo."""
+    from transformers import enable_full_determinism
+
+    os.environ["ACCELERATE_MIXED_PRECISION"] = precision
+    if deterministic:
+        enable_full_determinism(1)
+
+
+def fine_tuning(
+    train_dataset: None, eval_dataset: None, *, deterministic: bool, precision: str, stop: bool, **settings: Any
+) -> Any:
+    change_process(deterministic, precision)
+    return sentiment.trainer_init_per_worker(train_dataset, eval_dataset, **settings)
+
+
+def vision(settings: dict[str, Any]) -> None:
+    change_process(settings.pop("deterministic"), settings.pop("precision"))
+    settings.pop("stop")
+    digits.train_loop_per_worker(settings)
+
+
+PLAIN = {"deterministic": False, "precision": "no", "stop": False}
+SENTIMENT = {"train_rows": 128, "validation_rows": 64, "num_train_epochs": 2, "max_length": 32}
+two_workers = ScalingConfig(num_workers=2)
+TRAINERS = {
+    "sentiment": TransformersTrainer(
+        fine_tuning, trainer_init_config=sentiment.DEFAULTS | SENTIMENT | PLAIN, scaling_config=two_workers
+    ),
+    "digits": AccelerateTrainer(
+        vision,
+        train_loop_config=digits.DEFAULTS | {"epochs": 2} | PLAIN,
+        accelerate_config={},
+        scaling_config=two_workers,
+    ),
+}

@@ -1,0 +1,103 @@
+"""A training function that leaves things behind, or does not leave, and reports in which state it found its process."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+import ray.train
+from ray.train import ScalingConfig
+from ray.train.torch import TorchConfig
+
+from hfsuite import AccelerateTrainer, StopTraining
+
+CACHE: list[str] = []  # as a user would keep a tokenised dataset
+HOARD: list[bytearray] = []
+COLLECTIVE_TIMEOUT_S = 8
+original_manual_seed: Any = None
+
+
+def loop(settings: dict[str, Any]) -> None:
+    """One report with what it found, then what `leaves` says, then a second report."""
+    import torch
+    from accelerate import Accelerator
+
+    global original_manual_seed
+    original_manual_seed = original_manual_seed or torch.manual_seed
+    found = state(torch)
+    CACHE.append(settings["leaves"])
+    accelerator = Accelerator()
+    ray.train.report({"loss": 1.0, "step": 1, "leaves": settings["leaves"], **found})
+    accelerator.wait_for_everyone()
+    leave(settings["leaves"], accelerator.process_index, torch, settings["diary"])
+    ray.train.report({"loss": 1.0, "step": 2, "leaves": settings["leaves"], **found})
+
+
+def state(torch: Any) -> dict[str, Any]:
+    return {
+        "process": os.getpid(),
+        "cached": len(CACHE),
+        "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES", "unset"),
+        "variable": os.environ.get("LEFT_BY_A_TRIAL", "unset"),
+        "manual_seed_is_torchs": torch.manual_seed is original_manual_seed,
+        "is_deterministic": torch.are_deterministic_algorithms_enabled(),
+        "dtype": str(torch.get_default_dtype()),
+        "draw": torch.rand(()).item(),
+        "threads": torch.get_num_threads(),
+        "directory": os.path.basename(os.getcwd())[:0] + ("there" if os.path.isdir(os.getcwd()) else "gone"),
+    }
+
+
+def leave(what: str, rank: int, torch: Any, diary: str) -> None:
+    match what:
+        case "a thread":
+            threading.Thread(target=time.sleep, args=(600,), name="left-behind", daemon=True).start()
+        case "a process":
+            child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+            with open(diary, "a") as file:
+                file.write(f"{child.pid}\n")
+        case "memory":
+            HOARD.append(bytearray(2_000_000_000))
+            HOARD[-1][:: os.sysconf("SC_PAGE_SIZE")] = b"x" * len(range(0, 2_000_000_000, os.sysconf("SC_PAGE_SIZE")))
+        case "switches":
+            os.environ["CUDA_VISIBLE_DEVICES"], os.environ["LEFT_BY_A_TRIAL"] = "7", "yes"
+            os.chdir("/")
+            torch.manual_seed(1), random.seed(1)
+            torch.manual_seed = lambda seed: None
+            torch.use_deterministic_algorithms(True)
+            torch.set_default_dtype(torch.float64)
+            torch.set_num_threads(3)
+        case "no process group":
+            torch.distributed.destroy_process_group()
+        case "an exception" if rank == 1:
+            raise ArithmeticError("asked to raise")
+        case "an exit" if rank == 1:
+            os._exit(3)
+        case "a kill" if rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "a hang" if rank == 1:
+            time.sleep(600)
+        case "a hang":
+            torch.distributed.barrier()
+        case "a swallowed stop":
+            while True:
+                try:
+                    ray.train.report({"loss": 1.0, "step": 2, "leaves": what})
+                except StopTraining:
+                    time.sleep(600)
+
+
+def trainer() -> AccelerateTrainer:
+    return AccelerateTrainer(
+        loop,
+        train_loop_config={"leaves": "nothing", "diary": ""},
+        accelerate_config={},
+        scaling_config=ScalingConfig(num_workers=2),
+        torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
+    )

@@ -1,0 +1,147 @@
+"""What a careless function changes in its process, and that it is put back. In a process of its own."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from typing import Any
+
+import numpy as np
+import ray
+
+
+def look() -> dict[str, Any]:
+    """The state of the process, as far as a trial can see it."""
+    import torch
+    from accelerate.state import PartialState
+
+    mask = os.umask(0)
+    os.umask(mask)
+    root = logging.getLogger()
+    return {
+        "environment": dict(os.environ),
+        "directory": os.getcwd(),
+        "umask": mask,
+        "path": sys.path[:],
+        "arguments": sys.argv[:],
+        "warnings": warnings.filters[:],
+        "logging": (
+            root.level,
+            root.handlers[:],
+            logging.getLogger("transformers").level,
+            logging.root.manager.disable,
+        ),
+        "signals": [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)],
+        "functions": (torch.manual_seed, random.random, torch.nn.functional.relu),
+        "process group": torch.distributed.is_initialized(),
+        "accelerator": bool(PartialState._shared_state),
+        "switches": (
+            torch.are_deterministic_algorithms_enabled(),
+            torch.utils.deterministic.fill_uninitialized_memory,
+            torch.backends.cudnn.deterministic,
+            torch.backends.cudnn.benchmark,
+            torch.backends.cuda.matmul.fp32_precision,
+            torch.get_float32_matmul_precision(),
+            torch.get_default_dtype(),
+            str(torch.get_default_device()),
+            torch.get_num_threads(),
+            torch.is_anomaly_enabled(),
+            torch.is_grad_enabled(),
+            torch.backends.cuda.flash_sdp_enabled(),
+        ),
+    }
+
+
+def be_careless() -> None:
+    import torch
+    from accelerate import Accelerator
+
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29777", RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
+    torch.distributed.init_process_group("gloo")
+    Accelerator(cpu=True)
+    os.environ["CUDA_VISIBLE_DEVICES"], os.environ["HOME"] = "3", "/nowhere"
+    del os.environ["PATH"]
+    os.chdir("/")
+    os.umask(0o077)
+    sys.path.insert(0, "/nowhere")
+    sys.argv.append("--careless")
+    warnings.simplefilter("error")
+    logging.getLogger().addHandler(logging.StreamHandler())
+    logging.getLogger().setLevel(logging.DEBUG)
+    logging.getLogger("transformers").setLevel(logging.CRITICAL)
+    logging.disable(logging.CRITICAL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, lambda *_: None)
+    torch.manual_seed(3), random.seed(3), np.random.seed(3)
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.backends.cudnn.deterministic = torch.backends.cudnn.benchmark = True
+    torch.set_float32_matmul_precision("medium")
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    torch.set_num_threads(3)
+    torch.autograd.set_detect_anomaly(True)
+    torch.set_grad_enabled(False)
+    torch.backends.cuda.enable_flash_sdp(False)
+    torch.manual_seed = random.random = torch.nn.functional.relu = lambda *_: None
+
+
+@ray.remote(num_cpus=0, max_calls=1)
+def in_a_process_of_its_own(what: str) -> Any:
+    import torch
+    import transformers  # noqa: F401
+    from accelerate.state import PartialState  # noqa: F401
+
+    from hfsuite.trials.clean_room import CleanRoom
+
+    room = CleanRoom(1.5)
+    before, draw = look(), torch.rand(3)
+    room.tidy()
+    if what == "changes":
+        be_careless()
+        changed = [name for name, value in look().items() if value != before[name]]
+        reasons = room.tidy()
+        after = look()
+        kept = [name for name in before if after[name] != before[name]]
+        drawn = [random.random() for _ in range(2)]
+        random.seed(3)
+        return reasons, changed, kept, torch.equal(torch.rand(3), draw), drawn[0] == random.random()
+    kept_alive: list[Any] = []
+    match what:
+        case "thread":
+            threading.Thread(target=time.sleep, args=(60,), name="mine", daemon=True).start()
+        case "process":
+            kept_alive.append(subprocess.Popen(["sleep", "60"]))
+        case "memory":
+            kept_alive.append(np.ones(250_000_000))  # 2 GB
+    reasons = room.tidy()
+    room.end_processes()
+    return reasons
+
+
+def test_what_was_changed_is_put_back() -> None:
+    reasons, changed, kept, same_draw, predictable = ray.get(in_a_process_of_its_own.remote("changes"))
+    assert reasons == []
+    assert len(changed) == 12, f"be_careless() must change all, or this test shows nothing: {changed}"
+    assert kept == []
+    assert same_draw, "torch begins as in a new process"
+    assert not predictable, "Python's own random numbers are as unpredictable as in a new process"
+
+
+def test_what_cannot_be_put_back_is_named() -> None:
+    thread, process, memory = ray.get(
+        [in_a_process_of_its_own.remote(what) for what in ("thread", "process", "memory")]
+    )
+    assert thread == ["the thread 'mine' is still running"]
+    assert len(process) == 1
+    assert "(sleep 60) is still running" in process[0]
+    assert len(memory) == 1
+    assert "it holds 2.0 GB of memory more than when it started" in memory[0]

@@ -1,0 +1,233 @@
+"""What `trials/worker_group.py` takes for granted of Ray's internals, a test for each name: a new Ray shows here.
+
+How they behave together is tested by every test that runs a trial.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray.train
+from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train._internal.session import _TrainingResult
+from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.callbacks.user_callback import UserCallbackHandler
+from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
+from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerHealthCheckFailedError
+from ray.train.v2._internal.execution import context, train_fn_utils
+from ray.train.v2._internal.execution.checkpoint.sync_actor import SynchronizationActor
+from ray.train.v2._internal.execution.controller import TrainController
+from ray.train.v2._internal.execution.failure_handling import FailureDecision, create_failure_policy
+from ray.train.v2._internal.execution.scaling_policy import create_scaling_policy
+from ray.train.v2._internal.execution.worker_group import RayTrainWorker, Worker, worker_group
+from ray.train.v2._internal.execution.worker_group.placement_group_handle import PlacementGroupHandle
+from ray.train.v2._internal.execution.worker_group.poll import WorkerGroupPollStatus, WorkerStatus
+from ray.train.v2._internal.execution.worker_group.state import WorkerGroupState
+from ray.train.v2._internal.execution.worker_group.thread_runner import ThreadRunner
+from ray.train.v2._internal.execution.worker_group.worker import ActorMetadata
+from ray.train.v2._internal.util import ObjectRefWrapper, bundle_to_remote_args
+from ray.train.v2.api.exceptions import ControllerError
+
+import hfsuite.trials.worker_group as seam
+
+
+def parameters(function: Any) -> list[str]:
+    return [name for name in inspect.signature(function).parameters if name != "self"]
+
+
+def worker(number: int, node: str = "node") -> Worker:
+    return Worker(f"actor {number}", ActorMetadata("host", node, node, number, {"GPU": []}), {"CPU": 1.0})
+
+
+def plain_trainer(**run_config: Any) -> TorchTrainer:
+    return TorchTrainer(
+        lambda: None, scaling_config=ScalingConfig(num_workers=2), run_config=RunConfig(name="contract", **run_config)
+    )
+
+
+def test_every_name_that_the_seam_imports_is_tested_here() -> None:
+    imported = {
+        alias.name
+        for node in ast.walk(ast.parse(Path(seam.__file__).read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("ray.train.v2", "ray.train._internal"))
+        for alias in node.names
+    }
+    here = Path(__file__).read_text()
+    assert imported
+    assert not [name for name in imported if name not in here]
+
+
+def test_training_result() -> None:
+    result = _TrainingResult(None, {"loss": 1.0})
+    assert (result.checkpoint, result.metrics) == (None, {"loss": 1.0})
+
+
+def test_user_callback_handler() -> None:
+    seen: list[Any] = []
+
+    class Observer(UserCallback):
+        def after_report(self, run_context: Any, metrics: Any, checkpoint: Any) -> None:
+            seen.append((metrics, checkpoint))
+
+    from ray.train.v2._internal.execution.training_report import _TrainingReport
+
+    handler = UserCallbackHandler([Observer()], plain_trainer().train_run_context)
+    handler.after_report(_TrainingReport(checkpoint=None, metrics={"loss": 1.0}, validation=False), [{"loss": 1.0}])
+    assert seen == [([{"loss": 1.0}], None)]
+
+
+def test_synchronization_actor() -> None:
+    """Made through `options(...).remote(...)`, by the name that its module has for it."""
+    assert worker_group.SynchronizationActor is SynchronizationActor
+    assert "SynchronizationActor.options(" in inspect.getsource(worker_group.WorkerGroup._start_impl)
+    actor = SynchronizationActor.options().remote(timeout_s=10, warn_interval_s=5)
+    for _ in range(2):  # it serves one collective after another, from the first again
+        answer = actor.broadcast_from_rank_zero.remote(
+            world_rank=0, world_size=1, data="name", caller_method_name="contract", collective_seq=1
+        )
+        assert ray.get(answer) == "name"
+    ray.kill(actor)
+
+
+def test_train_context() -> None:
+    fields = {field.name for field in context.TrainContext.__dataclass_fields__.values()}
+    assert {
+        "train_run_context",
+        "execution_context",
+        "dataset_shard_provider",
+        "checkpoint_upload_threadpool",
+        "report_order_condition",
+    } <= fields
+    # Both belong to the class: what one run shuts down, the next would find so.
+    assert context.TrainContext.checkpoint_upload_threadpool is not None
+    assert context.TrainContext.report_order_condition is not None
+    execution = {field.name for field in context.ExecutionContext.__dataclass_fields__.values()}
+    assert {"result_queue", "training_thread_runner"} <= execution
+    with pytest.raises(RuntimeError):
+        context.get_train_context()  # there is none outside of a worker
+
+
+def test_thread_runner() -> None:
+    runner = ThreadRunner()
+    assert not runner.is_running()
+    runner.run(lambda: 1 / 0)
+    runner._thread.join()
+    assert not runner.is_running()
+    assert "ZeroDivisionError" in str(runner.get_error())
+
+
+def test_train_controller() -> None:
+    assert parameters(TrainController.__init__)[:5] == [
+        "train_fn_ref", "train_run_context", "scaling_policy", "failure_policy", "callbacks",
+    ]  # fmt: skip
+    assert TrainController.worker_group_cls is worker_group.WorkerGroup
+    assert "self.worker_group_cls.create(" in inspect.getsource(TrainController._start_worker_group)
+    assert "await self._poll_workers()" in inspect.getsource(TrainController._step)
+    assert inspect.iscoroutinefunction(TrainController._poll_workers)
+    assert inspect.iscoroutinefunction(TrainController.run)
+    assert "self._failure_policy.make_decision" in inspect.getsource(TrainController)
+    for name in ("get_worker_group", "get_result"):
+        assert parameters(getattr(TrainController, name)) == []
+
+
+@pytest.mark.parametrize(("retries", "decision"), [(0, FailureDecision.RAISE), (1, FailureDecision.RETRY)])
+def test_create_failure_policy(retries: int, decision: FailureDecision) -> None:
+    policy = create_failure_policy(FailureConfig(controller_failure_limit=retries))
+    assert (
+        policy.make_decision(training_failed_error=ControllerError(WorkerGroupStartupFailedError("a worker died")))
+        == decision
+    )
+
+
+def test_create_scaling_policy() -> None:
+    scaling = ScalingConfig(num_workers=2)
+    assert create_scaling_policy(scaling).scaling_config == scaling
+
+
+def test_get_train_fn_utils() -> None:
+    assert parameters(train_fn_utils.get_train_fn_utils) == []
+    utils = train_fn_utils.DistributedTrainFnUtils
+    assert {"metrics", "checkpoint"} <= set(parameters(utils.report))
+    assert parameters(utils.get_checkpoint) == []
+    assert "get_train_fn_utils().report(" in inspect.getsource(ray.train.report)
+    assert "get_train_fn_utils().get_checkpoint(" in inspect.getsource(ray.train.get_checkpoint)
+    assert "get_all_reported_checkpoints(" in inspect.getsource(ray.train.get_all_reported_checkpoints)
+
+
+def test_ray_train_worker() -> None:
+    assert parameters(RayTrainWorker.__init__) == []
+    for name in ("poll_status", "shutdown", "get_metadata"):
+        assert parameters(getattr(RayTrainWorker, name)) == []
+    assert parameters(RayTrainWorker.run_train_fn) == ["train_fn_ref"]
+    assert {"train_run_context", "worker_callbacks", "synchronization_actor"} <= set(
+        parameters(RayTrainWorker.init_train_context)
+    )
+    assert RayTrainWorker().execute(lambda value: value + 1, 1) == 2
+
+
+def test_workers_are_ranked_in_place() -> None:
+    """`Worker` and `WorkerGroup._assign_worker_ranks`: workers of a node follow each other, and may be ranked again."""
+    workers = [worker(0, "a"), worker(1, "b"), worker(2, "a")]
+    for _ in range(2):
+        ranked = worker_group.WorkerGroup._assign_worker_ranks(workers)
+        assert [each.actor for each in ranked] == ["actor 0", "actor 2", "actor 1"]
+        assert [each.distributed_context.world_rank for each in ranked] == [0, 1, 2]
+        assert [each.distributed_context.local_rank for each in ranked] == [0, 1, 0]
+
+
+def test_worker_group() -> None:
+    group = worker_group.WorkerGroup
+    assert parameters(group.__init__) == ["train_run_context", "worker_group_context", "callbacks"]
+    assert parameters(group._create_placement_group) == ["scaling_config", "worker_group_context"]
+    assert parameters(group._create_workers)[:3] == ["num_workers", "placement_group", "resources_per_worker"]
+    assert "self._worker_group_state.shutdown()" in inspect.getsource(group.shutdown)
+    assert "timeout_s=self._collective_timeout_s" in inspect.getsource(group._start_impl)
+    assert parameters(group.poll_status) == ["timeout"]
+    made = group(plain_trainer().train_run_context, None, [])
+    assert made._latest_poll_status is None
+    assert made._worker_group_state is None
+    variables = group._get_worker_runtime_env({"env_vars": {"A": "1"}})["env_vars"]
+    assert variables["A"] == "1"
+    assert variables["RAY_TRAIN_V2_ENABLED"] == "1"
+
+
+def test_what_the_environment_says_reaches_workers() -> None:
+    assert {name for name in seam.RAY_TRAIN_ENVIRONMENT if name.startswith("RAY_TRAIN")} <= ENV_VARS_TO_PROPAGATE
+
+
+def test_poll_status_names_errors_and_reports() -> None:
+    failed = WorkerStatus(running=False, error=WorkerHealthCheckFailedError("dead", failure=ValueError("why")))
+    status = WorkerGroupPollStatus(
+        worker_statuses={0: WorkerStatus(running=True), 1: failed}, worker_rank_to_replica_group_rank={0: 0, 1: 1}
+    )
+    assert list(status.errors) == [1]
+    assert isinstance(status.errors[1].health_check_failure, ValueError)
+    assert status.worker_statuses[0].training_report is None
+
+
+def test_placement_group_handle() -> None:
+    assert PlacementGroupHandle.__abstractmethods__ == {"placement_group", "ready", "wait", "shutdown"}
+
+
+def test_worker_group_state() -> None:
+    state = WorkerGroupState(start_time=0.0, placement_group_handle=None, workers=[worker(0)], sync_actor=None)
+    assert set(vars(state)) == {"start_time", "placement_group_handle", "workers", "sync_actor"}
+    assert parameters(state.shutdown) == []
+
+
+def test_object_ref_wrapper() -> None:
+    assert ObjectRefWrapper({"a": 1}).get() == {"a": 1}
+
+
+def test_bundle_to_remote_args() -> None:
+    arguments = bundle_to_remote_args({"CPU": 2, "GPU": 0.5, "special": 1})
+    assert (arguments["num_cpus"], arguments["num_gpus"], arguments["resources"]) == (2, 0.5, {"special": 1})
+
+
+def test_default_callbacks_of_a_trainer() -> None:
+    names = {type(callback).__name__ for callback in plain_trainer()._create_default_callbacks()}
+    assert seam.UNUSED_CALLBACKS | {"DatasetsCallback", "BackendSetupCallback"} <= names

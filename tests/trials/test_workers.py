@@ -1,0 +1,171 @@
+"""Workers that outlive trials: who lives on, who does not, and that a trial cannot tell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import torch
+from ray import tune
+
+from hfsuite.errors import ConfigurationError, UnknownName
+from tests import program
+from tests.trials import leaving
+from tests.trials.test_trainable import StopAt
+
+
+def tune_leaving(path: Path, leaves: list[str], *, max_failures: int = 0, slots: int = 1, **options: Any) -> Any:
+    policy = {name: options.pop(name) for name in list(options) if name not in ("scheduler", "callbacks")}
+    return tune.Tuner(
+        leaving.trainer().as_trainable(**policy),
+        param_space={"train_loop_config": {"leaves": tune.grid_search(leaves), "diary": str(path / "diary")}},
+        tune_config=tune.TuneConfig(
+            metric="loss",
+            mode="min",
+            max_concurrent_trials=slots,
+            reuse_actors=True,
+            scheduler=options.get("scheduler"),
+        ),
+        run_config=tune.RunConfig(
+            storage_path=str(path),
+            name="sweep",
+            verbose=0,
+            callbacks=options.get("callbacks"),
+            failure_config=tune.FailureConfig(max_failures=max_failures),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
+    ).fit()
+
+
+def first_reports(results: Any) -> list[dict[str, Any]]:
+    return [{**result.metrics_dataframe.iloc[0]} for result in results]
+
+
+def test_workers_serve_one_trial_after_another(tmp_path: Path) -> None:
+    first, second, third = first_reports(tune_leaving(tmp_path, ["nothing"] * 3))
+    assert first["process"] == second["process"] == third["process"]
+    assert [each["warm_start"] for each in (first, second, third)] == [False, True, True]
+    assert [each["cached"] for each in (first, second, third)] == [0, 1, 2], "what a module keeps stays"
+    program.wait_for_free_cpus()
+    program.wait_until_ended(int(first["process"]))
+
+
+def test_isolated_trials_have_workers_of_their_own(tmp_path: Path) -> None:
+    first, second = first_reports(tune_leaving(tmp_path, ["nothing"] * 2, isolation="process"))
+    assert first["process"] != second["process"]
+    assert not second["warm_start"]
+    assert second["cached"] == 0
+
+
+@pytest.mark.slow
+def test_a_group_serves_as_many_trials_as_the_user_says(tmp_path: Path) -> None:
+    reports = first_reports(tune_leaving(tmp_path, ["nothing"] * 4, trials_per_group=2))
+    pids = [each["process"] for each in reports]
+    assert pids[0] == pids[1] != pids[2] == pids[3]
+
+
+def test_what_a_trial_changes_is_put_back(tmp_path: Path) -> None:
+    cold, changing, warm = first_reports(tune_leaving(tmp_path, ["nothing", "switches", "nothing"]))
+    assert cold["process"] == changing["process"] == warm["process"]
+    same = {name: cold[name] for name in cold if name in leaving.state(torch)} | {"cached": 2}
+    assert {name: warm[name] for name in same} == same
+    assert warm["manual_seed_is_torchs"]
+    assert warm["dtype"] == "torch.float32"
+
+
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        ("a thread", "rank 0: the thread 'left-behind' is still running"),
+        pytest.param("a process", "is still running", marks=pytest.mark.slow),
+        pytest.param("memory", "GB of memory more than when it started (memory_limit_gb=1.5)", marks=pytest.mark.slow),
+    ],
+)
+def test_what_cannot_be_put_back_costs_the_workers_their_life(tmp_path: Path, what: str, why: str) -> None:
+    results = tune_leaving(tmp_path, [what, "nothing"])
+    leaver, after = first_reports(results)
+    assert not results.errors
+    assert leaver["process"] != after["process"]
+    assert not after["warm_start"]
+    assert why in after["workers_lost"]
+    assert why in Path(results[0].path, "workers_lost.txt").read_text()
+    program.wait_for_free_cpus()
+    if what == "a process":
+        left = [int(line) for line in (tmp_path / "diary").read_text().split()]
+        assert len(left) == 2
+        program.wait_until_ended(*left)
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        pytest.param("an exception", "rank 1: ArithmeticError: asked to raise", marks=pytest.mark.slow),
+        pytest.param("an exit", "rank 1: the worker process died", marks=pytest.mark.slow),
+        ("a kill", "rank 1: the worker process died"),
+        pytest.param("a hang", "Timed out", marks=pytest.mark.slow),
+    ],
+)
+def test_a_trial_that_fails_takes_nothing_with_it(tmp_path: Path, what: str, message: str) -> None:
+    """Two slots: one trial fails, the others never notice, and what follows in its slot runs in a sound group."""
+    results = tune_leaving(tmp_path, ["nothing", what, "nothing", "nothing"], slots=2)
+    (failed,) = results.errors
+    assert message in str(failed)
+    assert [result.metrics["step"] for result in results if result.error is None] == [2, 2, 2]
+    failed_pid = next(result for result in results if result.error).metrics_dataframe.iloc[0]["process"]
+    assert failed_pid not in [each["process"] for each, result in zip(first_reports(results), results, strict=True)
+                              if result.error is None and each["warm_start"]]  # fmt: skip
+    program.wait_for_free_cpus()
+
+
+@pytest.mark.slow
+def test_a_trial_that_ends_the_process_group_itself_harms_no_other(tmp_path: Path) -> None:
+    results = tune_leaving(tmp_path, ["no process group", "nothing"])
+    assert not results.errors
+    assert [result.metrics["step"] for result in results] == [2, 2]
+
+
+def test_a_swallowed_stop_is_killed_after_the_grace_period(tmp_path: Path) -> None:
+    results = tune_leaving(tmp_path, ["a swallowed stop", "nothing"], stop_grace_s=1.0, scheduler=StopAt(2))
+    assert not results.errors
+    stopped, after = first_reports(results)
+    assert stopped["process"] != after["process"]
+    assert results[1].metrics["step"] == 2
+
+
+@pytest.mark.slow
+def test_a_killed_trial_actor_takes_its_workers_along_and_is_retried(tmp_path: Path) -> None:
+    class Killer(tune.Callback):
+        killed = False
+
+        def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any) -> None:
+            if result["leaves"] == "nothing" and not Killer.killed:
+                Killer.killed = True
+                ray.kill(trial.temporary_state.ray_actor)
+
+    results = tune_leaving(tmp_path, ["nothing", "nothing"], max_failures=1, callbacks=[Killer()])
+    assert not results.errors
+    assert [result.metrics["step"] for result in results] == [2, 2]
+    program.wait_for_free_cpus()
+
+
+@pytest.mark.slow
+def test_pipelined_ranks_learn_of_a_stop_in_their_next_report(tmp_path: Path) -> None:
+    results = tune_leaving(tmp_path, ["switches", "nothing"], decisions="pipelined", scheduler=StopAt(1))
+    assert not results.errors
+    assert [result.metrics["step"] for result in results] == [1, 1]
+    first, second = first_reports(results)
+    assert first["process"] == second["process"], "both ranks unwound at the same report"
+    assert second["variable"] == "unset"
+
+
+def test_all_mistakes_about_workers_are_named_at_once() -> None:
+    with pytest.raises(ConfigurationError) as refusal:
+        leaving.trainer().as_trainable(
+            isolation="wram", decisions="pipeline", stop_grace_s=-1, trials_per_group=0, memory_limit_gb=0
+        )
+    assert len(refusal.value.faults) == 5
+    assert "Did you mean 'warm'?" in str(refusal.value)
+    with pytest.raises(UnknownName, match=r"no argument 'isolated'\. Did you mean 'isolation'"):
+        leaving.trainer().as_trainable(isolated=True)
