@@ -65,7 +65,7 @@ class Run:
         return run
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int) -> None:
-        """Records the numbers of one report at an optimizer step. Written in the background: ranks wait for no store."""
+        """Records the numbers of one report at an optimizer step. Written in the background."""
         now = int(time.time() * 1000)
         numbers = [Metric(key, _finite(value), now, step) for key, value in flatten(metrics) if _is_number(value)]
         for start in range(0, len(numbers), METRICS_A_BATCH):
