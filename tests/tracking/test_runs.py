@@ -41,6 +41,7 @@ def test_nested_and_long_parameters_arrive(client: mlflow.MlflowClient) -> None:
 def test_only_numbers_become_metrics_and_none_wrecks_a_chart(client: mlflow.MlflowClient) -> None:
     run = start(client)
     run.log_metrics({"loss": 0.5, "text": "no", "flag": True, "nested": {"f1": 1}, "up": math.inf, "nan": math.nan}, 7)
+    run.end(TrialState.COMPLETED)
     metrics = client.get_run(run.run_id).data.metrics
     assert {"loss", "nested.f1", "up", "nan"} == set(metrics)
     assert math.isnan(metrics["up"])
@@ -107,6 +108,7 @@ def test_a_database_may_lie_where_a_path_has_an_at_sign() -> None:
 def test_names_that_mlflow_refuses_are_recorded_under_near_ones(client: mlflow.MlflowClient) -> None:
     run = runs.Run.start(client, store.experiment_id(client, "names"), name="a", tags={}, params={"lr (max)": 1})
     run.log_metrics({"recall@5": 0.5, "f1%": 0.25, "../up": 1.0, "/top": 2.0, "a" * 300: 3.0, "fine/loss": 4.0}, step=1)
+    run.end(TrialState.COMPLETED)
     found = client.get_run(run.run_id).data
     assert found.params == {"lr _max_": "1"}
     assert found.metrics == {"recall_5": 0.5, "f1_": 0.25, "_up": 1.0, "_top": 2.0, "a" * 250: 3.0, "fine/loss": 4.0}
