@@ -36,7 +36,8 @@ import hfsuite.trials.worker_group as seam
 
 
 def parameters(function: Any) -> list[str]:
-    return [name for name in inspect.signature(function).parameters if name != "self"]
+    own = {"self", "_ray_trace_ctx"}  # Ray adds the second to classes that were made actors in this process
+    return [name for name in inspect.signature(function).parameters if name not in own]
 
 
 def worker(number: int, node: str = "node") -> Worker:
