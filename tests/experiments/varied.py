@@ -15,7 +15,8 @@ def change_process(deterministic: bool, precision: str) -> None:
     """What a user's function may do, and never undo."""
     from transformers import enable_full_determinism
 
-    os.environ["ACCELERATE_MIXED_PRECISION"] = precision
+    if precision != "no":
+        os.environ["ACCELERATE_MIXED_PRECISION"] = precision
     if deterministic:
         enable_full_determinism(1)
 

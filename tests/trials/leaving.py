@@ -33,10 +33,14 @@ def loop(settings: dict[str, Any]) -> None:
     found = state(torch)
     CACHE.append(settings["leaves"])
     accelerator = Accelerator()
-    ray.train.report({"loss": 1.0, "step": 1, "leaves": settings["leaves"], **found})
-    accelerator.wait_for_everyone()
-    leave(settings["leaves"], accelerator.process_index, torch, settings["diary"])
-    ray.train.report({"loss": 1.0, "step": 2, "leaves": settings["leaves"], **found})
+    try:
+        ray.train.report({"loss": 1.0, "step": 1, "leaves": settings["leaves"], **found})
+        note(settings["diary"], "went on")
+        accelerator.wait_for_everyone()
+        leave(settings["leaves"], accelerator.process_index, torch, settings["diary"])
+        ray.train.report({"loss": 1.0, "step": 2, "leaves": settings["leaves"], **found})
+    finally:
+        note(settings["diary"], "unwound")
 
 
 def state(torch: Any) -> dict[str, Any]:
@@ -50,8 +54,13 @@ def state(torch: Any) -> dict[str, Any]:
         "dtype": str(torch.get_default_dtype()),
         "draw": torch.rand(()).item(),
         "threads": torch.get_num_threads(),
-        "directory": os.path.basename(os.getcwd())[:0] + ("there" if os.path.isdir(os.getcwd()) else "gone"),
+        "directory_is_there": os.path.isdir(os.getcwd()),
     }
+
+
+def note(diary: str, line: str) -> None:
+    with open(diary, "a") as file:
+        file.write(f"{line}\n")
 
 
 def leave(what: str, rank: int, torch: Any, diary: str) -> None:
@@ -59,9 +68,9 @@ def leave(what: str, rank: int, torch: Any, diary: str) -> None:
         case "a thread":
             threading.Thread(target=time.sleep, args=(600,), name="left-behind", daemon=True).start()
         case "a process":
+            # Longer than any test waits: only the suite can end it.
             child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-            with open(diary, "a") as file:
-                file.write(f"{child.pid}\n")
+            note(diary, str(child.pid))
         case "memory":
             HOARD.append(bytearray(2_000_000_000))
             HOARD[-1][:: os.sysconf("SC_PAGE_SIZE")] = b"x" * len(range(0, 2_000_000_000, os.sysconf("SC_PAGE_SIZE")))
@@ -82,7 +91,7 @@ def leave(what: str, rank: int, torch: Any, diary: str) -> None:
         case "a kill" if rank == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         case "a hang" if rank == 1:
-            time.sleep(600)
+            time.sleep(600)  # never comes to the barrier, where its peer runs into the timeout
         case "a hang":
             torch.distributed.barrier()
         case "a swallowed stop":
@@ -90,7 +99,7 @@ def leave(what: str, rank: int, torch: Any, diary: str) -> None:
                 try:
                     ray.train.report({"loss": 1.0, "step": 2, "leaves": what})
                 except StopTraining:
-                    time.sleep(600)
+                    time.sleep(600)  # longer than any grace period: only a kill ends it
 
 
 def trainer() -> AccelerateTrainer:

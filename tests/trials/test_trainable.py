@@ -252,6 +252,31 @@ def test_a_trial_works_on_a_remote_file_system(tmp_path: Path) -> None:
         assert sorted(path.name for path in (tmp_path / result.path).glob("rank_*.log")) == ["rank_0.log", "rank_1.log"]
 
 
+def test_a_checkpoint_that_is_given_away_is_not_copied(tmp_path: Path) -> None:
+    def loop(config: dict[str, Any]) -> None:
+        for given_away in (True, False):
+            source = Path(f"given_away_{given_away}")
+            source.mkdir()
+            (source / "weights").write_bytes(b"x" * 1000)
+            metrics = {"inode": (source / "weights").stat().st_ino, "loss": 1.0}
+            checkpoint = Checkpoint.from_directory(source)
+            ray.train.report(metrics, checkpoint=checkpoint, delete_local_checkpoint_after_upload=given_away)
+            assert source.exists() is not given_away
+
+    trainer = AccelerateTrainer(loop, accelerate_config={}, scaling_config=ScalingConfig(num_workers=1))
+    (result,) = tune.Tuner(
+        trainer.as_trainable(), run_config=tune.RunConfig(storage_path=str(tmp_path), name="sweep", verbose=0)
+    ).fit()
+    assert result.error is None
+    same = [
+        Path(checkpoint.path, "weights").stat().st_ino == metrics["inode"]
+        for checkpoint, metrics in result.best_checkpoints
+    ]
+    assert same == [True, False]
+    for checkpoint, _ in result.best_checkpoints:
+        assert manifest.verify(checkpoint)
+
+
 @pytest.mark.slow
 def test_a_rank_knows_the_checkpoints_that_were_reported(tmp_path: Path) -> None:
     def loop(config: dict[str, Any]) -> None:

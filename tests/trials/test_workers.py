@@ -93,7 +93,7 @@ def test_what_cannot_be_put_back_costs_the_workers_their_life(tmp_path: Path, wh
     assert why in Path(results[0].path, "workers_lost.txt").read_text()
     program.wait_for_free_cpus()
     if what == "a process":
-        left = [int(line) for line in (tmp_path / "diary").read_text().split()]
+        left = [int(line) for line in (tmp_path / "diary").read_text().splitlines() if line.isdigit()]
         assert len(left) == 2
         program.wait_until_ended(*left)
 
@@ -151,10 +151,21 @@ def test_a_killed_trial_actor_takes_its_workers_along_and_is_retried(tmp_path: P
 
 
 @pytest.mark.slow
-def test_pipelined_ranks_learn_of_a_stop_in_their_next_report(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("decisions", "went_on"), [("awaited", 0), ("pipelined", 2)])
+def test_a_stop_unwinds_every_rank(tmp_path: Path, decisions: str, went_on: int) -> None:
+    """Ranks that await decisions stop in the very report; pipelined ones learn of it in their next."""
+    results = tune_leaving(tmp_path, ["switches"], decisions=decisions, scheduler=StopAt(1))
+    assert not results.errors
+    assert [result.metrics["step"] for result in results] == [1]
+    said = (tmp_path / "diary").read_text().splitlines()
+    assert said.count("went on") == went_on
+    assert said.count("unwound") == 2, "finally blocks run, in both ranks"
+
+
+@pytest.mark.slow
+def test_workers_of_a_stopped_trial_serve_the_next(tmp_path: Path) -> None:
     results = tune_leaving(tmp_path, ["switches", "nothing"], decisions="pipelined", scheduler=StopAt(1))
     assert not results.errors
-    assert [result.metrics["step"] for result in results] == [1, 1]
     first, second = first_reports(results)
     assert first["process"] == second["process"], "both ranks unwound at the same report"
     assert second["variable"] == "unset"
