@@ -186,6 +186,12 @@ class SweepObserver(Callback):
             if not self.result(trial).state.is_over:
                 self._end(trial, TrialState.STOPPED)
 
+    def await_tracking(self) -> None:
+        """Returns when MLflow has recorded all that was seen, and gives each result its run's id."""
+        Run.written()
+        for trial_id, run in self._runs.items():
+            self.trials[trial_id].run_id = run.run_id
+
     def stop_rest(self) -> None:
         """Records as stopped what is not over, where the end of the sweep was cut short."""
         for trial_id, run in self._runs.items():
@@ -207,8 +213,7 @@ class SweepObserver(Callback):
         """The trial's MLflow run, opened when it is first needed: also a trial that never started has one."""
         if trial.trial_id not in self._runs:
             record = self.result(trial)
-            run = self._runs[trial.trial_id] = self.open_run(record)
-            record.run_id = run.run_id
+            self._runs[trial.trial_id] = self.open_run(record)
         return self._runs[trial.trial_id]
 
     def _end(self, trial: Trial, state: TrialState) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ from hfsuite.tracking import runs, store
 from hfsuite.trainers.datasets import is_streamed
 from hfsuite.trainers.training import HuggingFaceTrainer
 from hfsuite.trials import resources
+from hfsuite.trials.head_start import HeadStart
 from hfsuite.trials.policy import WorkerPolicy
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ class Plan:
     searcher: str | AnySearcher
     trial_scheduler: TrialScheduler
     worker_policy: WorkerPolicy
+    head_start: HeadStart
 
     @property
     def path(self) -> str:
@@ -101,32 +104,40 @@ def checked_plan(
     attempt(lambda: check_trial_scheduler(trial_scheduler, searcher, experiment.trainer.config_argument))
     policy = attempt(lambda: WorkerPolicy(**worker_policy))
     attempt(lambda: _check_storage(storage, name))
-    client = attempt(store.open_store)
     trainer = attempt(lambda: _scaled(experiment.trainer, workers, gpu))
     attempt(cluster.connect)
     if trainer is not None and ray.is_initialized():
         attempt(lambda: resources.check_fits(trainer.scaling_config, uses_ray_data=is_streamed(trainer.datasets)))
-    if faults:
-        only_tracking = client is None and len(faults) == 1
-        raise TrackingError(faults[0]) if only_tracking else ConfigurationError(faults)
-
+    trials = grid_size(space) or trials
     seeded = {"seed": seed} if "seed" in experiment.defaults else {}
-    return Plan(
-        experiment=experiment,
-        kind=kind,
-        name=name,
-        storage=storage,
-        trainer=trainer,
-        client=client,
-        experiment_id=store.experiment_id(client, experiment.name),
-        space=space,
-        constants={**experiment.defaults, **seeded, **fixed},
-        trials=grid_size(space) or trials,
-        seed=seed,
-        searcher=searcher,
-        trial_scheduler=make_trial_scheduler(trial_scheduler),
-        worker_policy=policy,
-    )
+    with ExitStack() as unless_planned:
+        head_start = unless_planned.enter_context(HeadStart())
+        if not faults:
+            slots = resources.concurrent_trials(trainer.scaling_config, uses_ray_data=is_streamed(trainer.datasets))
+            head_start.begin(trainer, policy, min(trials, slots))
+        client = attempt(store.open_store)  # takes seconds: workers that have begun import meanwhile
+        if faults:
+            only_tracking = client is None and len(faults) == 1
+            raise TrackingError(faults[0]) if only_tracking else ConfigurationError(faults)
+        plan = Plan(
+            experiment=experiment,
+            kind=kind,
+            name=name,
+            storage=storage,
+            trainer=trainer,
+            client=client,
+            experiment_id=store.experiment_id(client, experiment.name),
+            space=space,
+            constants={**experiment.defaults, **seeded, **fixed},
+            trials=trials,
+            seed=seed,
+            searcher=searcher,
+            trial_scheduler=make_trial_scheduler(trial_scheduler),
+            worker_policy=policy,
+            head_start=head_start,
+        )
+        unless_planned.pop_all()
+    return plan
 
 
 def _scaled(trainer: HuggingFaceTrainer, workers: int | None, gpu: bool | None) -> HuggingFaceTrainer:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
 from ray.tune.experiment import Trial
+from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback
 from ray.tune.schedulers import HyperBandScheduler, PopulationBasedTraining, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter
 
+from hfsuite.errors import TrackingError
 from hfsuite.search.searchers import AnySearcher, make_searcher
 from hfsuite.search.spaces import describe, grid_size, is_searched
 from hfsuite.search.trial_schedulers import Budget
@@ -59,30 +61,35 @@ def run_sweep(
         name=name, storage=storage, searcher=searcher, trial_scheduler=trial_scheduler, worker_policy=worker_policy,
         known_faults=faults,
     )  # fmt: skip
-    parent = runs.Run.start(
-        plan.client,
-        plan.experiment_id,
-        name=plan.name,
-        tags=plan.tags() | {runs.METRIC: experiment.metric, runs.MODE: experiment.mode},
-        params={
-            "searcher": searcher if isinstance(searcher, str) else type(searcher).__name__,
-            "trial_scheduler": trial_scheduler if isinstance(trial_scheduler, str) else type(trial_scheduler).__name__,
-            "trials": plan.trials,
-            "workers": plan.trainer.scaling_config.num_workers,
-            "seed": seed,
-            "isolation": plan.worker_policy.isolation,
-            "decisions": plan.worker_policy.decisions,
-            "space": {key: describe(value) for key, value in space.items()},
-            "fixed": dict(fixed),
-        },
-    )
-    with _closed_whatever_happens(parent):
-        result = _run(plan, parent)
-        if (best := best_trial(result.trials, result.metric, result.mode)) is not None:
-            kept = {runs.CHECKPOINT_PATH: best.checkpoint_path} if best.checkpoint else {}
-            parent.set_tags({runs.BEST_RUN: best.run_id, runs.BEST_VALUE: best.metrics[result.metric], **kept})
-            parent.log_metrics(best.metrics, int(best.metrics.get("step", 0)))
-        parent.end(_sweep_state(result))
+    with plan.head_start:
+        parent = runs.Run.start(
+            plan.client,
+            plan.experiment_id,
+            name=plan.name,
+            tags=plan.tags() | {runs.METRIC: experiment.metric, runs.MODE: experiment.mode},
+            params={
+                "searcher": searcher if isinstance(searcher, str) else type(searcher).__name__,
+                "trial_scheduler": trial_scheduler
+                if isinstance(trial_scheduler, str)
+                else type(trial_scheduler).__name__,
+                "trials": plan.trials,
+                "workers": plan.trainer.scaling_config.num_workers,
+                "seed": seed,
+                "isolation": plan.worker_policy.isolation,
+                "decisions": plan.worker_policy.decisions,
+                "space": {key: describe(value) for key, value in space.items()},
+                "fixed": dict(fixed),
+            },
+        )
+        with _closed_whatever_happens(parent):
+            runs.Run.written()  # a store that takes nothing ends the sweep here
+            result = _run(plan, parent)
+            if (best := best_trial(result.trials, result.metric, result.mode)) is not None:
+                kept = {runs.CHECKPOINT_PATH: best.checkpoint_path} if best.checkpoint else {}
+                parent.set_tags({runs.BEST_RUN: best.run_id, runs.BEST_VALUE: best.metrics[result.metric], **kept})
+                parent.log_metrics(best.metrics, int(best.metrics.get("step", 0)))
+            parent.end(_sweep_state(result))
+            runs.Run.written()
     return result
 
 
@@ -102,7 +109,8 @@ def run_training(
         experiment, kind="train", space={}, trials=1, workers=workers, gpu=gpu, fixed=fixed, seed=seed, name=name,
         storage=storage, searcher="grid", trial_scheduler="fifo", worker_policy={}, known_faults=faults,
     )  # fmt: skip
-    result = _run(plan, parent=None)
+    with plan.head_start:
+        result = _run(plan, parent=None)
     if result.interrupted:
         raise KeyboardInterrupt
     (trial,) = result.trials
@@ -157,8 +165,11 @@ def _run(plan: Plan, parent: runs.Run | None) -> SweepResult:
     searcher = make_searcher(plan.searcher, seed=plan.seed, study_name=plan.name, directory=directory, budget=budget)
     # HyperBand pauses trials until its bracket is full, which a limit would never let happen.
     limits_itself = isinstance(searcher, ConcurrencyLimiter) or isinstance(plan.trial_scheduler, HyperBandScheduler)
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the old output engine can be silent
-    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # MetricIsReported says it better, and as early
+    os.environ |= {
+        "RAY_AIR_NEW_OUTPUT": "0",  # the old output engine can be silent
+        "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # MetricIsReported says it better, and as early
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # those below, without TensorBoard's: MLflow draws the charts
+    }
     tuner = tune.Tuner(
         plan.trainer.as_trainable(**asdict(plan.worker_policy)),
         param_space={configuration: {**plan.constants, **plan.space}},
@@ -176,7 +187,7 @@ def _run(plan: Plan, parent: runs.Run | None) -> SweepResult:
         run_config=tune.RunConfig(
             name=plan.name,
             storage_path=plan.storage,
-            callbacks=[observer],
+            callbacks=[observer, JsonLoggerCallback(), CSVLoggerCallback()],
             stop=metric_is_reported,
             verbose=0,
             checkpoint_config=tune.CheckpointConfig(
@@ -194,6 +205,7 @@ def _run(plan: Plan, parent: runs.Run | None) -> SweepResult:
         except BaseException:  # a second Ctrl-C, for example
             observer.stop_rest()
             raise
+    observer.await_tracking()
     if metric_is_reported.fault is not None:
         raise metric_is_reported.fault
     trials = sorted(observer.trials.values(), key=lambda trial: trial.number)
@@ -249,6 +261,8 @@ def _closed_whatever_happens(run: runs.Run) -> Iterator[None]:
     except BaseException as error:
         run.set_tags({"hfsuite.error": f"{type(error).__name__}: {error}"})
         run.end(TrialState.FAILED if isinstance(error, Exception) else TrialState.STOPPED)
+        with suppress(TrackingError):  # the error itself is on its way
+            run.written()
         raise
 
 

@@ -6,19 +6,22 @@ import math
 import posixpath
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import mlflow
 from mlflow.entities import Metric, Param, RunTag
 from ray.train import Checkpoint
 
+from hfsuite.errors import TrackingError
 from hfsuite.tracking.state import TrialState
 
 NAME_LIMIT, PARAM_LIMIT, TAG_LIMIT = 250, 6_000, 8_000  # characters; MLflow cuts what is longer
 PARAMS_A_BATCH, METRICS_A_BATCH = 100, 1_000
 CHECKPOINT = "checkpoint"  # the artifact folder of a run's last checkpoint
+
+T = TypeVar("T")
 
 TAG = "hfsuite"
 KIND, SWEEP, TRIAL, TRIAL_ID, STATE = (f"{TAG}.{name}" for name in ("kind", "sweep", "trial", "trial_id", "state"))
@@ -27,13 +30,22 @@ MODULE, PATH, CHECKPOINT_PATH = (f"{TAG}.{name}" for name in ("module", "path", 
 
 
 class Run:
-    """One MLflow run: parameters once, metrics at their optimizer step, a state at the end."""
+    """One MLflow run: parameters once, metrics at their optimizer step, a state at the end.
+
+    All is written in the background, by one thread and in order, so that no trial waits for MLflow. `written` tells
+    when it has arrived, and whether it has.
+    """
 
     _writer: ClassVar[ThreadPoolExecutor] = ThreadPoolExecutor(1, "mlflow-writer")
+    _faults: ClassVar[list[BaseException]] = []
 
-    def __init__(self, client: mlflow.MlflowClient, run_id: str) -> None:
-        self.client, self.run_id = client, run_id
-        self._writing: list[Future[None]] = []
+    def __init__(self, client: mlflow.MlflowClient, started: Future[str]) -> None:
+        self.client, self._started = client, started
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's name for it. Waits until it has been made."""
+        return self._started.result()
 
     @classmethod
     def start(
@@ -56,43 +68,77 @@ class Run:
             params: nested dicts become names with dots; `None` is recorded as text.
             parent: the sweep, for a trial.
         """
-        tags = dict(tags) | ({"mlflow.parentRunId": parent.run_id} if parent else {})
-        started = client.create_run(experiment_id, run_name=name, tags={k: str(v)[:TAG_LIMIT] for k, v in tags.items()})
-        run = cls(client, started.info.run_id)
         entries = [Param(key, str(value)[:PARAM_LIMIT]) for key, value in flatten(params)]
-        for start in range(0, len(entries), PARAMS_A_BATCH):
-            client.log_batch(run.run_id, params=entries[start : start + PARAMS_A_BATCH])
-        return run
+        now = int(time.time() * 1000)
+
+        def create() -> str:
+            known = {**tags, "mlflow.parentRunId": parent.run_id} if parent else tags
+            short = {key: str(value)[:TAG_LIMIT] for key, value in known.items()}
+            run = client.create_run(experiment_id, start_time=now, run_name=name, tags=short)
+            for start in range(0, len(entries), PARAMS_A_BATCH):
+                client.log_batch(run.info.run_id, params=entries[start : start + PARAMS_A_BATCH])
+            return str(run.info.run_id)
+
+        return cls(client, cls._write(create))
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int) -> None:
-        """Records the numbers of one report at an optimizer step. Written in the background."""
+        """Records the numbers of one report at an optimizer step."""
         now = int(time.time() * 1000)
         numbers = [Metric(key, _finite(value), now, step) for key, value in flatten(metrics) if _is_number(value)]
         for start in range(0, len(numbers), METRICS_A_BATCH):
-            batch = numbers[start : start + METRICS_A_BATCH]
-            self._writing.append(self._writer.submit(self.client.log_batch, self.run_id, metrics=batch))
+            self._log(metrics=numbers[start : start + METRICS_A_BATCH])
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Adds or changes tags."""
-        self.client.log_batch(self.run_id, tags=[RunTag(key, str(value)[:TAG_LIMIT]) for key, value in tags.items()])
+        self._log(tags=[RunTag(key, str(value)[:TAG_LIMIT]) for key, value in tags.items()])
 
     def log_checkpoint(self, checkpoint: Checkpoint, path: str) -> None:
         """Copies a checkpoint to the run's artifacts, into the folder `checkpoint`; `path` says where it is itself."""
         self.set_tags({CHECKPOINT_PATH: path})
-        with checkpoint.as_directory() as directory:
-            self.client.log_artifacts(self.run_id, directory, CHECKPOINT)
+
+        def copy() -> None:
+            with checkpoint.as_directory() as directory:
+                self.client.log_artifacts(self.run_id, directory, CHECKPOINT)
+
+        self._write(copy)
 
     def log_text(self, text: str, file: str) -> None:
         """Stores a text as an artifact."""
-        self.client.log_text(self.run_id, text, file)
+        self._write(lambda: self.client.log_text(self.run_id, text, file))
 
     def end(self, state: TrialState) -> None:
-        """Closes the run, when all is written; MLflow's status follows from the state."""
-        for written in self._writing:
-            written.result()
-        self._writing.clear()
+        """Closes the run; MLflow's status follows from the state."""
+        now = int(time.time() * 1000)
         self.set_tags({STATE: state})
-        self.client.set_terminated(self.run_id, status=state.mlflow_status)
+        self._write(lambda: self.client.set_terminated(self.run_id, status=state.mlflow_status, end_time=now))
+
+    @classmethod
+    def written(cls) -> None:
+        """Returns when all that was told to any run has been written.
+
+        Raises:
+            TrackingError: something could not be; the first of what MLflow said.
+        """
+        cls._writer.submit(lambda: None).result()
+        if faults := cls._faults[:]:
+            cls._faults.clear()
+            raise TrackingError(
+                f"MLflow has not recorded everything: {len(faults)} writes failed, the first with "
+                f"{type(faults[0]).__name__}: {str(faults[0]).splitlines()[0] if str(faults[0]) else ''}"
+            ) from faults[0]
+
+    def _log(self, **batch: Any) -> None:
+        self._write(lambda: self.client.log_batch(self.run_id, **batch))
+
+    @classmethod
+    def _write(cls, action: Callable[[], T]) -> Future[T]:
+        def note(done: Future[T]) -> None:
+            if error := done.exception():
+                cls._faults.append(error)
+
+        writing = cls._writer.submit(action)
+        writing.add_done_callback(note)
+        return writing
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -20,6 +20,7 @@ from ray.train.torch import TorchTrainer
 from hfsuite.errors import ConfigurationError, UnknownName, did_you_mean
 from hfsuite.trainers import manifest
 from hfsuite.trainers.datasets import preprocess
+from hfsuite.trainers.later import LaterFunction
 from hfsuite.trainers.rank_start import RankStart, first_cause
 from hfsuite.trainers.report_observer import LAST_REPORT, ReportObserver
 
@@ -44,6 +45,7 @@ class HuggingFaceTrainer(TorchTrainer):
     checkpoint_class: ClassVar[type[Checkpoint]] = Checkpoint
     imports: ClassVar[tuple[str, ...]] = ()  # modules that every rank needs
     is_trial = False
+    train_loop_per_worker: Callable[..., Any]
 
     def __init__(
         self,
@@ -248,6 +250,19 @@ class HuggingFaceTrainer(TorchTrainer):
         if self.preprocessor is not None and not self._datasets_are_preprocessed:
             self.datasets = preprocess(self.datasets, self.preprocessor)
             self._datasets_are_preprocessed = True
+
+    def modules_of_ranks(self) -> tuple[str, ...]:
+        """What a rank imports before it trains: what the trainer needs, and the module of the training function."""
+        own = getattr(self.function, "__module__", None)
+        first_step = "torch._dynamo"  # an optimizer imports it when it is first used
+        return (type(self).__module__, *self.imports, first_step, *([own] if own and own != "__main__" else []))
+
+    def for_ranks(self) -> Self:
+        """A copy whose function is unpickled by the ranks alone: it may import much, and a trial's actor needs none."""
+        trainer = copy.copy(self)
+        trainer.function = LaterFunction(self.function)
+        trainer.train_loop_per_worker = trainer.function
+        return trainer
 
     # ---- inside
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import ray
 from ray.train import ScalingConfig
 from ray.tune import PlacementGroupFactory
+from ray.util.placement_group import PlacementGroup
 
 from hfsuite.errors import ResourcesError
 
@@ -17,10 +18,24 @@ Resources = Mapping[str, float]
 SPARE_CPUS_FOR_RAY_DATA = 1  # Ray Data's tasks run outside of the trials' groups; without a free CPU they wait for ever
 
 
-def trial_request(scaling_config: ScalingConfig) -> PlacementGroupFactory:
+class TrialRequest(PlacementGroupFactory):
     """The placement group of a trial: its driver, which needs nothing, and all its workers, as a gang."""
-    request: PlacementGroupFactory = scaling_config.as_placement_group_factory()
-    return request
+
+    made_ahead: ClassVar[list[tuple[TrialRequest, PlacementGroup]]] = []  # see `HeadStart`
+
+    @classmethod
+    def of(cls, scaling_config: ScalingConfig) -> Self:
+        """What a trial of so many workers asks for."""
+        request = scaling_config.as_placement_group_factory()
+        return cls([{}, *request.bundles], strategy=request.strategy)
+
+    def to_placement_group(self) -> PlacementGroup:
+        """Ray Tune asks for a new group: one that was made ahead, if there is such a one."""
+        for each in self.made_ahead:
+            if each[0] == self:
+                self.made_ahead.remove(each)
+                return each[1]
+        return super().to_placement_group()
 
 
 def check_fits(scaling_config: ScalingConfig, *, uses_ray_data: bool) -> None:

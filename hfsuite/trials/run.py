@@ -35,6 +35,7 @@ class TrialRun:
         self._arrivals: queue.SimpleQueue[tuple[Report, list[Any]] | BaseException | None] = queue.SimpleQueue()
         self._waiting: list[Any] = []  # the actors of the ranks that made the report that was taken last
         self._reported: list[ReportedCheckpoint] = []
+        self.finished = False  # by its own account
         self._controller = TrialController(trainer, workers, hand_over=lambda *report: self._arrivals.put(report))
         self._thread = threading.Thread(target=self._train, name="train-controller", daemon=True)
         self._thread.start()
@@ -61,16 +62,21 @@ class TrialRun:
         for actor in self._waiting:
             actor.execute.remote(deliver, decision, self._reported)
 
-    def end(self, decision: Decision, grace_s: float) -> None:
-        """Ends the training. "go on" lets what has reported its end return by itself, "stop" unwinds it.
+    def finish(self) -> None:
+        """Lets the ranks return, which have reported that they are done. Whoever reports again is stopped."""
+        self.finished = True
+        self._controller.forbid_retries()
+        self.decide("go on")
+        self.decide("stop")
 
-        Workers that take longer than `grace_s` seconds are killed.
-        """
+    def end(self, grace_s: float) -> None:
+        """Stops the training, unless it has finished. Workers that take longer than `grace_s` seconds are killed."""
         if not self._thread.is_alive():
             return
-        self._controller.forbid_retries()  # what fails from now on was stopped
-        self._waiting = self._controller.actors()
-        self.decide(decision)
+        if not self.finished:
+            self._controller.forbid_retries()  # what fails from now on was stopped
+            self._waiting = self._controller.actors()
+            self.decide("stop")
         self._thread.join(grace_s)
         if self._thread.is_alive():
             for actor in self._controller.actors():

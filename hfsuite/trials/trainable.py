@@ -9,16 +9,17 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ray import cloudpickle
 from ray.train import Checkpoint, CheckpointConfig, LoggingConfig, RunConfig
 from ray.tune import PlacementGroupFactory, Trainable
 from ray.tune.result import DONE, RESULT_DUPLICATE, SHOULD_CHECKPOINT
 
 from hfsuite.errors import TrialFailed, UnknownName, did_you_mean
 from hfsuite.trainers import manifest
+from hfsuite.trainers.later import Later
 from hfsuite.trainers.report_observer import TRAINING_FINISHED
 from hfsuite.trials import resources
 from hfsuite.trials.policy import WorkerPolicy
+from hfsuite.trials.resources import TrialRequest
 from hfsuite.trials.run import TrialRun
 from hfsuite.trials.worker_group import checkpoint_for_tune
 from hfsuite.trials.workers import Workers
@@ -53,9 +54,9 @@ def trainable_for(trainer: HuggingFaceTrainer, **worker_policy: Any) -> type[Tra
         )
     trainer.prepare_datasets()
     attributes = {
-        "given": _Later(trainer),
+        "given": Later(trainer.for_ranks()),
         "policy": WorkerPolicy(**worker_policy),
-        "imports": _imports(trainer),
+        "imports": trainer.modules_of_ranks(),
         "worker_runtime_env": trainer.run_config.worker_runtime_env,
         "__doc__": TrainingTrial.__doc__,
     }
@@ -69,7 +70,7 @@ class TrainingTrial(Trainable):
     Train put them, in the trial's own directory; Tune gets references and owns them.
     """
 
-    given: ClassVar[_Later]
+    given: ClassVar[Later]
     policy: ClassVar[WorkerPolicy]
     imports: ClassVar[tuple[str, ...]]
     worker_runtime_env: ClassVar[dict[str, Any]]
@@ -82,7 +83,7 @@ class TrainingTrial(Trainable):
         trainer = cls.given.value
         scaling_config = trainer.with_settings(_settings(config)).scaling_config
         resources.check_fits(scaling_config, uses_ray_data=_is_streamed(trainer))
-        return resources.trial_request(scaling_config)
+        return TrialRequest.of(scaling_config)
 
     # ---- in the trial's actor, in the order in which Tune calls them
 
@@ -143,7 +144,8 @@ class TrainingTrial(Trainable):
             self.latest = report.checkpoint
             metrics[SHOULD_CHECKPOINT] = True
         if metrics.get(TRAINING_FINISHED):
-            metrics[DONE] = True  # complete by its own account: no trial scheduler is asked
+            metrics[DONE] = True  # complete by its own account: no trial scheduler is asked, and nothing need wait
+            self.run.finish()
         if is_first:
             metrics |= {WARM_START: self.workers.trials > 0} | ({LOST: self.workers.lost} if self.workers.lost else {})
         return metrics
@@ -169,8 +171,7 @@ class TrainingTrial(Trainable):
     def _end_run(self) -> None:
         if self.run is None:
             return
-        finished = (self._last_result or {}).get(TRAINING_FINISHED)
-        self.run.end("go on" if finished else "stop", FINISH_GRACE_S if finished else self.policy.stop_grace_s)
+        self.run.end(FINISH_GRACE_S if self.run.finished else self.policy.stop_grace_s)
         if self.workers.lost:
             self.run.write(WORKERS_LOST, f"After trial {self.trial_name} its workers were ended. {self.workers.lost}\n")
         self.run = None
@@ -200,29 +201,6 @@ class TrainingTrial(Trainable):
         trainer = merged.with_settings({"scaling_config": scaling_config}, run_config=run_config)
         trainer.start_from = self.start_from
         return trainer
-
-
-class _Later:
-    """An object that travels as bytes. A process imports what it consists of when it first asks for it."""
-
-    def __init__(self, value: Any = None, pickled: bytes = b"") -> None:
-        self._value, self._pickled = value, pickled
-
-    @property
-    def value(self) -> Any:
-        """The object."""
-        if self._value is None:
-            self._value = cloudpickle.loads(self._pickled)
-        return self._value
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _Later, (None, self._pickled or cloudpickle.dumps(self._value))
-
-
-def _imports(trainer: HuggingFaceTrainer) -> tuple[str, ...]:
-    """What a worker imports when it starts: what the trainer needs, and the module of the training function."""
-    own = getattr(trainer.function, "__module__", None)
-    return (type(trainer).__module__, *trainer.imports, *([own] if own and own != "__main__" else []))
 
 
 def _is_streamed(trainer: HuggingFaceTrainer) -> bool:

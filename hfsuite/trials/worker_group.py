@@ -14,11 +14,15 @@ import gc
 import json
 import os
 import queue
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -33,12 +37,13 @@ from ray.train.v2._internal.execution.checkpoint.sync_actor import Synchronizati
 from ray.train.v2._internal.execution.context import get_train_context
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.failure_handling import create_failure_policy
-from ray.train.v2._internal.execution.scaling_policy import create_scaling_policy
+from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2._internal.execution.train_fn_utils import get_train_fn_utils
 from ray.train.v2._internal.execution.worker_group import RayTrainWorker, Worker, worker_group
 from ray.train.v2._internal.execution.worker_group.placement_group_handle import PlacementGroupHandle
 from ray.train.v2._internal.execution.worker_group.state import WorkerGroupState
 from ray.train.v2._internal.util import ObjectRefWrapper, bundle_to_remote_args
+from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from hfsuite.errors import StopTraining
@@ -59,8 +64,10 @@ RAY_TRAIN_ENVIRONMENT = {
     "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0",
 }
 ANSWER_WITHIN_S = 0.5  # a worker's answer to a poll; at once if it has something to tell
-LOOK_EVERY_S = 0.003  # how often it looks whether it has
+LOOK_EVERY_S = 0.05  # how often it looks whether it has, if nobody says so
+END_TAKES_S = 0.002  # from the return of a training function to the end of its thread
 BETWEEN_POLLS_S = 0.02  # while the ranks wait for a decision and there is nothing to hear
+MEET_WITHIN_S = 5.0  # how long a rank waits for rank 0 to listen, before PyTorch tries by itself
 START_ATTEMPTS = 3  # Ray Train would try for ever
 # These look after a run that has its own placement group and dashboard; a trial has neither.
 UNUSED_CALLBACKS = {"PlacementGroupCleanerCallback", "WorkerMetricsCallback", "ControllerMetricsCallback"}
@@ -75,22 +82,41 @@ def checkpoint_for_tune(checkpoint: Checkpoint | None, metrics: Mapping[str, Any
 
 
 def start_processes(
-    count: int, resources: Mapping[str, float], runtime_env: Mapping[str, Any], preload: Sequence[str], limit_gb: float
+    group: PlacementGroup,
+    count: int,
+    resources: Mapping[str, float],
+    runtime_env: Mapping[str, Any],
+    preload: Sequence[str],
+    limit_gb: float,
 ) -> list[Any]:
-    """Starts worker actors in the bundles of the current actor's placement group; does not wait for them."""
-    for name, value in RAY_TRAIN_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    worker_class = ray.remote(
-        runtime_env=worker_group.WorkerGroup._get_worker_runtime_env(dict(runtime_env)),
-        **bundle_to_remote_args(dict(resources)),
-    )(TrialWorker)
-    bundles = ray.util.get_current_placement_group()
+    """Starts a worker actor in each bundle of a trial's placement group, and does not wait for them.
+
+    In the trial's actor, or on the driver before there is one: then their names tell which they are.
+    """
+    # Not as a runtime environment, which would keep Ray from taking a process that it has started already.
+    variables = RAY_TRAIN_ENVIRONMENT | worker_group.WorkerGroup._get_worker_runtime_env({})["env_vars"]
+    asked_for = {"runtime_env": dict(runtime_env)} if runtime_env else {}
+    worker_class = ray.remote(**asked_for, **bundle_to_remote_args(dict(resources)))(TrialWorker)
+    is_ahead = ray.util.get_current_placement_group() is None
     return [
-        worker_class.options(scheduling_strategy=PlacementGroupSchedulingStrategy(bundles, index)).remote(
-            preload, limit_gb
-        )
+        worker_class.options(
+            scheduling_strategy=PlacementGroupSchedulingStrategy(group, index),
+            name=_name_ahead(group, index) if is_ahead else None,
+        ).remote(variables, preload, limit_gb)
         for index in range(count)
     ]
+
+
+def started_ahead(group: PlacementGroup, count: int) -> list[Any]:
+    """The workers that the driver has started in a trial's placement group; none if it has not, or if one has died."""
+    try:
+        return [ray.get_actor(_name_ahead(group, index)) for index in range(count)]
+    except ValueError:
+        return []
+
+
+def _name_ahead(group: PlacementGroup, index: int) -> str:
+    return f"hfsuite-{group.id.hex()}-{index}"
 
 
 def ranked(actors: Sequence[Any], resources: Mapping[str, float]) -> list[Worker]:
@@ -123,6 +149,8 @@ class TrialController(TrainController):
         workers: Workers,
         hand_over: Callable[[Report, list[Any]], None],
     ) -> None:
+        for name, value in RAY_TRAIN_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
         # Not through the run configuration, which is pickled to every rank: a queue cannot be.
         relay = UserCallbackHandler([_Relay(self, hand_over)], trainer.train_run_context)
         unused = UNUSED_CALLBACKS | (set() if trainer.datasets else {"DatasetsCallback"})  # it starts an actor
@@ -133,7 +161,7 @@ class TrialController(TrainController):
         super().__init__(
             train_fn_ref=ObjectRefWrapper(_InTrial(trainer._get_train_func(), workers.policy.decisions == "pipelined")),
             train_run_context=trainer.train_run_context,
-            scaling_policy=create_scaling_policy(trainer.scaling_config),
+            scaling_policy=_AsReserved(trainer.scaling_config),
             failure_policy=create_failure_policy(attempts),
             callbacks=[*own, relay],
         )
@@ -181,7 +209,8 @@ class _FromWorkers:
         group.given_by = self.workers
         group._collective_timeout_s = train_run_context.backend_config.timeout_s  # Ray Train would wait for ever
         try:
-            with mock.patch.object(worker_group, "SynchronizationActor", _OneSyncActor(self.workers)):
+            agreement = _Agreement(self.workers.name, f"{datetime.now():%Y-%m-%d_%H-%M-%S.%f}")
+            with mock.patch.object(worker_group, "SynchronizationActor", agreement):
                 group._start()
         except RayActorError as error:
             self.workers.discard("a worker died while it started")
@@ -204,11 +233,26 @@ class _TrialWorkerGroup(worker_group.WorkerGroup):
         runtime_env = self._train_run_context.run_config.worker_runtime_env
         return self.given_by.take(num_workers, resources_per_worker, runtime_env)
 
+    def execute_single_async(self, rank: int, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if function.__name__ == "_setup_torch_process_group" and rank > 0:
+            function = _meet_rank_zero
+        return super().execute_single_async(rank, function, *args, **kwargs)
+
     def shutdown(self) -> None:
         status = self.get_latest_poll_status()
         if status is None or status.errors:
             self.given_by.discard("a rank failed")  # at once: whoever waits for a dead peer does so until a timeout
         super().shutdown()
+
+
+class _AsReserved(FixedScalingPolicy):
+    """As many workers as the trial's placement group holds. Ray Tune has asked for them; Ray Train shall not, again."""
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        """Nothing: here Ray Train would start an actor that asks for resources."""
+
+    def _maybe_send_resource_request(self) -> None:
+        """Nothing, likewise."""
 
 
 @dataclass(frozen=True)
@@ -242,19 +286,39 @@ class _TrialPlacementGroup(PlacementGroupHandle):
 
 
 @dataclass
-class _OneSyncActor:
-    """In the place of the class of synchronization actors: one that lives as long as its workers."""
+class _Agreement:
+    """In the place of Ray Train's synchronization actor, and of its class: how the ranks of one attempt agree.
 
-    workers: Workers
+    On the names of checkpoints they agree without asking. The actor itself is started by the first rank that needs it
+    (`ray.train.collective`), to which it belongs, and so ends with the workers.
 
-    def options(self, **options: Any) -> _OneSyncActor:
-        self._options = options
-        return self
+    Args:
+        name: by which the ranks find the actor.
+        attempt: when it began; a part of the names of its checkpoints.
+    """
 
-    def remote(self, **arguments: Any) -> Any:
-        if self.workers.sync_actor is None:
-            self.workers.sync_actor = SynchronizationActor.options(**self._options).remote(**arguments)
-        return self.workers.sync_actor
+    name: str
+    attempt: str
+    scheduling: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    timeouts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def options(self, **scheduling: Any) -> _Agreement:
+        return dataclasses.replace(self, scheduling=scheduling)
+
+    def remote(self, **timeouts: Any) -> _Agreement:
+        return dataclasses.replace(self, timeouts=timeouts)
+
+    def __bool__(self) -> bool:
+        return False  # there is nothing to end where a group has not started
+
+    @cached_property
+    def broadcast_from_rank_zero(self) -> Any:
+        actor = SynchronizationActor.options(name=self.name, get_if_exists=True, **self.scheduling)
+        return actor.remote(**self.timeouts).broadcast_from_rank_zero
+
+    def checkpoint_name(self, report: int) -> str:
+        """Of the checkpoint of a report of this attempt, which every rank counts alike."""
+        return f"checkpoint_{self.attempt}_{report:06d}"
 
 
 class _Relay(UserCallback):
@@ -270,7 +334,8 @@ class _Relay(UserCallback):
 # ---- in every rank
 
 _decisions: queue.SimpleQueue[tuple[Decision, list[ReportedCheckpoint]]] = queue.SimpleQueue()
-_awaits_decision = threading.Event()
+_awaits_decision, _has_returned = threading.Event(), threading.Event()
+_has_news = threading.Event()  # there may be something to tell: look
 
 
 def deliver(decision: Decision, reported: list[ReportedCheckpoint]) -> None:
@@ -282,12 +347,14 @@ class TrialWorker(RayTrainWorker):
     """A worker process, which may run one trial after another.
 
     Args:
+        variables: environment variables by which Ray Train is told how to work.
         preload: modules to import before it is asked for anything.
         limit_gb: see `WorkerPolicy.memory_limit_gb`.
     """
 
-    def __init__(self, preload: Sequence[str], limit_gb: float) -> None:
+    def __init__(self, variables: Mapping[str, str], preload: Sequence[str], limit_gb: float) -> None:
         super().__init__()
+        os.environ.update({name: value for name, value in variables.items() if name not in os.environ})
         import_modules(preload)
         from hfsuite.trials.clean_room import CleanRoom  # here, since it imports torch: the trial's actor need not wait
 
@@ -303,8 +370,13 @@ class TrialWorker(RayTrainWorker):
         # Ray Train has one of each for the process, and shuts the pool down when a training function returns.
         context.checkpoint_upload_threadpool = ThreadPoolExecutor(max_workers=1)
         context.report_order_condition = threading.Condition()
+        agreement: _Agreement = context.get_synchronization_actor()
+        context._sync_checkpoint_dir_name_across_ranks = lambda name=None: (
+            name or agreement.checkpoint_name(context.report_call_index)
+        )
         while not _decisions.empty():
             _decisions.get_nowait()
+        _has_returned.clear()
 
     def poll_status(self) -> Any:
         """Answers when there is a report or the end, when the rank waits for a decision, or after a while."""
@@ -314,9 +386,13 @@ class TrialWorker(RayTrainWorker):
             execution.result_queue.empty()
             and execution.training_thread_runner.is_running()
             and not _awaits_decision.is_set()
-            and time.monotonic() < deadline
+            and (left := deadline - time.monotonic()) > 0
         ):
-            time.sleep(LOOK_EVERY_S)
+            if _has_returned.is_set():
+                time.sleep(END_TAKES_S)
+            else:
+                _has_news.wait(min(left, LOOK_EVERY_S))
+                _has_news.clear()
         return super().poll_status()
 
     def end_processes(self) -> None:
@@ -332,6 +408,22 @@ class TrialWorker(RayTrainWorker):
         if runner.get_error() is not None:
             return ["its training function raised"]
         return self._room.tidy()
+
+
+def _meet_rank_zero(*args: Any, init_method: str, **kwargs: Any) -> None:
+    """Joins the process group when rank 0 listens; PyTorch, if it comes too early, tries again after half a second."""
+    from ray.train.torch.config import _setup_torch_process_group  # imports torch: the trial's actor need not wait
+
+    address = (
+        init_method if init_method != "env://" else f"tcp://{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    )
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
+    deadline = time.monotonic() + MEET_WITHIN_S
+    while time.monotonic() < deadline:
+        with suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), timeout=MEET_WITHIN_S):
+            break
+        time.sleep(END_TAKES_S)
+    _setup_torch_process_group(*args, init_method=init_method, **kwargs)
 
 
 class _NoDatasets:
@@ -368,6 +460,9 @@ class _InTrial:
             with storage.storage_filesystem.open_output_stream(failure) as stream:
                 stream.write(json.dumps(describe_failure(error, rank)).encode())
             raise
+        finally:
+            _has_returned.set()
+            _has_news.set()
 
 
 def _output_file(run: Any, rank: int, node: int = 0) -> OutputFile:
@@ -392,6 +487,7 @@ def _make_reports_wait(pipelined: bool) -> None:
 
     def await_decision() -> None:
         _awaits_decision.set()
+        _has_news.set()
         try:
             decision, reported[:] = _decisions.get()
         finally:
@@ -404,6 +500,7 @@ def _make_reports_wait(pipelined: bool) -> None:
         if undecided:
             await_decision()
         own_report(*args, **kwargs)
+        _has_news.set()
         undecided = pipelined
         if not pipelined:
             await_decision()

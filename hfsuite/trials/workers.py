@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ class Workers:
         self.policy, self.preload = policy, preload
         self.trials = 0  # that these workers have served
         self.lost = ""  # why the workers before these had to go
-        self.sync_actor: Any = None  # Ray Train's, over which the ranks agree on names of checkpoints
+        self.name = _new_name()  # of what they share
         self._actors: list[Any] = []
         self._request: Request = (0, {}, {})
         self._ending: threading.Thread | None = None
@@ -47,8 +48,12 @@ class Workers:
         if self._actors and request == self._request:
             return
         self.discard()
+        group, is_first = ray.util.get_current_placement_group(), not self._request[0]
         self._request = request
-        self._actors = worker_group.start_processes(*request, self.preload, self.policy.memory_limit_gb)
+        self._actors = worker_group.started_ahead(group, count) if is_first else []
+        self._actors = self._actors or worker_group.start_processes(
+            group, *request, self.preload, self.policy.memory_limit_gb
+        )
 
     def take(self, count: int, resources: Mapping[str, float], runtime_env: Mapping[str, Any]) -> list[Any]:
         """The workers for a trial, once they are ready: the living ones, or new ones.
@@ -92,10 +97,9 @@ class Workers:
         """Ends the workers, and the processes that their trials left. In the background: others can be started."""
         if not self._actors:
             return
-        ending = [*self._actors, *([self.sync_actor] if self.sync_actor else [])]
-        self._ending = threading.Thread(target=_end, args=(self._actors, ending), name="end-workers", daemon=True)
+        self._ending = threading.Thread(target=_end, args=(self._actors,), name="end-workers", daemon=True)
         self._ending.start()
-        self._actors, self.sync_actor, self.trials, self.lost = [], None, 0, why
+        self._actors, self.trials, self.lost, self.name = [], 0, why, _new_name()
 
     def close(self) -> None:
         """No trial will come: ends the workers, and returns when they have ended."""
@@ -104,9 +108,13 @@ class Workers:
             self._ending.join()
 
 
-def _end(workers: Sequence[Any], actors: Sequence[Any]) -> None:
+def _end(workers: Sequence[Any]) -> None:
     """Workers end what they have started; who does not answer is killed all the same."""
     goodbyes = [worker.end_processes.remote() for worker in workers]
     ray.wait(goodbyes, num_returns=len(goodbyes), timeout=END_CHILDREN_WITHIN_S)
-    for actor in actors:
-        ray.kill(actor)
+    for worker in workers:
+        ray.kill(worker)
+
+
+def _new_name() -> str:
+    return f"hfsuite-{uuid.uuid4().hex}"
