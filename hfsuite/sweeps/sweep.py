@@ -165,11 +165,6 @@ def _run(plan: Plan, parent: runs.Run | None) -> SweepResult:
     searcher = make_searcher(plan.searcher, seed=plan.seed, study_name=plan.name, directory=directory, budget=budget)
     # HyperBand pauses trials until its bracket is full, which a limit would never let happen.
     limits_itself = isinstance(searcher, ConcurrencyLimiter) or isinstance(plan.trial_scheduler, HyperBandScheduler)
-    os.environ |= {
-        "RAY_AIR_NEW_OUTPUT": "0",  # the old output engine can be silent
-        "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # MetricIsReported says it better, and as early
-        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # those below, without TensorBoard's: MLflow draws the charts
-    }
     tuner = tune.Tuner(
         plan.trainer.as_trainable(**asdict(plan.worker_policy)),
         param_space={configuration: {**plan.constants, **plan.space}},
@@ -199,7 +194,7 @@ def _run(plan: Plan, parent: runs.Run | None) -> SweepResult:
             ),
         ),
     )
-    with display, observer.ending_in_order(), _without_tunes_own_log():
+    with display, observer.ending_in_order(), _tune_as_a_sweep_needs_it():
         try:
             grid = tuner.fit()
         except BaseException:  # a second Ctrl-C, for example
@@ -227,15 +222,27 @@ def _run(plan: Plan, parent: runs.Run | None) -> SweepResult:
 
 
 @contextmanager
-def _without_tunes_own_log() -> Iterator[None]:
-    """Ray Tune logs each failure, with frames of its own, before anyone can say what the trial's rank said."""
-    logger = logging.getLogger("ray.tune")
+def _tune_as_a_sweep_needs_it() -> Iterator[None]:
+    """Ray Tune is silent, and writes what a sweep reads; afterwards it is as before, for Tuners of the user's own.
+
+    Tune logs each failure, with frames of its own, before anyone can say what the trial's rank said.
+    """
+    variables = {
+        "RAY_AIR_NEW_OUTPUT": "0",  # the old output engine can be silent
+        "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # MetricIsReported says it better, and as early
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # without TensorBoard's files: MLflow draws the charts
+    }
+    logger, before = logging.getLogger("ray.tune"), {name: os.environ.get(name) for name in variables}
     level = logger.level
     logger.setLevel(logging.CRITICAL)
+    os.environ |= variables
     try:
         yield
     finally:
         logger.setLevel(level)
+        for name, value in before.items():
+            del os.environ[name]
+            os.environ |= {name: value} if value is not None else {}
 
 
 def _attach_best_checkpoint(

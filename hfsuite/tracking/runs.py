@@ -123,7 +123,7 @@ class Run:
         if faults := cls._faults[:]:
             cls._faults.clear()
             raise TrackingError(
-                f"MLflow has not recorded everything: {len(faults)} writes failed, the first with "
+                f"MLflow has not recorded everything. Failed writes: {len(faults)}; the first with "
                 f"{type(faults[0]).__name__}: {str(faults[0]).splitlines()[0] if str(faults[0]) else ''}"
             ) from faults[0]
 

@@ -1,13 +1,12 @@
-"""One way of running trials a function, one process a measurement: `python -m tests.benchmarks.programs NAME FOLDER N`.
+"""What is measured, one process a measurement: `python -m tests.benchmarks.programs NAME FOLDER NUMBER...`.
 
-Each prints one line of JSON at the end.
+Each prints one line of JSON at the end; what happened when is in the diary (`workload.note`).
 """
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import threading
 import time
@@ -15,113 +14,34 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks import ways, workload
+
 
 def bare(folder: Path, trials: int) -> dict[str, Any]:
-    """The loop in one process group that lives: what a trial costs where nothing is managed."""
-    _torchrun(folder, "-m", "tests.benchmarks.programs", "_bare_rank", str(folder), str(trials))
+    """The toy loop in one process group that lives: what a trial costs where nothing is managed."""
+    ways.launch("tests.benchmarks.workload", str(folder), "1e-3", str(trials))
     return {}
 
 
-def _bare_rank(folder: Path, trials: int) -> dict[str, Any]:
-    import torch
-
-    from tests.benchmarks import workload
-
-    torch.distributed.init_process_group("gloo")
-    for number in range(trials):
-        workload.train(1e-3 * (number + 1), lambda metrics: None)
-    torch.distributed.destroy_process_group()
-    return {}
+def ours(folder: Path, trials: int, **options: Any) -> dict[str, Any]:
+    """A sweep of toy trials."""
+    return ways.ours(workload.experiment, folder, trials, **options)
 
 
 def torchrun(folder: Path, trials: int) -> dict[str, Any]:
-    """Optuna proposes, and each trial is a `torchrun` of its own."""
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-
-    def objective(trial: Any) -> float:
-        lr = trial.suggest_float("lr", 1e-4, 1e-1, log=True)
-        out = _torchrun(folder, "-m", "tests.benchmarks.programs", "_torchrun_rank", str(folder), str(lr))
-        return float(out.strip().splitlines()[-1])
-
-    began = time.time()
-    optuna.create_study().optimize(objective, n_trials=trials)
-    return {"wall_s": time.time() - began}
-
-
-def _torchrun_rank(folder: Path, lr: float) -> None:
-    import torch
-
-    from tests.benchmarks import workload
-
-    losses: list[float] = []
-    torch.distributed.init_process_group("gloo")
-    workload.train(float(lr), lambda metrics: losses.append(metrics["loss"]))
-    if torch.distributed.get_rank() == 0:
-        print(losses[-1])
-    torch.distributed.destroy_process_group()
+    """The same trials, each a `torchrun`."""
+    return ways.torchrun("tests.benchmarks.workload", folder, trials, 1)
 
 
 def ray_pattern(folder: Path, trials: int) -> dict[str, Any]:
-    """As Ray documents it: a Tune function whose trial makes a TorchTrainer and calls `fit()`."""
-    import ray
-    import ray.train.torch
-    from ray import tune
-    from ray.tune.integration.ray_train import TuneReportCallback
-    from ray.tune.search.optuna import OptunaSearch
-
-    from tests.benchmarks import workload
+    """The same trials in Ray's documented pattern."""
 
     def train_fn(config: dict[str, Any]) -> None:
+        import ray.train
+
         workload.train(config["lr"], ray.train.report)
 
-    def trial(config: dict[str, Any]) -> None:
-        ray.train.torch.TorchTrainer(
-            train_fn,
-            train_loop_config=config,
-            scaling_config=ray.train.ScalingConfig(num_workers=2),
-            run_config=ray.train.RunConfig(
-                name=ray.tune.get_context().get_trial_id(),
-                storage_path=str(folder / "ray"),
-                callbacks=[TuneReportCallback()],
-            ),
-        ).fit()
-
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    began = time.time()
-    results = tune.Tuner(
-        tune.with_resources(trial, {"CPU": 1}),
-        param_space={"lr": tune.loguniform(1e-4, 1e-1)},
-        tune_config=tune.TuneConfig(
-            num_samples=trials, metric="loss", mode="min", search_alg=OptunaSearch(), max_concurrent_trials=1
-        ),
-        run_config=tune.RunConfig(storage_path=str(folder / "ray"), name="sweep", verbose=0),
-    ).fit()
-    wall = time.time() - began
-    assert not results.errors
-    return {"wall_s": wall}
-
-
-def ours(folder: Path, trials: int, cpus: int = 2, **options: Any) -> dict[str, Any]:
-    """A sweep of this project, with its tracking."""
-    import ray
-
-    from tests.benchmarks import workload
-
-    os.chdir(folder)
-    ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    settings = {"diary": os.environ.get("BENCH_DIARY", "")} | options.pop("set", {})
-    options = {"searcher": "random", "trial_scheduler": "fifo"} | options
-    began = time.time()
-    result = workload.experiment.sweep(trials=trials, storage=folder / "results", set=settings, **options)
-    wall = time.time() - began
-    assert all(trial.failure is None for trial in result.trials), [trial.failure for trial in result.trials]
-    return {
-        "wall_s": wall,
-        "warm": [trial.warm_start for trial in result.trials],
-        "states": [str(trial.state) for trial in result.trials],
-    }
+    return ways.ray_pattern(train_fn, workload.experiment.space, "loss", folder, trials)
 
 
 def reports(folder: Path, count: int) -> dict[str, Any]:
@@ -138,47 +58,88 @@ def stops(folder: Path, trials: int) -> dict[str, Any]:
     """Every trial is stopped at its second report."""
     from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-    from tests.benchmarks import workload
-
     class StopAtTwo(FIFOScheduler):
         def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
             if result["training_iteration"] < 2:
                 return str(TrialScheduler.CONTINUE)
-            os.environ["RANK"] = "0"
             workload.note("decided", step=result["step"])
             return str(TrialScheduler.STOP)
 
-    return ours(folder, trials, trial_scheduler=StopAtTwo(), set={"steps": 900, "reports": 90})
+    return ours(folder, trials, trial_scheduler=StopAtTwo(), set={"steps": 900, "reports": 90, "trace": True})
 
 
 def memory(folder: Path, trials: int) -> dict[str, Any]:
-    """Resident memory of the driver over time; the ranks write down theirs."""
+    """Resident memory over time of the driver, of the trial's actor and of its workers."""
     import psutil
 
-    seen: list[tuple[float, int]] = []
+    seen: list[dict[str, Any]] = []
 
     def watch() -> None:
+        driver = psutil.Process()
         while True:
-            seen.append((time.time(), psutil.Process().memory_info().rss))
-            time.sleep(0.2)
+            sizes = {"driver": driver.memory_info().rss}
+            for process in driver.children(recursive=True):
+                try:
+                    if (title := process.name()).startswith("ray::"):
+                        sizes[f"{title} {process.pid}"] = process.memory_info().rss
+                except psutil.NoSuchProcess:
+                    continue
+            seen.append({"at": time.time(), "sizes": sizes})
+            time.sleep(0.3)
 
     threading.Thread(target=watch, daemon=True).start()
-    return ours(folder, trials, set={"steps": 20, "reports": 2}) | {"driver": seen}
+    return ours(folder, trials, set={"steps": 20, "reports": 2}) | {"memory": seen}
+
+
+def behind(folder: Path, trials: int) -> dict[str, Any]:
+    """What a report costs the driver's main thread, which is Tune's loop, with ever more finished trials behind it."""
+    from hfsuite.sweeps.observer import SweepObserver
+
+    seen: list[tuple[int, int, float]] = []
+    original = SweepObserver.on_trial_result
+
+    def on_trial_result(
+        self: Any, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        original(self, iteration, trials, trial, result, **info)
+        seen.append((self.result(trial).number, result["training_iteration"], time.thread_time()))
+
+    SweepObserver.on_trial_result = on_trial_result  # type: ignore[method-assign]
+    return ours(folder, trials, workers=1, set={"steps": 12, "reports": 12}) | {"reports": seen}
+
+
+def checkpoints(folder: Path, count: int) -> dict[str, Any]:
+    """One trial that saves MiniLM again and again, with and without a report."""
+    from tests.benchmarks import checkpoints
+
+    return ways.ours(checkpoints.experiment, folder, 1, set={"count": count})
+
+
+def sentiment_ours(folder: Path, trials: int, epochs: int) -> dict[str, Any]:
+    """A sweep of the sentiment experiment."""
+    from tests.benchmarks import sentiment
+
+    return ways.ours(sentiment.experiment, folder, trials, set={"num_train_epochs": epochs, "global_batch_size": 32})
+
+
+def sentiment_torchrun(folder: Path, trials: int, epochs: int) -> dict[str, Any]:
+    """The same trials, each a `torchrun`."""
+    return ways.torchrun("tests.benchmarks.sentiment", folder, trials, epochs)
+
+
+def sentiment_ray_pattern(folder: Path, trials: int) -> dict[str, Any]:
+    """The same trials in Ray's documented pattern."""
+    from tests.benchmarks import sentiment
+
+    settings = sentiment.experiment.defaults | {"diary": os.environ["BENCH_DIARY"]}
+    space = settings | {"learning_rate": sentiment.experiment.space["learning_rate"]}
+    return ways.ray_pattern(sentiment.as_ray_documents_it, space, "eval_loss", folder, trials)
 
 
 def main() -> None:
     name, folder, *numbers = sys.argv[1:]
-    function: Callable[..., Any] = globals()[name]
-    answer = function(Path(folder), *(float(n) if "." in n or "e" in n else int(n) for n in numbers))
-    if not name.startswith("_"):
-        print(json.dumps(answer))
-
-
-def _torchrun(folder: Path, *arguments: str) -> str:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    program: Callable[..., Any] = globals()[name]
+    print(json.dumps(program(Path(folder), *map(int, numbers))))
 
 
 if __name__ == "__main__":

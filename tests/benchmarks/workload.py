@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import psutil
 from ray import tune
 from ray.train import ScalingConfig
 
@@ -18,7 +19,7 @@ STEPS, REPORTS = 240, 4
 Report = Callable[[dict[str, Any]], None]
 
 
-def train(lr: float, report: Report, *, steps: int = STEPS, reports: int = REPORTS) -> None:
+def train(lr: float, report: Report, *, steps: int = STEPS, reports: int = REPORTS, trace: bool = False) -> None:
     """A small model under DistributedDataParallel, in the process group of the caller: about 0.4 s on one thread."""
     import torch
     from torch.nn.parallel import DistributedDataParallel
@@ -38,18 +39,21 @@ def train(lr: float, report: Report, *, steps: int = STEPS, reports: int = REPOR
         optimizer.zero_grad()
         if step == 1:
             note("first step")
+        if trace:
+            note("trained", step=step)
         if step % (steps // reports) == 0:
             began = time.perf_counter()
             report({"loss": float(loss.detach()), "step": step, "training_finished": step == steps})
             note("report", seconds=time.perf_counter() - began, step=step)
-    note("ends", memory=psutil.Process().memory_info().rss)
+    note("ends")
 
 
-def note(event: str, **values: Any) -> None:
-    """Rank 0 writes down when something happened."""
-    if (diary := os.environ.get("BENCH_DIARY")) and os.environ.get("RANK", "0") == "0":
+def note(event: str, *, every_rank: bool = False, **values: Any) -> None:
+    """Rank 0, or the driver, writes down when something happened."""
+    rank = int(os.environ.get("RANK", "0"))
+    if (diary := os.environ.get("BENCH_DIARY")) and (every_rank or rank == 0):
         with open(diary, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"event": event, "at": time.time(), "pid": os.getpid(), **values}) + "\n")
+            file.write(json.dumps({"event": event, "at": time.time(), "rank": rank, **values}) + "\n")
 
 
 def loop(settings: dict[str, Any]) -> None:
@@ -57,7 +61,13 @@ def loop(settings: dict[str, Any]) -> None:
     import ray.train
 
     os.environ["BENCH_DIARY"] = settings["diary"]
-    train(settings["lr"], ray.train.report, steps=settings["steps"], reports=settings["reports"])
+    train(
+        settings["lr"],
+        ray.train.report,
+        steps=settings["steps"],
+        reports=settings["reports"],
+        trace=settings["trace"],
+    )
 
 
 experiment = Experiment(
@@ -66,5 +76,22 @@ experiment = Experiment(
     space={"lr": tune.loguniform(1e-4, 1e-1)},
     metric="loss",
     mode="min",
-    defaults={"lr": 1e-3, "steps": STEPS, "reports": REPORTS, "diary": ""},
+    defaults={"lr": 1e-3, "steps": STEPS, "reports": REPORTS, "trace": False, "diary": ""},
 )
+
+
+def rank(folder: Path, lr: float, trials: int) -> None:
+    """What a rank of `torchrun` runs: one trial, or one after another in the same process group."""
+    import torch
+
+    losses: list[float] = []
+    torch.distributed.init_process_group("gloo")
+    for number in range(trials):
+        train(lr * (number + 1), lambda metrics: losses.append(metrics["loss"]))
+    if torch.distributed.get_rank() == 0:
+        print(losses[-1])
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    rank(Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]))

@@ -15,14 +15,15 @@ import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train._internal.session import _TrainingResult
 from ray.train.torch import TorchTrainer
+from ray.train.torch import config as torch_config
 from ray.train.v2._internal.callbacks.user_callback import UserCallbackHandler
 from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
 from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerHealthCheckFailedError
-from ray.train.v2._internal.execution import context, train_fn_utils
+from ray.train.v2._internal.execution import collective_impl, context, train_fn_utils
 from ray.train.v2._internal.execution.checkpoint.sync_actor import SynchronizationActor
 from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.failure_handling import FailureDecision, create_failure_policy
-from ray.train.v2._internal.execution.scaling_policy import create_scaling_policy
+from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group import RayTrainWorker, Worker, worker_group
 from ray.train.v2._internal.execution.worker_group.placement_group_handle import PlacementGroupHandle
 from ray.train.v2._internal.execution.worker_group.poll import WorkerGroupPollStatus, WorkerStatus
@@ -82,16 +83,27 @@ def test_user_callback_handler() -> None:
 
 
 def test_synchronization_actor() -> None:
-    """Made through `options(...).remote(...)`, by the name that its module has for it."""
+    """Made through `options(...).remote(...)`, by the name that its module has for it; ranks call one method of it."""
     assert worker_group.SynchronizationActor is SynchronizationActor
     assert "SynchronizationActor.options(" in inspect.getsource(worker_group.WorkerGroup._start_impl)
+    assert inspect.getsource(collective_impl).count("sync_actor.") == inspect.getsource(collective_impl).count(
+        "sync_actor.broadcast_from_rank_zero.remote("
+    )
     actor = SynchronizationActor.options().remote(timeout_s=10, warn_interval_s=5)
     for _ in range(2):  # it serves one collective after another, from the first again
         answer = actor.broadcast_from_rank_zero.remote(
-            world_rank=0, world_size=1, data="name", caller_method_name="contract", collective_seq=1
+            world_rank=0, world_size=1, data="name", caller_method_name="contract"
         )
         assert ray.get(answer) == "name"
     ray.kill(actor)
+
+
+def test_what_reports_ask_for_the_names_of_checkpoints() -> None:
+    """Of the context, which counts its reports before it asks."""
+    assert parameters(context.TrainContext._sync_checkpoint_dir_name_across_ranks) == ["checkpoint_dir_name"]
+    source = inspect.getsource(context.TrainContext.report)
+    assert source.index("self.report_call_index += 1") < source.index("self._sync_checkpoint_dir_name_across_ranks(")
+    assert "synchronization_actor" in inspect.getsource(context.TrainContext.get_synchronization_actor)
 
 
 def test_train_context() -> None:
@@ -144,9 +156,30 @@ def test_create_failure_policy(retries: int, decision: FailureDecision) -> None:
     )
 
 
-def test_create_scaling_policy() -> None:
+def test_fixed_scaling_policy() -> None:
+    """It asks the cluster for resources at these two places."""
     scaling = ScalingConfig(num_workers=2)
-    assert create_scaling_policy(scaling).scaling_config == scaling
+    policy = seam._AsReserved(scaling)
+    assert policy.scaling_config == scaling
+    assert parameters(FixedScalingPolicy.after_controller_start) == ["train_run_context"]
+    assert parameters(FixedScalingPolicy._maybe_send_resource_request) == []
+    policy.after_controller_start(plain_trainer().train_run_context)
+    decision = policy.make_decision_for_non_running_worker_group()
+    assert (decision.num_workers, decision.resources_per_worker) == (2, {"CPU": 1})
+    policy.before_controller_abort()
+    assert policy._coordinator_client is None, "no actor that asks for resources, and outlives the sweep"
+
+
+def test_setup_of_process_groups() -> None:
+    """Ray sends this function to each rank; ranks above 0 get one that waits for rank 0 first."""
+    assert {"backend", "world_rank", "world_size", "init_method"} <= set(
+        parameters(torch_config._setup_torch_process_group)
+    )
+    source = inspect.getsource(torch_config._TorchBackend.on_start)
+    assert "worker_group.execute_single_async(\n" in source
+    assert "_setup_torch_process_group,\n" in source
+    assert "init_method=url" in source
+    assert parameters(worker_group.WorkerGroup.execute_single_async)[:2] == ["rank", "fn"]
 
 
 def test_get_train_fn_utils() -> None:

@@ -1,0 +1,58 @@
+"""What it costs to save and report MiniLM's checkpoint, against saving it alone: in turn, in one trial."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray.train
+from ray import tune
+from ray.train import Checkpoint, ScalingConfig
+from transformers import AutoModelForSequenceClassification
+
+from experiments import sentiment
+from hfsuite import AccelerateTrainer, Experiment
+from tests.benchmarks import workload
+
+
+def loop(settings: dict[str, Any]) -> None:
+    """Saves and throws away, then saves and reports, `count` times. Runs in every rank; rank 0 saves."""
+    os.environ["BENCH_DIARY"] = settings["diary"]
+    rank = ray.train.get_context().get_world_rank()
+    model = AutoModelForSequenceClassification.from_pretrained(sentiment.model_path("minilm"), num_labels=2)
+    folder = Path("saved")
+    for number in range(settings["count"]):
+        if rank == 0:
+            began, before = time.perf_counter(), written()
+            model.save_pretrained(folder)
+            workload.note("saved", seconds=time.perf_counter() - began, bytes=written() - before)
+            shutil.rmtree(folder)
+        ray.train.report({"loss": 1.0, "step": 2 * number + 1})  # ranks in step again
+        began, before = time.perf_counter(), written()
+        checkpoint = None
+        if rank == 0:
+            model.save_pretrained(folder)
+            checkpoint = Checkpoint.from_directory(folder)
+        ray.train.report(
+            {"loss": 1.0, "step": 2 * number + 2}, checkpoint=checkpoint, delete_local_checkpoint_after_upload=True
+        )
+        workload.note("reported", every_rank=True, seconds=time.perf_counter() - began, bytes=written() - before)
+
+
+def written() -> int:
+    """Bytes that this process has handed to files so far, its own output files and sockets included."""
+    return int(psutil.Process().io_counters().write_chars)
+
+
+experiment = Experiment(
+    name="bench-checkpoints",
+    trainer=AccelerateTrainer(loop, accelerate_config={}, scaling_config=ScalingConfig(num_workers=2)),
+    space={"unused": tune.uniform(0, 1)},
+    metric="loss",
+    mode="min",
+    defaults={"unused": 0.0, "count": 10, "diary": ""},
+)

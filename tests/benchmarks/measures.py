@@ -1,0 +1,252 @@
+"""What is measured, and what each figure must reach. All of a measure runs side by side, so that its ratio holds."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+Diary = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measure: what was seen, and what must be reached."""
+
+    name: str
+    measured: str
+    target: str
+    reached: bool | None  # None: there is nothing to reach
+    details: dict[str, Any]
+
+
+def turnaround() -> list[Row]:
+    """Toy trials one after another, with two workers each: what one costs, and how many fit into a minute."""
+    trials = 20
+    _, bare = program("bare", trials)
+    answer, diary = program("ours", trials)
+    alone, each = (statistics.median(gaps(times(entries, "ends"))) for entries in (bare, diary))
+    others = {"Ray's pattern": (program("ray_pattern", 3)[0], 3), "torchrun": (program("torchrun", 4)[0], 4)}
+    ratios, row = per_minute("trials a minute, toy, first start included", (answer, trials), others, "15 x and 5 x")
+    reached = ratios["Ray's pattern"] >= 15 and ratios["torchrun"] >= 5
+    beyond = Row(
+        "turnaround beyond the bare loop, median",
+        f"{each - alone:.2f} s ({each:.2f} against {alone:.2f})",
+        "at most 0.5 s",
+        each - alone <= 0.5,
+        {"bare_s": gaps(times(bare, "ends")), "ours_s": gaps(times(diary, "ends"))},
+    )
+    return [beyond, Row(row.name, row.measured, row.target, reached, row.details)]
+
+
+def sentiment() -> list[Row]:
+    """Trials of the sentiment experiment: how many fit into a minute, where a trial takes longer than a start."""
+    mine = program("sentiment_ours", 6, 1)[0]
+    others = {
+        "Ray's pattern": (program("sentiment_ray_pattern", 2)[0], 2),
+        "torchrun": (program("sentiment_torchrun", 2, 1)[0], 2),
+    }
+    return [per_minute("trials a minute, sentiment, first start included", (mine, 6), others, "printed")[1]]
+
+
+def steps() -> list[Row]:
+    """How fast a trial trains, against `torchrun` on the same trainer: in turn, since the machine changes its pace."""
+    seconds: dict[str, list[float]] = {"sentiment_ours": [], "sentiment_torchrun": []}
+    pairs = []
+    for order in (list(seconds), list(seconds)[::-1], list(seconds)):
+        pair = {}
+        for name in order:
+            _, diary = program(name, 1, 3)
+            (taken,) = [entry["seconds"] for entry in diary if entry["event"] == "trained"]
+            pair[name] = statistics.median(taken[3:])  # the first ones warm up
+            seconds[name] += taken[3:]
+        pairs.append(pair["sentiment_torchrun"] / pair["sentiment_ours"])
+    ours, alone = (statistics.median(each) for each in seconds.values())
+    ratio = alone / ours
+    details = {"seconds_a_step": seconds, "ratio_of_each_round": pairs}
+    measured = f"{ratio:.2f} of torchrun ({1 / ours:.2f} against {1 / alone:.2f} a second)"
+    return [Row("optimizer steps a second, sentiment, median", measured, "at least 0.98", ratio >= 0.98, details)]
+
+
+def reports() -> list[Row]:
+    """What a report without a checkpoint costs: it waits for the trial scheduler's answer."""
+    _, diary = program("reports", 100)
+    seconds = [entry["seconds"] for entry in diary if entry["event"] == "report"]
+    cost = statistics.median(seconds)
+    return [Row("cost of a report, median", f"{1000 * cost:.0f} ms", "at most 30 ms", cost <= 0.030, {"s": seconds})]
+
+
+def checkpoints() -> list[Row]:
+    """What it costs to save MiniLM and report the checkpoint, against saving it alone."""
+    count = 15
+    _, diary = program("checkpoints", count)
+    saved = [entry for entry in diary if entry["event"] == "saved"]
+    reported = [entry for entry in diary if entry["event"] == "reported"]
+    alone = statistics.median(entry["seconds"] for entry in saved)
+    cost = statistics.median(entry["seconds"] for entry in reported if entry["rank"] == 0)
+    bytes_alone = statistics.median(entry["bytes"] for entry in saved)
+    bytes_reported = sum(entry["bytes"] for entry in reported) / count
+    return [
+        Row(
+            "a report with MiniLM's checkpoint, saving included, median",
+            f"{cost / alone:.2f} x save_pretrained ({1000 * cost:.0f} against {1000 * alone:.0f} ms)",
+            "at most 1.15 x",
+            cost <= 1.15 * alone,
+            {"saved": saved, "reported": reported},
+        ),
+        Row(
+            "bytes written for it by all ranks",
+            f"{bytes_reported / bytes_alone:.4f} x save_pretrained ({bytes_alone / 1e6:.1f} MB)",
+            "at most 1.01 x",
+            bytes_reported <= 1.01 * bytes_alone,
+            {"alone": bytes_alone, "reported": bytes_reported},
+        ),
+    ]
+
+
+def stops() -> list[Row]:
+    """From a stop to the next trial's first step, and the steps trained in between."""
+    _, diary = program("stops", 12)
+    extra, waits, decided = [], [], None
+    for entry in sorted(diary, key=lambda each: each["at"]):
+        match entry["event"]:
+            case "decided":
+                decided = entry
+            case "first step" if decided is not None:
+                waits.append(entry["at"] - decided["at"])
+            case "trained" if decided is not None and entry["step"] > decided["step"]:
+                extra.append(entry["step"])
+    wait = statistics.median(waits)
+    return [
+        Row("steps trained after a stop", str(len(extra)), "0", not extra, {"stops": len(waits)}),
+        Row(
+            "from a stop to the next trial's first step, median",
+            f"{wait:.2f} s",
+            "at most 1 s",
+            wait <= 1,
+            {"s": waits},
+        ),
+    ]
+
+
+def reuse() -> list[Row]:
+    """Whether trials find living workers where Optuna proposes and ASHA stops, four at once."""
+    mine, _ = program("four_slots", 40)
+    warm = mine["warm"][4:]
+    share = sum(map(bool, warm)) / len(warm)
+    return [Row("trials with living workers, but the first four", f"{share:.2f}", "at least 0.95", share >= 0.95, mine)]
+
+
+def memory() -> list[Row]:
+    """How much the driver, the trial's actor and its workers grow over 60 warm trials, the ten before left out."""
+    mine, diary = program("memory", 71)
+    ends = times(diary, "ends")
+    early, late = (_sizes_between(mine["memory"], *span) for span in ((ends[8], ends[12]), (ends[68], ends[70])))
+    grown = {process: (late[process] - size) / 1e6 for process, size in early.items()}
+    total = sum(grown.values())
+    each = ", ".join(
+        f"{process.removeprefix('ray::').partition(' ')[0]} {size:+.1f}" for process, size in grown.items()
+    )
+    return [
+        Row(
+            "memory over 60 warm trials",
+            f"{total:+.1f} MB ({each})",
+            "at most +20 MB in all",
+            total <= 20,
+            {"mb": grown, "all": mine["memory"]},
+        )
+    ]
+
+
+def _sizes_between(seen: list[dict[str, Any]], begin: float, end: float) -> dict[str, float]:
+    """Each process's median size in a span of time; those that are not there all the time are left out."""
+    spans = [entry["sizes"] for entry in seen if begin <= entry["at"] <= end]
+    there = set.intersection(*(set(sizes) for sizes in spans))
+    return {process: statistics.median(sizes[process] for sizes in spans) for process in sorted(there)}
+
+
+def behind() -> list[Row]:
+    """Whether a report costs Tune's loop more when many trials have finished before: a driver's time must not grow."""
+    mine, _ = program("behind", 1_012)
+    cost: dict[int, list[float]] = {}  # seconds of a report, by the trial that made it
+    for (number, _, before), (same, _, after) in itertools.pairwise(mine["reports"]):
+        if number == same:
+            cost.setdefault(number, []).append(after - before)
+    medians = {
+        finished: statistics.median(itertools.chain(*(cost[n] for n in range(finished, finished + 10))))
+        for finished in (1, 10, 100, 1_000)
+    }
+    shown = ", ".join(f"{1000 * seconds:.1f} ms behind {finished:,}" for finished, seconds in medians.items())
+    ratio = medians[1_000] / medians[10]
+    return [
+        Row(
+            "time of Tune's loop a report, by finished trials",
+            f"{ratio:.2f} x from 10 to 1,000 ({shown})",
+            "at most 1.3 x",
+            ratio <= 1.3,
+            {"medians_s": medians, "wall_s": mine["wall_s"]},
+        )
+    ]
+
+
+MEASURES: dict[str, Callable[[], list[Row]]] = {
+    each.__name__: each for each in (turnaround, sentiment, steps, reports, checkpoints, stops, reuse, memory, behind)
+}
+
+
+def program(name: str, *arguments: object, timeout_s: float = 1800) -> tuple[dict[str, Any], Diary]:
+    """Runs one of `programs.py`; its answer, and what was written down while it ran."""
+    with tempfile.TemporaryDirectory() as folder:
+        diary = Path(folder, "diary")
+        environment = os.environ | {
+            "BENCH_DIARY": str(diary),
+            "OMP_NUM_THREADS": "1",  # as Ray sets it for workers of one CPU
+            "HF_HUB_OFFLINE": "1",
+            "RAY_TRAIN_V2_ENABLED": "1",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "PYTHONPATH": str(ROOT),
+        }
+        command = [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-m",
+            "tests.benchmarks.programs",
+            name,
+            folder,
+            *map(str, arguments),
+        ]
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=timeout_s, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(f"{name} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+        lines = diary.read_text().splitlines() if diary.exists() else []
+        return json.loads(done.stdout.strip().splitlines()[-1]), [json.loads(line) for line in lines]
+
+
+def per_minute(
+    name: str, mine: tuple[dict[str, Any], int], others: dict[str, tuple[dict[str, Any], int]], target: str
+) -> tuple[dict[str, float], Row]:
+    """Trials a minute, and how often those of the other ways fit into it."""
+    rates = {way: 60 * trials / answer["wall_s"] for way, (answer, trials) in ({"ours": mine} | others).items()}
+    ratios = {way: rates["ours"] / rates[way] for way in others}
+    shown = ", ".join(f"{ratio:.1f} x {way} ({rates[way]:.1f})" for way, ratio in ratios.items())
+    return ratios, Row(name, f"{rates['ours']:.1f}: {shown}", target, None, rates)
+
+
+def times(diary: Diary, event: str) -> list[float]:
+    return [entry["at"] for entry in diary if entry["event"] == event]
+
+
+def gaps(moments: list[float]) -> list[float]:
+    return [later - earlier for earlier, later in itertools.pairwise(moments)]

@@ -1,0 +1,83 @@
+"""The sentiment experiment, shorter, with a diary of its optimizer steps, for each way of running it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import ray.train
+from ray import tune
+from ray.train import ScalingConfig
+from transformers import Trainer, TrainerCallback
+
+from experiments import sentiment
+from hfsuite import Experiment, TransformersTrainer
+from tests.benchmarks import workload
+
+SETTINGS = {"train_rows": 640, "validation_rows": 200, "num_train_epochs": 1}
+
+
+class StepDiary(TrainerCallback):
+    """Rank 0 writes down how long each optimizer step took, without what lies between two."""
+
+    def __init__(self) -> None:
+        self.began = 0.0
+        self.seconds: list[float] = []
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self.began = time.perf_counter()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.seconds.append(time.perf_counter() - self.began)
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        workload.note("trained", seconds=self.seconds)
+
+
+def trainer_init_per_worker(train_dataset: None, eval_dataset: None, *, diary: str, **settings: Any) -> Trainer:
+    """The experiment's own trainer, with a diary."""
+    os.environ["BENCH_DIARY"] = diary
+    trainer = sentiment.trainer_init_per_worker(train_dataset, eval_dataset, **settings)
+    trainer.add_callback(StepDiary())
+    return trainer
+
+
+def as_ray_documents_it(config: dict[str, Any]) -> None:
+    """The training function of Ray's pattern: its report callback, and `prepare_trainer`."""
+    from ray.train.huggingface.transformers import RayTrainReportCallback, prepare_trainer
+
+    trainer = trainer_init_per_worker(None, None, **config)
+    trainer.add_callback(RayTrainReportCallback())
+    prepare_trainer(trainer).train()
+
+
+def rank(folder: Path, learning_rate: float, epochs: int) -> None:
+    """What a rank of `torchrun` runs: the same trainer in Ray's local mode, which takes the ranks that there are."""
+    os.chdir(folder)
+    settings = experiment.defaults | {"diary": os.environ["BENCH_DIARY"]}
+    result = TransformersTrainer(
+        trainer_init_per_worker,
+        trainer_init_config=settings | {"learning_rate": learning_rate, "num_train_epochs": epochs},
+        scaling_config=ScalingConfig(num_workers=0),
+        run_config=ray.train.RunConfig(
+            storage_path=str(folder / "torchrun"), name=f"{time.time():.3f}-{os.environ['RANK']}"
+        ),
+    ).fit()
+    if os.environ["RANK"] == "0":
+        print(result.metrics["eval_loss"])
+
+
+experiment = Experiment(
+    name="bench-sentiment",
+    trainer=TransformersTrainer(trainer_init_per_worker, scaling_config=ScalingConfig(num_workers=2)),
+    space={"learning_rate": tune.loguniform(1e-5, 1e-3)},
+    metric="eval_accuracy",
+    mode="max",
+    defaults=sentiment.DEFAULTS | SETTINGS | {"diary": ""},
+)
+
+if __name__ == "__main__":
+    rank(Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,95 @@
+"""The ways of running trials that are compared: this project's, Ray's documented pattern, and `torchrun` a trial."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+SEARCH = {"searcher": "random", "trial_scheduler": "fifo"}  # so that all train alike, and to the end
+
+
+def ours(experiment: Any, folder: Path, trials: int, *, cpus: int = 2, **options: Any) -> dict[str, Any]:
+    """A sweep of this project, with its tracking."""
+    _start_ray(cpus)
+    os.chdir(folder)
+    settings = {"diary": os.environ.get("BENCH_DIARY", "")} | options.pop("set", {})
+    began = time.time()
+    result = experiment.sweep(trials=trials, storage=folder / "results", set=settings, **(SEARCH | options))
+    wall = time.time() - began
+    assert all(trial.failure is None for trial in result.trials), [trial.failure for trial in result.trials]
+    return {
+        "wall_s": wall,
+        "warm": [trial.warm_start for trial in result.trials],
+        "states": [str(trial.state) for trial in result.trials],
+    }
+
+
+def ray_pattern(
+    train_fn: Callable[[dict[str, Any]], None], space: Mapping[str, Any], metric: str, folder: Path, trials: int
+) -> dict[str, Any]:
+    """As Ray documents it: a Tune function whose trial makes a TorchTrainer and calls `fit()`."""
+    import ray
+    import ray.train.torch
+    from ray import tune
+    from ray.tune.integration.ray_train import TuneReportCallback
+    from ray.tune.search.optuna import OptunaSearch
+
+    def trial(config: dict[str, Any]) -> None:
+        ray.train.torch.TorchTrainer(
+            train_fn,
+            train_loop_config=config,
+            scaling_config=ray.train.ScalingConfig(num_workers=2),
+            run_config=ray.train.RunConfig(
+                name=ray.tune.get_context().get_trial_id(),
+                storage_path=str(folder / "ray"),
+                callbacks=[TuneReportCallback()],
+            ),
+        ).fit()
+
+    _start_ray(4)
+    began = time.time()
+    results = tune.Tuner(
+        tune.with_resources(trial, {"CPU": 1}),
+        param_space=dict(space),
+        tune_config=tune.TuneConfig(
+            num_samples=trials, metric=metric, mode="min", search_alg=OptunaSearch(), max_concurrent_trials=1
+        ),
+        run_config=tune.RunConfig(storage_path=str(folder / "ray"), name="sweep", verbose=0),
+    ).fit()
+    wall = time.time() - began
+    assert not results.errors
+    return {"wall_s": wall}
+
+
+def torchrun(module: str, folder: Path, trials: int, *arguments: object) -> dict[str, Any]:
+    """Optuna proposes, and each trial is a `torchrun` of its own."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+    def objective(trial: Any) -> float:
+        lr = trial.suggest_float("lr", 1e-5, 1e-3, log=True)
+        return float(launch(module, str(folder), str(lr), *map(str, arguments)).strip().splitlines()[-1])
+
+    began = time.time()
+    optuna.create_study().optimize(objective, n_trials=trials)
+    return {"wall_s": time.time() - began}
+
+
+def launch(*module_and_arguments: str) -> str:
+    """One `torchrun` of two processes; what they print."""
+    command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run([*command, "-m", *module_and_arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _start_ray(cpus: int) -> None:
+    import ray
+
+    ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
