@@ -1,7 +1,8 @@
-# make demo   a real sweep, from nothing to the table of trials
-# make test      every check, and a test of everything
-# make bench      what trials cost, side by side with other ways of running them
-# make test-all  every case of every grid too; takes several times as long
+# make demo             a real sweep, from nothing to the table of trials
+# make test             every check, and a test of everything
+# make test-all         every case of every grid too; takes several times as long
+# make test-oldest-ray  the trials' tests on the oldest Ray that pyproject.toml names
+# make bench            what trials cost, side by side with other ways of running them
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 VENV := .venv
 OLDEST := .venv-oldest-ray
@@ -25,14 +26,15 @@ bench: install-test
 
 # The same on the oldest Ray of the range: all but Ray comes from the first environment.
 test-oldest-ray: $(OLDEST)/.installed
-	$(OLDEST)/bin/python -m pytest -m "not grid and not gpu" tests/trials
+	$(OLDEST)/bin/python -m pytest -m "not slow and not grid and not gpu" tests/trials tests/sweeps
 
 test-all: install-test check
 	$(BIN)/python -m pytest -m "not gpu"
 
 $(OLDEST)/.installed: $(VENV)/.installed-test
 	$(BIN)/python -m venv --without-pip $(OLDEST)
-	echo $(abspath $(VENV))/lib/python*/site-packages > $$(echo $(OLDEST)/lib/python*/site-packages)/first.pth
+	echo "import site; site.addsitedir('$$(echo $(abspath $(VENV))/lib/python*/site-packages)')" \
+		> $$(echo $(OLDEST)/lib/python*/site-packages)/first.pth
 	$(PIP) --python $(OLDEST)/bin/python install --quiet --no-deps \
 		"ray==$$($(BIN)/python -c 'import re; print(re.search(r"ray\[tune\]>=([\d.]+)", open("pyproject.toml").read())[1])').*"
 	touch $@

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,7 @@ from rich.text import Text
 from hfsuite.sweeps.result import TrialResult, best_trial
 from hfsuite.tracking.state import TrialState
 
+REDRAWN_AFTER_S = 0.5
 COLOURS = {
     TrialState.PENDING: "dim",
     TrialState.RUNNING: "cyan",
@@ -49,6 +51,7 @@ class Display:
         self.progress = [name for name in progress if name != metric]
         self.console = console or Console(stderr=True)
         self._live = Live(console=self.console, auto_refresh=False, transient=True)
+        self._drawn_at = -math.inf
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -59,11 +62,18 @@ class Display:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._live.stop()
 
+    @property
+    def is_due(self) -> bool:
+        """Whether there is a live table, which was not drawn a moment ago: it shall not cost the sweep its time."""
+        return self._live.is_started and time.monotonic() - self._drawn_at >= REDRAWN_AFTER_S
+
     def show(self, trials: Iterable[TrialResult]) -> None:
-        """Draws the present state of all trials."""
+        """Draws the present state of all trials, as far as the screen holds them."""
         if self._live.is_started:
             with self._lock:
-                self._live.update(self.table(list(trials)), refresh=True)
+                every = sorted(trials, key=lambda trial: trial.number)
+                self._live.update(self.table(every, rows=max(4, self.console.height - 10)), refresh=True)
+                self._drawn_at = time.monotonic()
 
     def report(self, trial: TrialResult, metrics: Mapping[str, Any]) -> None:
         """Writes a line about one report, where no live table can be."""
@@ -74,19 +84,33 @@ class Display:
         step = f"step {metrics['step']}  " if "step" in metrics else ""
         self.console.print(f"trial {trial.number:03d}  {step}{numbers}", highlight=False, soft_wrap=True)
 
-    def table(self, trials: Sequence[TrialResult]) -> Group:
-        """The table of trials, and below it what is not in a column: how many are over, where their output is."""
-        tables = [self._numbers(trials, with_settings=True)]
+    def table(self, trials: Sequence[TrialResult], *, rows: int | None = None) -> Group:
+        """The table of trials, and below it what is not in a column: how many are over, where their output is.
+
+        Args:
+            trials: in the order of their numbers.
+            rows: how many there is room for; None for all. Shown are the best, those that run, and the newest.
+        """
+        shown = trials if rows is None else self._most_telling(trials, rows)
+        tables = [self._numbers(shown, with_settings=True)]
         if (
             Measurement.get(self.console, self.console.options.update(width=1_000), tables[0]).maximum
             > self.console.width
         ):
-            tables = [self._numbers(trials, with_settings=False), self._settings(trials)]
+            has_room = rows is None or 2 * len(shown) <= rows
+            tables = [self._numbers(shown, with_settings=False), *([self._settings(shown)] if has_room else [])]
         over = sum(trial.state.is_over for trial in trials)
         caption = f"{over} of {max(self.total, len(trials))} trials over"
-        if paths := [trial.path for trial in trials if trial.path and os.path.isdir(trial.path)]:
-            caption += f" · workers' output: {shortest(str(Path(paths[0]).parent))}/trial_*/rank_*.log"
+        if len(shown) < len(trials):
+            caption += f" · {len(trials) - len(shown)} not shown"
+        if path := next((trial.path for trial in shown if trial.path and os.path.isdir(trial.path)), None):
+            caption += f" · workers' output: {shortest(str(Path(path).parent))}/trial_*/rank_*.log"
         return Group(*tables, Text(caption, style="dim", overflow="fold"))
+
+    def _most_telling(self, trials: Sequence[TrialResult], rows: int) -> Sequence[TrialResult]:
+        best = best_trial(trials, self.metric, self.mode)
+        by_weight = sorted(trials, key=lambda trial: (trial is best, not trial.state.is_over, trial.number))
+        return sorted(by_weight[-rows:], key=lambda trial: trial.number)
 
     def _numbers(self, trials: Sequence[TrialResult], with_settings: bool) -> Table:
         """A row a trial, with a column for each searched setting if the screen is wide enough."""

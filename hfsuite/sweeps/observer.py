@@ -91,15 +91,13 @@ class SweepObserver(Callback):
         self.trials: dict[str, TrialResult] = {}
         self.interrupted = False
         self._runs: dict[str, Run] = {}
-        self._started: dict[str, float] = {}
-        self._shown_at = 0.0
+        self._started: dict[str, float] = {}  # those that are not over
         self._stopped_at_report: dict[str, bool] = {}
 
     def result(self, trial: Trial) -> TrialResult:
         """The result of a trial, made when it is first asked for."""
         if trial.trial_id not in self.trials:
             self.trials[trial.trial_id] = self.new_trial(TrialNames.number(trial), trial)
-            self._show()
         return self.trials[trial.trial_id]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -139,14 +137,15 @@ class SweepObserver(Callback):
         """A trial's actor runs, for the first time or again."""
         result = self.result(trial)
         result.state = TrialState.RUNNING
-        self._started.setdefault(trial.trial_id, time.monotonic())
+        self._started.setdefault(trial.trial_id, time.monotonic() - result.seconds)
         self._run_of(trial)
-        self._show()
 
     def on_step_end(self, iteration: int, trials: list[Trial], **_: Any) -> None:
-        """Tune's loop turns many times a second: the clock of the table."""
-        if time.monotonic() - self._shown_at >= 1:
-            self._show()
+        """Tune's loop turns many times a second: now and then the table is drawn."""
+        if self.display.is_due:
+            for trial_id in self._started:
+                self._stop_clock(trial_id)
+            self.display.show(self.trials.values())
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
@@ -165,7 +164,6 @@ class SweepObserver(Callback):
         self._stopped_at_report[trial.trial_id] = stopped
         self._run_of(trial).log_metrics(metrics, int(metrics.get("step", record.iterations)))
         self.display.report(record, metrics)
-        self._show()
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """The trial ended by itself, or the trial scheduler stopped it."""
@@ -197,17 +195,14 @@ class SweepObserver(Callback):
         for trial_id, run in self._runs.items():
             if not self.trials[trial_id].state.is_over:
                 self.trials[trial_id].state = TrialState.STOPPED
+                if trial_id in self._started:
+                    self._stop_clock(trial_id)
                 run.end(TrialState.STOPPED)
-        self._show()
 
     # ---- inside
 
-    def _show(self) -> None:
-        self._shown_at = time.monotonic()
-        for trial_id, started in self._started.items():
-            if not self.trials[trial_id].state.is_over:
-                self.trials[trial_id].seconds = self._shown_at - started
-        self.display.show(sorted(self.trials.values(), key=lambda trial: trial.number))
+    def _stop_clock(self, trial_id: str) -> None:
+        self.trials[trial_id].seconds = time.monotonic() - self._started[trial_id]
 
     def _run_of(self, trial: Trial) -> Run:
         """The trial's MLflow run, opened when it is first needed: also a trial that never started has one."""
@@ -217,13 +212,15 @@ class SweepObserver(Callback):
         return self._runs[trial.trial_id]
 
     def _end(self, trial: Trial, state: TrialState) -> None:
-        self._show()
-        self.result(trial).state = state
+        result = self.result(trial)
+        result.state = state
+        if trial.trial_id in self._started:
+            self._stop_clock(trial.trial_id)
+            del self._started[trial.trial_id]
         run = self._run_of(trial)
         if trial.checkpoint is not None:
-            run.log_checkpoint(trial.checkpoint, address(trial.checkpoint.path, self.result(trial).path))
+            run.log_checkpoint(trial.checkpoint, address(trial.checkpoint.path, result.path))
         run.end(state)
-        self._show()
 
     def _is_better(self, new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
         if math.isnan(new.get(self.metric, math.nan)) or math.isnan(old.get(self.metric, math.nan)):

@@ -7,6 +7,7 @@ do not match it.
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import json
 import logging
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 SNAPSHOT = "checkpoint_manager_snapshot.json"  # Ray Train's own list of a run's checkpoints, complete or not
 _RAY_METADATA = ".metadata.json"  # `Checkpoint.set_metadata` adds it at any time
-_BLOCK = 8 << 20  # bytes read at a time: large enough for object stores, small beside a model
+_BLOCK, _REMOTE_BLOCK = 1 << 20, 8 << 20  # bytes read at a time: what a processor's cache holds; for object stores
 
 
 def seal(checkpoint: Checkpoint, metrics: Mapping[str, Any], world_size: int) -> dict[str, Any]:
@@ -132,6 +133,7 @@ def newest_complete(filesystem: pyarrow.fs.FileSystem, directory: str) -> Checkp
     return None
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """Versions of what decides whether a checkpoint can be read again."""
     packages = ("hfsuite", "ray", "torch", "transformers", "accelerate")
@@ -148,7 +150,8 @@ def _sizes(checkpoint: Checkpoint) -> dict[str, int]:
 
 def _hash(checkpoint: Checkpoint, name: str) -> str:
     digest = xxhash.xxh3_128()
+    block = memoryview(bytearray(_BLOCK if checkpoint.filesystem.type_name == "local" else _REMOTE_BLOCK))
     with checkpoint.filesystem.open_input_stream(f"{checkpoint.path}/{name}") as stream:
-        while block := stream.read(_BLOCK):
-            digest.update(block)
+        while read := stream.readinto(block):
+            digest.update(block[:read])
     return digest.hexdigest()

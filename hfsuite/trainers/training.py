@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import pyarrow.fs
 from ray import cloudpickle
-from ray.train import Checkpoint, CheckpointConfig, DataConfig, Result, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train import Checkpoint, DataConfig, Result, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchTrainer
 
 from hfsuite.errors import ConfigurationError, UnknownName, did_you_mean
 from hfsuite.trainers import manifest
 from hfsuite.trainers.datasets import preprocess
 from hfsuite.trainers.later import LaterFunction
+from hfsuite.trainers.merging import merged_dataclass, merged_run_config
 from hfsuite.trainers.rank_start import RankStart, first_cause
 from hfsuite.trainers.report_observer import LAST_REPORT, ReportObserver
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from ray.tune import Trainable
 
 DEFINITION = "trainer.pkl"  # what `restore` builds the trainer from again
-SET_BY_A_TRIAL = {"failure_config", "callbacks", "worker_runtime_env"}  # of a run_config; Tune says all else
 
 
 class HuggingFaceTrainer(TorchTrainer):
@@ -229,8 +229,8 @@ class HuggingFaceTrainer(TorchTrainer):
         """What `param_space` may hold, and how each is merged over the trainer's own value."""
         return {
             cls.config_argument: lambda own, new: {**(own or {}), **new},
-            "scaling_config": _merged_dataclass,
-            "run_config": _merged_run_config,
+            "scaling_config": merged_dataclass,
+            "run_config": merged_run_config,
         }
 
     def definition(self) -> dict[str, Any]:
@@ -314,33 +314,6 @@ class HuggingFaceTrainer(TorchTrainer):
             return result
         checkpoint = self.checkpoint_class(result.checkpoint.path, result.checkpoint.filesystem)
         return dataclasses.replace(result, checkpoint=checkpoint)
-
-
-def _merged_dataclass(own: Any, new: Any) -> Any:
-    """A whole configuration replaces the trainer's own; a dict changes the fields that it names."""
-    if not isinstance(new, Mapping):
-        return new
-    if unknown := sorted(set(new) - {field.name for field in dataclasses.fields(own)}):
-        raise UnknownName([f"{type(own).__name__} has no field {name!r}." for name in unknown])
-    try:
-        return dataclasses.replace(own, **new)
-    except DeprecationWarning as refusal:  # how Ray says that a field is gone
-        raise ConfigurationError(f"{type(own).__name__}: {refusal}") from refusal
-
-
-def _merged_run_config(own: RunConfig, new: Any) -> Any:
-    """As `_merged_dataclass`, without what belongs to Ray Tune: it would be ignored."""
-    named = set(new) if isinstance(new, Mapping) else set()
-    if not isinstance(new, Mapping) and new.checkpoint_config != CheckpointConfig():
-        named = {"checkpoint_config"}
-    if owned_by_tune := sorted(named & ({field.name for field in dataclasses.fields(own)} - SET_BY_A_TRIAL)):
-        raise ConfigurationError(
-            [
-                f"run_config.{name} of a trial belongs to Ray Tune: give it to the Tuner, in tune.RunConfig."
-                for name in owned_by_tune
-            ]
-        )
-    return _merged_dataclass(own, new)
 
 
 def _locate(path: str) -> tuple[pyarrow.fs.FileSystem, str]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
+import socket
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ import pyarrow.fs
 
 OUTPUT_OF_RANK = "rank_{rank}.log"
 LEFT_BY_RANK = ".left_by_{rank}"
+MEET_WITHIN_S, TRY_EVERY_S = 5.0, 0.002  # how long a rank waits for rank 0 to listen, before PyTorch tries by itself
 
 
 def import_modules(names: Sequence[str]) -> None:
@@ -80,6 +83,56 @@ class OutputFile:
         if self.filesystem.type_name != "local":
             with self.filesystem.open_output_stream(f"{self.directory}/{self.path.name}") as stream:
                 stream.write(self.path.read_bytes())
+
+
+def output_file(run: Any, rank: int, node: int = 0) -> OutputFile:
+    """What a rank prints, and the working directory of the ranks of its node.
+
+    Args:
+        run: Ray Train's context of the run.
+        rank: world rank.
+        node: which of the run's nodes the rank is on.
+    """
+    storage = run.run_config.storage_context
+    if storage.storage_filesystem.type_name == "local":  # then a checkpoint that is saved there need not be copied
+        scratch = Path(storage.experiment_fs_path, f".node_{node}")
+    else:
+        scratch = Path(storage.local_working_directory, run.run_id)
+    return OutputFile(storage.storage_filesystem, storage.experiment_fs_path, rank, scratch)
+
+
+def meet_rank_zero(*args: Any, init_method: str, **kwargs: Any) -> None:
+    """Joins the process group when rank 0 listens. PyTorch, if it comes too early, tries again after half a second.
+
+    For ranks above 0, in the place of Ray's own function and with its arguments.
+    """
+    from ray.train.torch.config import _setup_torch_process_group  # imports torch: the trial's actor need not wait
+
+    address = (
+        init_method if init_method != "env://" else f"tcp://{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    )
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
+    deadline = time.monotonic() + MEET_WITHIN_S
+    while time.monotonic() < deadline:
+        with suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), timeout=MEET_WITHIN_S):
+            break
+        time.sleep(TRY_EVERY_S)
+    _setup_torch_process_group(*args, init_method=init_method, **kwargs)
+
+
+class NoDatasets:
+    """What a trainer without Ray Datasets offers; Ray Train would start an actor to say so."""
+
+    def get_dataset_shard(self, dataset_info: Any) -> Any:
+        """There is none.
+
+        Raises:
+            KeyError: always, with what to do.
+        """
+        raise KeyError(
+            f"The trainer was given no Ray Dataset, so there is no {dataset_info.dataset_name!r}: give it "
+            "`datasets`, or build the data in the training function."
+        )
 
 
 def python_numbers(value: Any) -> Any:

@@ -11,9 +11,10 @@ import ray
 from ray.train import ReportedCheckpoint, ReportedCheckpointStatus
 
 from hfsuite.errors import TrialFailed
+from hfsuite.trials.decision_box import deliver
 from hfsuite.trials.failure import explain
 from hfsuite.trials.policy import Decision, Report
-from hfsuite.trials.worker_group import TrialController, deliver
+from hfsuite.trials.worker_group import TrialController
 
 if TYPE_CHECKING:
     from hfsuite.trainers.training import HuggingFaceTrainer

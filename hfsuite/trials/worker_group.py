@@ -13,8 +13,6 @@ import dataclasses
 import gc
 import json
 import os
-import queue
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +27,7 @@ from unittest import mock
 
 import ray
 from ray.exceptions import RayActorError
-from ray.train import Checkpoint, FailureConfig, ReportedCheckpoint, UserCallback
+from ray.train import Checkpoint, FailureConfig, UserCallback
 from ray.train._internal.session import _TrainingResult
 from ray.train.v2._internal.callbacks.user_callback import UserCallbackHandler
 from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError
@@ -49,9 +47,10 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from hfsuite.errors import StopTraining
 from hfsuite.trainers import manifest
 from hfsuite.trainers.upload import moved
+from hfsuite.trials.decision_box import box
 from hfsuite.trials.failure import describe_failure, failure_path
-from hfsuite.trials.policy import Decision, Report
-from hfsuite.trials.rank import OutputFile, import_modules, in_scratch, python_numbers
+from hfsuite.trials.policy import Report
+from hfsuite.trials.rank import NoDatasets, import_modules, in_scratch, meet_rank_zero, output_file, python_numbers
 
 if TYPE_CHECKING:
     from hfsuite.trainers.training import HuggingFaceTrainer
@@ -64,10 +63,7 @@ RAY_TRAIN_ENVIRONMENT = {
     "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0",
 }
 ANSWER_WITHIN_S = 0.5  # a worker's answer to a poll; at once if it has something to tell
-LOOK_EVERY_S = 0.05  # how often it looks whether it has, if nobody says so
-END_TAKES_S = 0.002  # from the return of a training function to the end of its thread
 BETWEEN_POLLS_S = 0.02  # while the ranks wait for a decision and there is nothing to hear
-MEET_WITHIN_S = 5.0  # how long a rank waits for rank 0 to listen, before PyTorch tries by itself
 START_ATTEMPTS = 3  # Ray Train would try for ever
 # These look after a run that has its own placement group and dashboard; a trial has neither.
 UNUSED_CALLBACKS = {"PlacementGroupCleanerCallback", "WorkerMetricsCallback", "ControllerMetricsCallback"}
@@ -109,10 +105,15 @@ def start_processes(
 
 def started_ahead(group: PlacementGroup, count: int) -> list[Any]:
     """The workers that the driver has started in a trial's placement group; none if it has not, or if one has died."""
-    try:
-        return [ray.get_actor(_name_ahead(group, index)) for index in range(count)]
-    except ValueError:
-        return []
+    found = []
+    for index in range(count):
+        with suppress(ValueError):
+            found.append(ray.get_actor(_name_ahead(group, index)))
+    if len(found) == count:
+        return found
+    for actor in found:
+        ray.kill(actor)
+    return []
 
 
 def _name_ahead(group: PlacementGroup, index: int) -> str:
@@ -185,7 +186,7 @@ class TrialController(TrainController):
 
     def output_of(self, rank: int) -> Path:
         """The file on its node to which a rank prints."""
-        return _output_file(self._train_run_context, rank).path
+        return output_file(self._train_run_context, rank).path
 
     async def _poll_workers(self) -> Any:
         """Workers answer when they have something to tell: neither a report nor this process waits for a clock."""
@@ -235,7 +236,7 @@ class _TrialWorkerGroup(worker_group.WorkerGroup):
 
     def execute_single_async(self, rank: int, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if function.__name__ == "_setup_torch_process_group" and rank > 0:
-            function = _meet_rank_zero
+            function = meet_rank_zero
         return super().execute_single_async(rank, function, *args, **kwargs)
 
     def shutdown(self) -> None:
@@ -333,15 +334,6 @@ class _Relay(UserCallback):
 
 # ---- in every rank
 
-_decisions: queue.SimpleQueue[tuple[Decision, list[ReportedCheckpoint]]] = queue.SimpleQueue()
-_awaits_decision, _has_returned = threading.Event(), threading.Event()
-_has_news = threading.Event()  # there may be something to tell: look
-
-
-def deliver(decision: Decision, reported: list[ReportedCheckpoint]) -> None:
-    """Tells a rank what was decided about its last report, and which checkpoints there are."""
-    _decisions.put((decision, reported))
-
 
 class TrialWorker(RayTrainWorker):
     """A worker process, which may run one trial after another.
@@ -366,7 +358,7 @@ class TrialWorker(RayTrainWorker):
         """A trial begins."""
         super().init_train_context(*args, **kwargs)
         context = get_train_context()
-        context.dataset_shard_provider = context.dataset_shard_provider or _NoDatasets()
+        context.dataset_shard_provider = context.dataset_shard_provider or NoDatasets()
         # Ray Train has one of each for the process, and shuts the pool down when a training function returns.
         context.checkpoint_upload_threadpool = ThreadPoolExecutor(max_workers=1)
         context.report_order_condition = threading.Condition()
@@ -374,25 +366,15 @@ class TrialWorker(RayTrainWorker):
         context._sync_checkpoint_dir_name_across_ranks = lambda name=None: (
             name or agreement.checkpoint_name(context.report_call_index)
         )
-        while not _decisions.empty():
-            _decisions.get_nowait()
-        _has_returned.clear()
+        box.clear()
 
     def poll_status(self) -> Any:
         """Answers when there is a report or the end, when the rank waits for a decision, or after a while."""
         execution = get_train_context().execution_context
-        deadline = time.monotonic() + ANSWER_WITHIN_S
-        while (
-            execution.result_queue.empty()
-            and execution.training_thread_runner.is_running()
-            and not _awaits_decision.is_set()
-            and (left := deadline - time.monotonic()) > 0
-        ):
-            if _has_returned.is_set():
-                time.sleep(END_TAKES_S)
-            else:
-                _has_news.wait(min(left, LOOK_EVERY_S))
-                _has_news.clear()
+        box.wait_for_news(
+            lambda: not execution.result_queue.empty() or not execution.training_thread_runner.is_running(),
+            ANSWER_WITHIN_S,
+        )
         return super().poll_status()
 
     def end_processes(self) -> None:
@@ -410,32 +392,6 @@ class TrialWorker(RayTrainWorker):
         return self._room.tidy()
 
 
-def _meet_rank_zero(*args: Any, init_method: str, **kwargs: Any) -> None:
-    """Joins the process group when rank 0 listens; PyTorch, if it comes too early, tries again after half a second."""
-    from ray.train.torch.config import _setup_torch_process_group  # imports torch: the trial's actor need not wait
-
-    address = (
-        init_method if init_method != "env://" else f"tcp://{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-    )
-    host, _, port = address.removeprefix("tcp://").rpartition(":")
-    deadline = time.monotonic() + MEET_WITHIN_S
-    while time.monotonic() < deadline:
-        with suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), timeout=MEET_WITHIN_S):
-            break
-        time.sleep(END_TAKES_S)
-    _setup_torch_process_group(*args, init_method=init_method, **kwargs)
-
-
-class _NoDatasets:
-    """What a trainer without Ray Datasets offers; Ray Train would start an actor to say so."""
-
-    def get_dataset_shard(self, dataset_info: Any) -> Any:
-        raise KeyError(
-            f"The trainer was given no Ray Dataset, so there is no {dataset_info.dataset_name!r}: give it "
-            "`datasets`, or build the data in the training function."
-        )
-
-
 @dataclass(frozen=True)
 class _InTrial:
     """A rank's training function, in a trial: own output file, own working directory, reports that wait."""
@@ -449,10 +405,10 @@ class _InTrial:
         failure = failure_path(storage.experiment_fs_path, rank)
         if storage.storage_filesystem.get_file_info(failure).is_file:
             storage.storage_filesystem.delete_file(failure)  # of an attempt before this one
-        output = _output_file(context.train_run_context, rank, context.get_node_rank())
+        output = output_file(context.train_run_context, rank, context.get_node_rank())
         try:
             with in_scratch(output.scratch, context.get_local_rank(), context.get_local_world_size()), output:
-                _make_reports_wait(self.pipelined)
+                box.make_reports_wait(get_train_fn_utils(), pipelined=self.pipelined)
                 return self.function()
         except StopTraining:
             return None
@@ -461,54 +417,7 @@ class _InTrial:
                 stream.write(json.dumps(describe_failure(error, rank)).encode())
             raise
         finally:
-            _has_returned.set()
-            _has_news.set()
-
-
-def _output_file(run: Any, rank: int, node: int = 0) -> OutputFile:
-    """What a rank prints, and the working directory of the ranks of its node."""
-    storage = run.run_config.storage_context
-    if storage.storage_filesystem.type_name == "local":  # then a checkpoint that is saved there need not be copied
-        scratch = Path(storage.experiment_fs_path, f".node_{node}")
-    else:
-        scratch = Path(storage.local_working_directory, run.run_id)
-    return OutputFile(storage.storage_filesystem, storage.experiment_fs_path, rank, scratch)
-
-
-def _make_reports_wait(pipelined: bool) -> None:
-    """Each report waits for the trial's decision, and learns with it what was reported so far.
-
-    Ray Train would ask the controller for that list; in a trial that is the trial's actor, which waits for a report.
-    """
-    functions = get_train_fn_utils()
-    own_report = functions.report
-    reported: list[ReportedCheckpoint] = []
-    undecided = False
-
-    def await_decision() -> None:
-        _awaits_decision.set()
-        _has_news.set()
-        try:
-            decision, reported[:] = _decisions.get()
-        finally:
-            _awaits_decision.clear()
-        if decision == "stop":
-            raise StopTraining
-
-    def report(*args: Any, **kwargs: Any) -> None:
-        nonlocal undecided
-        if undecided:
-            await_decision()
-        own_report(*args, **kwargs)
-        _has_news.set()
-        undecided = pipelined
-        if not pipelined:
-            await_decision()
-
-    def get_all_reported_checkpoints(*_: Any, **__: Any) -> list[ReportedCheckpoint]:
-        return [each for each in reported if manifest.is_sealed(each.checkpoint)]  # Tune deletes some
-
-    functions.report, functions.get_all_reported_checkpoints = report, get_all_reported_checkpoints
+            box.note_return()
 
 
 def extend_train_functions(start_from: Checkpoint | None) -> None:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,19 +74,22 @@ def memory(folder: Path, trials: int) -> dict[str, Any]:
     import psutil
 
     seen: list[dict[str, Any]] = []
+    kinds = {"ray::TrialWorker": "worker", "ray::AccelerateTrainerTrial": "trial's actor"}
+    known: dict[int, str] = {}
 
     def watch() -> None:
         driver = psutil.Process()
         while True:
             sizes = {"driver": driver.memory_info().rss}
             for process in driver.children(recursive=True):
-                try:
-                    if (title := process.name()).startswith("ray::"):
-                        sizes[f"{title} {process.pid}"] = process.memory_info().rss
-                except psutil.NoSuchProcess:
-                    continue
+                with suppress(psutil.Error):
+                    title = " ".join(process.cmdline()).partition(".")[0]  # names the actor, and what it does
+                    if kind := known.setdefault(process.pid, kinds.get(title.strip(), "")):
+                        sizes[f"{kind} {process.pid}"] = process.memory_info().rss
+                    else:
+                        del known[process.pid]
             seen.append({"at": time.time(), "sizes": sizes})
-            time.sleep(0.3)
+            time.sleep(0.2)
 
     threading.Thread(target=watch, daemon=True).start()
     return ours(folder, trials, set={"steps": 20, "reports": 2}) | {"memory": seen}
@@ -105,14 +109,19 @@ def behind(folder: Path, trials: int) -> dict[str, Any]:
         seen.append((self.result(trial).number, result["training_iteration"], time.thread_time()))
 
     SweepObserver.on_trial_result = on_trial_result  # type: ignore[method-assign]
-    return ours(folder, trials, workers=1, set={"steps": 12, "reports": 12}) | {"reports": seen}
+    return ours(folder, trials, workers=1, cpus=1, set={"steps": 4, "reports": 4}) | {"reports": seen}
 
 
-def checkpoints(folder: Path, count: int) -> dict[str, Any]:
+def checkpoints_awaited(folder: Path, count: int, decisions: str = "awaited") -> dict[str, Any]:
     """One trial that saves MiniLM again and again, with and without a report."""
     from tests.benchmarks import checkpoints
 
-    return ways.ours(checkpoints.experiment, folder, 1, set={"count": count})
+    return ways.ours(checkpoints.experiment, folder, 1, set={"count": count}, decisions=decisions)
+
+
+def checkpoints_pipelined(folder: Path, count: int) -> dict[str, Any]:
+    """The same, where a report does not wait for its answer."""
+    return checkpoints_awaited(folder, count, "pipelined")
 
 
 def sentiment_ours(folder: Path, trials: int, epochs: int) -> dict[str, Any]:

@@ -1,0 +1,100 @@
+"""Where a rank waits for what is decided about its reports. One a process; in every rank."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ray.train import ReportedCheckpoint
+
+from hfsuite.errors import StopTraining
+from hfsuite.trainers import manifest
+from hfsuite.trials.policy import Decision
+
+LOOK_EVERY_S = 0.05  # how often one looks for news, if nobody says that there are some
+END_TAKES_S = 0.002  # from the return of a training function to the end of its thread
+
+
+class DecisionBox:
+    """Decisions arrive in the process's main thread, and are awaited in the one that trains."""
+
+    def __init__(self) -> None:
+        self._decisions: queue.SimpleQueue[tuple[Decision, list[ReportedCheckpoint]]] = queue.SimpleQueue()
+        self._is_awaited, self._has_returned, self._news = threading.Event(), threading.Event(), threading.Event()
+
+    def clear(self) -> None:
+        """A trial begins: what the one before left is not for it."""
+        while not self._decisions.empty():
+            self._decisions.get_nowait()
+        self._has_returned.clear()
+
+    def put(self, decision: Decision, reported: list[ReportedCheckpoint]) -> None:
+        """A decision, and the checkpoints that there are."""
+        self._decisions.put((decision, reported))
+
+    def note_return(self) -> None:
+        """The training function has returned, or raised: its thread is about to end."""
+        self._has_returned.set()
+        self._news.set()
+
+    def wait_for_news(self, are_there: Callable[[], bool], within_s: float) -> None:
+        """Returns when there are news, when a decision is awaited, or after a while. Costs the training nothing."""
+        deadline = time.monotonic() + within_s
+        while not are_there() and not self._is_awaited.is_set() and (left := deadline - time.monotonic()) > 0:
+            if self._has_returned.is_set():
+                time.sleep(END_TAKES_S)
+            else:
+                self._news.wait(min(left, LOOK_EVERY_S))
+                self._news.clear()
+
+    def make_reports_wait(self, functions: Any, *, pipelined: bool) -> None:
+        """Each report waits for the trial's decision, and learns with it what was reported so far.
+
+        Ray Train would ask the controller for that list, which in a trial is its actor, and waits for a report.
+
+        Args:
+            functions: what `ray.train.report` and `get_all_reported_checkpoints` call in this rank.
+            pipelined: whether a report waits for the decision about the one before instead.
+
+        Raises:
+            StopTraining: out of a report, if the decision is to stop.
+        """
+        own_report = functions.report
+        reported: list[ReportedCheckpoint] = []
+        undecided = False
+
+        def await_decision() -> None:
+            self._is_awaited.set()
+            self._news.set()
+            try:
+                decision, reported[:] = self._decisions.get()
+            finally:
+                self._is_awaited.clear()
+            if decision == "stop":
+                raise StopTraining
+
+        def report(*args: Any, **kwargs: Any) -> None:
+            nonlocal undecided
+            if undecided:
+                await_decision()
+            own_report(*args, **kwargs)
+            self._news.set()
+            undecided = pipelined
+            if not pipelined:
+                await_decision()
+
+        def get_all_reported_checkpoints(*_: Any, **__: Any) -> list[ReportedCheckpoint]:
+            return [each for each in reported if manifest.is_sealed(each.checkpoint)]  # Tune deletes some
+
+        functions.report, functions.get_all_reported_checkpoints = report, get_all_reported_checkpoints
+
+
+box = DecisionBox()
+
+
+def deliver(decision: Decision, reported: list[ReportedCheckpoint]) -> None:
+    """Tells this rank what was decided about its last report. Sent to it by the trial's actor."""
+    box.put(decision, reported)

@@ -1,0 +1,72 @@
+"""Workers that start before their trial: it finds them, and nothing of them stays where it does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import ray
+from ray.train import ScalingConfig
+
+from hfsuite.errors import TrackingError
+from hfsuite.trials.head_start import HeadStart
+from hfsuite.trials.policy import WorkerPolicy
+from hfsuite.trials.resources import TrialRequest
+from tests import program, toy
+from tests.trials import leaving
+from tests.trials.test_workers import first_reports, tune_leaving
+
+
+def processes(head_start: HeadStart) -> list[int]:
+    return [metadata.pid for metadata in ray.get([each.get_metadata.remote() for each in head_start._workers])]
+
+
+def groups() -> int:
+    """Placement groups that are there, or wait to be."""
+    return sum(group["state"] != "REMOVED" for group in ray.util.placement_group_table().values())
+
+
+def test_a_trial_takes_the_workers_that_wait_for_it(tmp_path: Path) -> None:
+    with HeadStart() as head_start:
+        head_start.begin(leaving.trainer(), WorkerPolicy(), 1)
+        waiting = processes(head_start)
+        first, second = first_reports(tune_leaving(tmp_path, ["nothing", "nothing"]))
+    assert first["process"] == second["process"] == waiting[0]
+    assert not first["warm_start"], "no trial has run in them before"
+    program.wait_for_free_cpus()
+    program.wait_until_ended(*waiting)
+    assert groups() == 0
+
+
+def test_a_trial_whose_workers_died_while_they_waited_gets_others(tmp_path: Path) -> None:
+    with HeadStart() as head_start:
+        head_start.begin(leaving.trainer(), WorkerPolicy(), 1)
+        waiting = processes(head_start)
+        ray.kill(head_start._workers[1])
+        program.wait_until_ended(waiting[1])
+        (report,) = first_reports(tune_leaving(tmp_path, ["nothing"]))
+    assert report["step"] == 1
+    assert report["process"] not in waiting
+    program.wait_for_free_cpus()
+    assert groups() == 0
+
+
+def test_what_no_trial_takes_ends() -> None:
+    with HeadStart() as head_start:
+        head_start.begin(toy.trainer(), WorkerPolicy(), 2)
+        waiting = processes(head_start)
+        assert len(waiting) == 4
+        other = TrialRequest.of(ScalingConfig(num_workers=3)).to_placement_group()
+        assert other not in [group for _, group in head_start._made], "it is too small"
+        ray.util.remove_placement_group(other)
+    program.wait_until_ended(*waiting)
+    program.wait_for_free_cpus()
+    assert groups() == 0
+
+
+def test_a_sweep_that_cannot_be_recorded_leaves_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/nowhere/mlflow.db")
+    with pytest.raises(TrackingError, match="cannot be used"):
+        toy.experiment.sweep(trials=2)
+    program.wait_for_free_cpus()
+    assert groups() == 0
