@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -56,6 +57,21 @@ def wait_for_free_cpus(timeout_s: float = 30) -> None:
     while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
         assert time.monotonic() < deadline, "there are workers still"
         time.sleep(0.1)
+
+
+def worker_processes() -> set[int]:
+    """Processes of this session in which a trial or one of its ranks runs, or has run, and all that they started."""
+    found = set()
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if process.name().startswith(("ray::TrialWorke", "ray::Accelerate", "ray::Transforme", "ray::hfsuite")):
+                found |= {process.pid, *(child.pid for child in process.children(recursive=True))}
+    return found
+
+
+def placement_groups() -> int:
+    """Placement groups that are there, or wait to be."""
+    return sum(group["state"] != "REMOVED" for group in ray.util.placement_group_table().values())
 
 
 def wait_until_ended(*processes: int, timeout_s: float = 30) -> None:

@@ -6,16 +6,18 @@ import math
 import posixpath
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, ClassVar, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-import mlflow
-from mlflow.entities import Metric, Param, RunTag
 from ray.train import Checkpoint
 
 from hfsuite.errors import TrackingError
 from hfsuite.tracking.state import TrialState
+
+if TYPE_CHECKING:  # see `store`
+    import mlflow
 
 NAME_LIMIT, PARAM_LIMIT, TAG_LIMIT = 250, 6_000, 8_000  # characters; MLflow cuts what is longer
 PARAMS_A_BATCH, METRICS_A_BATCH = 100, 1_000
@@ -68,7 +70,7 @@ class Run:
             params: nested dicts become names with dots; `None` is recorded as text.
             parent: the sweep, for a trial.
         """
-        entries = [Param(key, str(value)[:PARAM_LIMIT]) for key, value in flatten(params)]
+        entries = [(key, str(value)[:PARAM_LIMIT]) for key, value in flatten(params)]
         now = int(time.time() * 1000)
 
         def create() -> str:
@@ -76,7 +78,7 @@ class Run:
             short = {key: str(value)[:TAG_LIMIT] for key, value in known.items()}
             run = client.create_run(experiment_id, start_time=now, run_name=name, tags=short)
             for start in range(0, len(entries), PARAMS_A_BATCH):
-                client.log_batch(run.info.run_id, params=entries[start : start + PARAMS_A_BATCH])
+                _log(client, run.info.run_id, params=entries[start : start + PARAMS_A_BATCH])
             return str(run.info.run_id)
 
         return cls(client, cls._write(create))
@@ -84,13 +86,14 @@ class Run:
     def log_metrics(self, metrics: Mapping[str, Any], step: int) -> None:
         """Records the numbers of one report at an optimizer step."""
         now = int(time.time() * 1000)
-        numbers = [Metric(key, _finite(value), now, step) for key, value in flatten(metrics) if _is_number(value)]
+        numbers = [(key, _finite(value), now, step) for key, value in flatten(metrics) if _is_number(value)]
         for start in range(0, len(numbers), METRICS_A_BATCH):
-            self._log(metrics=numbers[start : start + METRICS_A_BATCH])
+            batch = numbers[start : start + METRICS_A_BATCH]
+            self._write(partial(self._log, metrics=batch))
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Adds or changes tags."""
-        self._log(tags=[RunTag(key, str(value)[:TAG_LIMIT]) for key, value in tags.items()])
+        self._write(partial(self._log, tags=[(key, str(value)[:TAG_LIMIT]) for key, value in tags.items()]))
 
     def log_checkpoint(self, checkpoint: Checkpoint, path: str) -> None:
         """Copies a checkpoint to the run's artifacts, into the folder `checkpoint`; `path` says where it is itself."""
@@ -127,8 +130,8 @@ class Run:
                 f"{type(faults[0]).__name__}: {str(faults[0]).splitlines()[0] if str(faults[0]) else ''}"
             ) from faults[0]
 
-    def _log(self, **batch: Any) -> None:
-        self._write(lambda: self.client.log_batch(self.run_id, **batch))
+    def _log(self, **entries: Sequence[tuple[Any, ...]]) -> None:
+        _log(self.client, self.run_id, **entries)
 
     @classmethod
     def _write(cls, action: Callable[[], T]) -> Future[T]:
@@ -139,6 +142,13 @@ class Run:
         writing = cls._writer.submit(action)
         writing.add_done_callback(note)
         return writing
+
+
+def _log(client: mlflow.MlflowClient, run_id: str, **entries: Sequence[tuple[Any, ...]]) -> None:
+    from mlflow.entities import Metric, Param, RunTag
+
+    kinds = {"metrics": Metric, "params": Param, "tags": RunTag}
+    client.log_batch(run_id, **{name: [kinds[name](*entry) for entry in each] for name, each in entries.items()})
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

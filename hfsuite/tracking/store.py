@@ -6,14 +6,16 @@ import logging
 import os
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hfsuite.errors import TrackingError
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
-import mlflow
-import mlflow.exceptions
 import requests
+
+if TYPE_CHECKING:  # MLflow takes seconds to import: not before a sweep's workers have begun to do the same
+    import mlflow
 
 DEFAULT_DATABASE = "mlflow.db"
 DEFAULT_ARTIFACTS = "mlartifacts"
@@ -43,11 +45,13 @@ def open_store() -> mlflow.MlflowClient:
     uri = tracking_uri()
     if uri.startswith(("http://", "https://")):
         _check_server(uri)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the libraries under MLflow, at import and first use
+            import mlflow  # sets the levels of its loggers
+
+            logging.getLogger("alembic").setLevel(logging.WARNING)
+            logging.getLogger("mlflow").setLevel(logging.WARNING)
             client = mlflow.MlflowClient(tracking_uri=uri)
             client.search_experiments(max_results=1)
     except Exception as error:  # MLflow passes on whatever its store raises
@@ -69,11 +73,13 @@ def experiment_id(client: mlflow.MlflowClient, name: str) -> str:
                 f"--experiment-id {found.experiment_id}) or set MLFLOW_EXPERIMENT_NAME to another."
             )
         return str(found.experiment_id)
+    from mlflow.exceptions import MlflowException
+
     local = tracking_uri().startswith("sqlite:")
     location = Path(DEFAULT_ARTIFACTS, _folder(name)).absolute().as_uri() if local else None
     try:
         return str(client.create_experiment(name, artifact_location=location))
-    except mlflow.exceptions.MlflowException as error:
+    except MlflowException as error:
         if (found := client.get_experiment_by_name(name)) is not None:  # another sweep was faster
             return str(found.experiment_id)
         raise TrackingError(f"The MLflow experiment {name!r} cannot be made: {error}") from error

@@ -21,11 +21,6 @@ def processes(head_start: HeadStart) -> list[int]:
     return [metadata.pid for metadata in ray.get([each.get_metadata.remote() for each in head_start._workers])]
 
 
-def groups() -> int:
-    """Placement groups that are there, or wait to be."""
-    return sum(group["state"] != "REMOVED" for group in ray.util.placement_group_table().values())
-
-
 def test_a_trial_takes_the_workers_that_wait_for_it(tmp_path: Path) -> None:
     with HeadStart() as head_start:
         head_start.begin(leaving.trainer(), WorkerPolicy(), 1)
@@ -35,7 +30,7 @@ def test_a_trial_takes_the_workers_that_wait_for_it(tmp_path: Path) -> None:
     assert not first["warm_start"], "no trial has run in them before"
     program.wait_for_free_cpus()
     program.wait_until_ended(*waiting)
-    assert groups() == 0
+    assert program.placement_groups() == 0
 
 
 def test_a_trial_whose_workers_died_while_they_waited_gets_others(tmp_path: Path) -> None:
@@ -48,7 +43,7 @@ def test_a_trial_whose_workers_died_while_they_waited_gets_others(tmp_path: Path
     assert report["step"] == 1
     assert report["process"] not in waiting
     program.wait_for_free_cpus()
-    assert groups() == 0
+    assert program.placement_groups() == 0
 
 
 def test_what_no_trial_takes_ends() -> None:
@@ -61,7 +56,7 @@ def test_what_no_trial_takes_ends() -> None:
         ray.util.remove_placement_group(other)
     program.wait_until_ended(*waiting)
     program.wait_for_free_cpus()
-    assert groups() == 0
+    assert program.placement_groups() == 0
 
 
 def test_a_sweep_that_cannot_be_recorded_leaves_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,4 +64,4 @@ def test_a_sweep_that_cannot_be_recorded_leaves_no_workers(monkeypatch: pytest.M
     with pytest.raises(TrackingError, match="cannot be used"):
         toy.experiment.sweep(trials=2)
     program.wait_for_free_cpus()
-    assert groups() == 0
+    assert program.placement_groups() == 0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import ray
@@ -14,6 +16,17 @@ from hfsuite.errors import ConfigurationError, UnknownName
 from tests import program
 from tests.trials import leaving
 from tests.trials.test_trainable import StopAt
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays() -> Iterator[None]:
+    """Whatever a trial does: after the sweep no process, placement group or shared memory of it is left."""
+    before = program.worker_processes(), set(os.listdir("/dev/shm"))
+    yield
+    program.wait_for_free_cpus()
+    program.wait_until_ended(*(program.worker_processes() - before[0]))
+    assert program.placement_groups() == 0
+    assert set(os.listdir("/dev/shm")) <= before[1]
 
 
 def tune_leaving(path: Path, leaves: list[str], *, max_failures: int = 0, slots: int = 1, **options: Any) -> Any:
@@ -48,7 +61,6 @@ def test_workers_serve_one_trial_after_another(tmp_path: Path) -> None:
     assert first["process"] == second["process"] == third["process"]
     assert [each["warm_start"] for each in (first, second, third)] == [False, True, True]
     assert [each["cached"] for each in (first, second, third)] == [0, 1, 2], "what a module keeps stays"
-    program.wait_for_free_cpus()
     program.wait_until_ended(int(first["process"]))
 
 
@@ -91,7 +103,6 @@ def test_what_cannot_be_put_back_costs_the_workers_their_life(tmp_path: Path, wh
     assert not after["warm_start"]
     assert why in after["workers_lost"]
     assert why in Path(results[0].path, "workers_lost.txt").read_text()
-    program.wait_for_free_cpus()
     if what == "a process":
         left = [int(line) for line in (tmp_path / "diary").read_text().splitlines() if line.isdigit()]
         assert len(left) == 2
@@ -116,7 +127,6 @@ def test_a_trial_that_fails_takes_nothing_with_it(tmp_path: Path, what: str, mes
     failed_pid = next(result for result in results if result.error).metrics_dataframe.iloc[0]["process"]
     assert failed_pid not in [each["process"] for each, result in zip(first_reports(results), results, strict=True)
                               if result.error is None and each["warm_start"]]  # fmt: skip
-    program.wait_for_free_cpus()
 
 
 @pytest.mark.slow
@@ -137,17 +147,19 @@ def test_a_swallowed_stop_is_killed_after_the_grace_period(tmp_path: Path) -> No
 @pytest.mark.slow
 def test_a_killed_trial_actor_takes_its_workers_along_and_is_retried(tmp_path: Path) -> None:
     class Killer(tune.Callback):
-        killed = False
+        killed: ClassVar[list[str]] = []
 
         def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any) -> None:
-            if result["leaves"] == "nothing" and not Killer.killed:
-                Killer.killed = True
+            if not Killer.killed:
+                Killer.killed.append(trial.trial_id)
                 ray.kill(trial.temporary_state.ray_actor)
 
-    results = tune_leaving(tmp_path, ["nothing", "nothing"], max_failures=1, callbacks=[Killer()])
+    results = tune_leaving(tmp_path, ["nothing"] * 3, max_failures=1, callbacks=[Killer()], slots=2)
     assert not results.errors
-    assert [result.metrics["step"] for result in results] == [2, 2]
-    program.wait_for_free_cpus()
+    assert [result.metrics["step"] for result in results] == [2, 2, 2]
+    for result in results:
+        is_killed = result.metrics["trial_id"] in Killer.killed
+        assert result.metrics_dataframe["process"].nunique() == 1 + is_killed, "others never notice"
 
 
 @pytest.mark.slow
