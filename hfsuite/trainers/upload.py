@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -38,5 +39,7 @@ def _on_one_file_system(checkpoint: Checkpoint, storage: Any) -> bool:
 
 
 def _second_name(source: str, target: str) -> None:
-    Path(target).unlink(missing_ok=True)  # of an attempt before this one
-    os.link(source, target)
+    own = f"{target}.{uuid.uuid4().hex}"  # peers may do the same at this moment, and an attempt before may have done it
+    os.link(source, own)
+    os.replace(own, target)
+    Path(own).unlink(missing_ok=True)  # two names of one file replace nothing: both stay

@@ -40,7 +40,12 @@ WATCHED = (
     "torch.optim", "torch.utils.data", "transformers.trainer", "transformers.trainer_utils",
     "transformers.utils.logging", "accelerate", "accelerate.utils",
 )  # fmt: skip
-LASTING_THREADS = ("fsspecIO", "asyncio_", "ray_")  # libraries start these once, and they hold nothing of a trial
+LASTING_THREADS = (
+    "fsspecIO",
+    "asyncio_",
+    "ray_",
+    "InductorSubproc",
+)  # libraries start these once, and they hold nothing of a trial
 LASTING_PROCESSES = ("multiprocessing.resource_tracker", "torch/_inductor/compile_worker")
 INSTALLED = (os.path.dirname(os.path.dirname(torch.__file__)), os.path.dirname(os.__file__))
 
@@ -97,7 +102,8 @@ class CleanRoom:
     def _memory_left(self) -> Iterator[str]:
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
-            allocated = torch.cuda.memory_allocated() / 1e9
+            devices = range(torch.cuda.device_count())  # the current one is that of this thread, not the trial's
+            allocated = sum(map(torch.cuda.memory_allocated, devices)) / 1e9
             if allocated > GPU_MEMORY_LIMIT_GB:
                 yield f"{allocated:.2f} GB of GPU memory are still allocated"
         with suppress(OSError, AttributeError):  # on glibc, what is free goes back, and what remains is what is held
@@ -144,11 +150,10 @@ def _random_states() -> PutBack:
 
 def _torch_switches() -> PutBack:
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    # Since torch 2.9 the old name of this switch refuses to answer where someone has used the new one.
-    precision = "fp32_precision" if hasattr(matmul, "fp32_precision") else "allow_tf32"
     holders: list[tuple[Any, tuple[str, ...]]] = [
-        (cudnn, ("enabled", "benchmark", "deterministic", precision)),
-        (matmul, (precision, "allow_fp16_reduced_precision_reduction", "allow_bf16_reduced_precision_reduction")),
+        *((holder, ("fp32_precision",)) for holder in _holders_of_precision()),
+        (cudnn, ("enabled", "benchmark", "deterministic")),
+        (matmul, ("allow_fp16_reduced_precision_reduction", "allow_bf16_reduced_precision_reduction")),
         (torch.backends.mkldnn, ("enabled",)),
         (torch.utils.deterministic, ("fill_uninitialized_memory",)),
     ]
@@ -165,25 +170,39 @@ def _torch_switches() -> PutBack:
         (torch.get_default_dtype, torch.set_default_dtype),
         (torch.get_default_device, torch.set_default_device),
         (_threads_of_a_new_thread, torch.set_num_threads),
-        (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
         (torch.is_anomaly_enabled, torch.set_anomaly_enabled),
         (torch.is_grad_enabled, torch.set_grad_enabled),
         (torch.backends.cuda.flash_sdp_enabled, torch.backends.cuda.enable_flash_sdp),
         (torch.backends.cuda.mem_efficient_sdp_enabled, torch.backends.cuda.enable_mem_efficient_sdp),
         (torch.backends.cuda.math_sdp_enabled, torch.backends.cuda.enable_math_sdp),
+        (torch.backends.cuda.cudnn_sdp_enabled, torch.backends.cuda.enable_cudnn_sdp),
+        (torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled),
         (torch.multiprocessing.get_sharing_strategy, torch.multiprocessing.set_sharing_strategy),
     ]
     before = [getter() for getter, _ in getters_and_setters]
+    matmul_precision = torch.get_float32_matmul_precision()
 
     def put_back() -> None:
-        for (getter, setter), value in zip(getters_and_setters, before, strict=True):
-            if getter() != value:
-                setter(value)
+        torch.set_float32_matmul_precision(
+            matmul_precision
+        )  # the old name of some of the following; it may not be asked
         for holder, name, value in attributes:
             if getattr(holder, name) != value:
                 setattr(holder, name, value)
+        for (getter, setter), value in zip(getters_and_setters, before, strict=True):
+            if getter() != value:
+                setter(value)
 
     return put_back
+
+
+def _holders_of_precision() -> list[Any]:
+    """Where torch keeps how exactly it multiplies, the general before the special; before torch 2.9 there is none."""
+    backends = torch.backends
+    special = [(parent, name) for parent in (backends.cudnn, backends.mkldnn) for name in ("conv", "rnn", "matmul")]
+    every = [backends, backends.cuda.matmul, backends.cudnn, backends.mkldnn]
+    every += [getattr(parent, name) for parent, name in special if hasattr(parent, name)]
+    return [each for each in every if hasattr(each, "fp32_precision")]
 
 
 def _threads_of_a_new_thread() -> int:

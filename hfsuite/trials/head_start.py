@@ -41,6 +41,7 @@ class HeadStart:
         for _ in range(groups):
             group = request.to_placement_group()
             self._made.append((request, group))
+            TrialRequest.made_ahead.append((request, group))
             self._workers += start_processes(
                 group,
                 len(request.bundles),
@@ -48,8 +49,8 @@ class HeadStart:
                 trainer.run_config.worker_runtime_env,
                 trainer.modules_of_ranks(),
                 policy.memory_limit_gb,
+                ahead=True,
             )
-        TrialRequest.made_ahead += self._made
 
     def __enter__(self) -> Self:
         return self

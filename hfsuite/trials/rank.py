@@ -78,9 +78,13 @@ class OutputFile:
 
     def __exit__(self, *_: object) -> None:
         """Copies the file to the trial's directory, if it is not there."""
+        self.keep()
+
+    def keep(self) -> None:
+        """As at the end: what was printed so far reaches the trial's directory."""
         sys.stdout.flush()
         sys.stderr.flush()
-        if self.filesystem.type_name != "local":
+        if self.filesystem.type_name != "local" and self.path.is_file():
             with self.filesystem.open_output_stream(f"{self.directory}/{self.path.name}") as stream:
                 stream.write(self.path.read_bytes())
 

@@ -93,7 +93,7 @@ class TrainingTrial(Trainable):
         self._begin(config)
 
     def _begin(self, config: dict[str, Any]) -> None:
-        self.settings = _settings(config)
+        self.settings, self.own_name = _settings(config), self.trial_name  # when Tune resets, it is the next one's
         self.run: TrialRun | None = None
         self.latest: Checkpoint | None = None  # the newest checkpoint of this trial
         self.measured: set[str] = set()  # the numbers of all reports
@@ -148,6 +148,7 @@ class TrainingTrial(Trainable):
             self.run.finish()
         if is_first:
             metrics |= {WARM_START: self.workers.trials > 0} | ({LOST: self.workers.lost} if self.workers.lost else {})
+            self.workers.lost = ""  # it is told once
         return metrics
 
     def save(self, checkpoint_dir: str | None = None) -> Any:
@@ -173,7 +174,7 @@ class TrainingTrial(Trainable):
             return
         self.run.end(FINISH_GRACE_S if self.run.finished else self.policy.stop_grace_s)
         if self.workers.lost:
-            self.run.write(WORKERS_LOST, f"After trial {self.trial_name} its workers were ended. {self.workers.lost}\n")
+            self.run.write(WORKERS_LOST, f"After trial {self.own_name} its workers were ended. {self.workers.lost}\n")
         self.run = None
 
     def _bundles(self) -> list[dict[str, float]]:

@@ -20,7 +20,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -84,20 +83,21 @@ def start_processes(
     runtime_env: Mapping[str, Any],
     preload: Sequence[str],
     limit_gb: float,
+    *,
+    ahead: bool = False,
 ) -> list[Any]:
     """Starts a worker actor in each bundle of a trial's placement group, and does not wait for them.
 
-    In the trial's actor, or on the driver before there is one: then their names tell which they are.
+    In the trial's actor, or on the driver before there is one (`ahead`): then the actor finds them by their names.
     """
     # Not as a runtime environment, which would keep Ray from taking a process that it has started already.
     variables = RAY_TRAIN_ENVIRONMENT | worker_group.WorkerGroup._get_worker_runtime_env({})["env_vars"]
     asked_for = {"runtime_env": dict(runtime_env)} if runtime_env else {}
     worker_class = ray.remote(**asked_for, **bundle_to_remote_args(dict(resources)))(TrialWorker)
-    is_ahead = ray.util.get_current_placement_group() is None
     return [
         worker_class.options(
             scheduling_strategy=PlacementGroupSchedulingStrategy(group, index),
-            name=_name_ahead(group, index) if is_ahead else None,
+            name=_name_ahead(group, index) if ahead else None,
         ).remote(variables, preload, limit_gb)
         for index in range(count)
     ]
@@ -286,6 +286,9 @@ class _TrialPlacementGroup(PlacementGroupHandle):
         """Nothing: the trial's actor may need it again."""
 
 
+_sync_actors: dict[str, Any] = {}  # in a rank: the handle of who started it keeps an actor alive, from trial to trial
+
+
 @dataclass
 class _Agreement:
     """In the place of Ray Train's synchronization actor, and of its class: how the ranks of one attempt agree.
@@ -312,10 +315,13 @@ class _Agreement:
     def __bool__(self) -> bool:
         return False  # there is nothing to end where a group has not started
 
-    @cached_property
+    @property
     def broadcast_from_rank_zero(self) -> Any:
-        actor = SynchronizationActor.options(name=self.name, get_if_exists=True, **self.scheduling)
-        return actor.remote(**self.timeouts).broadcast_from_rank_zero
+        if self.name not in _sync_actors:
+            actor = SynchronizationActor.options(name=self.name, get_if_exists=True, **self.scheduling)
+            _sync_actors.clear()  # of workers before these
+            _sync_actors[self.name] = actor.remote(**self.timeouts)
+        return _sync_actors[self.name].broadcast_from_rank_zero
 
     def checkpoint_name(self, report: int) -> str:
         """Of the checkpoint of a report of this attempt, which every rank counts alike."""
@@ -363,8 +369,9 @@ class TrialWorker(RayTrainWorker):
         context.checkpoint_upload_threadpool = ThreadPoolExecutor(max_workers=1)
         context.report_order_condition = threading.Condition()
         agreement: _Agreement = context.get_synchronization_actor()
+        ask = context._sync_checkpoint_dir_name_across_ranks
         context._sync_checkpoint_dir_name_across_ranks = lambda name=None: (
-            name or agreement.checkpoint_name(context.report_call_index)
+            ask(name) if name else agreement.checkpoint_name(context.report_call_index)
         )
         box.clear()
 
@@ -378,8 +385,11 @@ class TrialWorker(RayTrainWorker):
         return super().poll_status()
 
     def end_processes(self) -> None:
-        """This process will be killed: first those that it has started."""
+        """This process will be killed: first those that it has started, and what it printed is kept."""
         self._room.end_processes()
+        with suppress(RuntimeError):  # no trial has begun
+            context = get_train_context()
+            output_file(context.train_run_context, context.get_world_rank(), context.get_node_rank()).keep()
 
     def leave_trial(self) -> list[str]:
         """A trial has ended. Returns why this process cannot run another one."""

@@ -49,7 +49,7 @@ class Workers:
             return
         self.discard()
         group, is_first = ray.util.get_current_placement_group(), not self._request[0]
-        self._request = request
+        self._request, self.trials = request, 0
         self._actors = worker_group.started_ahead(group, count) if is_first else []
         self._actors = self._actors or worker_group.start_processes(
             group, *request, self.preload, self.policy.memory_limit_gb
@@ -72,6 +72,8 @@ class Workers:
 
     def give_back(self) -> None:
         """A trial is over. Its workers live on if each says that it is as it was before."""
+        if not self._actors:
+            return  # they had to end before
         self.trials += 1
         if self.trials >= self.policy.trials:
             self.discard()

@@ -94,6 +94,47 @@ def be_careless() -> None:
     torch.manual_seed = random.random = torch.nn.functional.relu = lambda *_: None
 
 
+SWITCHES_OF_PRECISION = (
+    "torch.backends.fp32_precision = 'tf32'",
+    "torch.backends.cuda.matmul.fp32_precision = 'tf32'",
+    "torch.backends.cuda.matmul.allow_tf32 = True",
+    "torch.backends.cudnn.allow_tf32 = False",
+    "torch.backends.cudnn.conv.fp32_precision = 'ieee'",
+    "torch.backends.mkldnn.matmul.fp32_precision = 'bf16'",
+    "torch.backends.cuda.enable_cudnn_sdp(False)",
+    "torch.backends.mha.set_fastpath_enabled(False)",
+    "torch.set_float32_matmul_precision('medium')",
+)
+
+
+@ray.remote(num_cpus=0, max_calls=1)
+def switched_one_by_one() -> list[tuple[str, bool, bool]]:
+    """Each switch alone: whether it changed anything, and whether all was put back."""
+    import torch
+
+    from hfsuite.trials.clean_room import CleanRoom, _holders_of_precision
+
+    def state() -> list[Any]:
+        seen = [holder.fp32_precision for holder in _holders_of_precision()]
+        try:
+            seen.append(torch.get_float32_matmul_precision())
+        except RuntimeError:  # it refuses to answer while the new names say something else
+            seen.append("refused")
+        return [*seen, torch.backends.cuda.cudnn_sdp_enabled(), torch.backends.mha.get_fastpath_enabled()]
+
+    room, before, found = CleanRoom(1.5), state(), []
+    for switch in SWITCHES_OF_PRECISION:
+        exec(switch, {"torch": torch})
+        changed = state() != before
+        room.tidy()
+        found.append((switch, changed, state() == before))
+    return found
+
+
+def test_each_switch_of_precision_is_put_back() -> None:
+    assert ray.get(switched_one_by_one.remote()) == [(switch, True, True) for switch in SWITCHES_OF_PRECISION]
+
+
 @ray.remote(num_cpus=0, max_calls=1)
 def in_a_process_of_its_own(what: str) -> Any:
     import torch

@@ -33,6 +33,7 @@ def test_a_trial_takes_the_workers_that_wait_for_it(tmp_path: Path) -> None:
     assert program.placement_groups() == 0
 
 
+@pytest.mark.slow
 def test_a_trial_whose_workers_died_while_they_waited_gets_others(tmp_path: Path) -> None:
     with HeadStart() as head_start:
         head_start.begin(leaving.trainer(), WorkerPolicy(), 1)
@@ -46,6 +47,7 @@ def test_a_trial_whose_workers_died_while_they_waited_gets_others(tmp_path: Path
     assert program.placement_groups() == 0
 
 
+@pytest.mark.slow
 def test_what_no_trial_takes_ends() -> None:
     with HeadStart() as head_start:
         head_start.begin(toy.trainer(), WorkerPolicy(), 2)

@@ -96,13 +96,19 @@ def test_what_a_trial_changes_is_put_back(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_put_back_costs_the_workers_their_life(tmp_path: Path, what: str, why: str) -> None:
-    results = tune_leaving(tmp_path, [what, "nothing"])
-    leaver, after = first_reports(results)
+    results = tune_leaving(tmp_path, [what, "nothing", "nothing"])
+    leaver, after, later = first_reports(results)
     assert not results.errors
     assert leaver["process"] != after["process"]
     assert not after["warm_start"]
     assert why in after["workers_lost"]
-    assert why in Path(results[0].path, "workers_lost.txt").read_text()
+    assert why in (told := Path(results[0].path, "workers_lost.txt").read_text())
+    assert f"After trial {results[0].metrics['trial_id']}" in told or "_00000" in told, (
+        "it names the trial that left it"
+    )
+    assert later["warm_start"]
+    assert "workers_lost" not in {name for name, value in later.items() if value == value}, "it is told once"
+    assert not Path(results[1].path, "workers_lost.txt").exists()
     if what == "a process":
         left = [int(line) for line in (tmp_path / "diary").read_text().splitlines() if line.isdigit()]
         assert len(left) == 2
@@ -141,6 +147,7 @@ def test_a_swallowed_stop_is_killed_after_the_grace_period(tmp_path: Path) -> No
     assert not results.errors
     stopped, after = first_reports(results)
     assert stopped["process"] != after["process"]
+    assert not after["warm_start"]
     assert results[1].metrics["step"] == 2
 
 

@@ -1,0 +1,17 @@
+"""A checkpoint on its way to storage, where ranks of one node hand over the same directory."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from hfsuite.trainers.upload import _second_name
+
+
+def test_ranks_that_hand_over_the_same_file_do_not_disturb_each_other(own_directory: Path) -> None:
+    source, target = own_directory / "weights", own_directory / "kept"
+    source.write_text("weights")
+    with ThreadPoolExecutor(8) as ranks:
+        list(ranks.map(lambda _: _second_name(str(source), str(target)), range(200)))
+    assert target.read_text() == "weights"
+    assert sorted(path.name for path in own_directory.iterdir()) == ["kept", "weights"]
