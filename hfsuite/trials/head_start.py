@@ -11,6 +11,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from ray.tune import PlacementGroupFactory
 from ray.util import remove_placement_group
 
 from hfsuite.trials.resources import TrialRequest
@@ -39,7 +40,7 @@ class HeadStart:
 
         request = TrialRequest.of(trainer.scaling_config)
         for _ in range(groups):
-            group = request.to_placement_group()
+            group = PlacementGroupFactory.to_placement_group(request)  # a new one
             self._made.append((request, group))
             TrialRequest.made_ahead.append((request, group))
             self._workers += start_processes(
