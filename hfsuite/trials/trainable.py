@@ -30,10 +30,7 @@ if TYPE_CHECKING:
 FINISH_GRACE_S = 3_600.0  # after its last report a rank may still push a model to a hub
 FAILURE = "failure.txt"  # in the trial's directory: the traceback of the rank that failed
 WORKERS_LOST = "workers_lost.txt"  # likewise: why its workers could not serve another trial
-WARM_START, LOST = (
-    "warm_start",
-    "workers_lost",
-)  # in a first report: did it find living workers
+WARM_START, LOST = "warm_start", "workers_lost"  # in a first report: did it find living workers, and why not
 
 
 def trainable_for(trainer: HuggingFaceTrainer, **worker_policy: Any) -> type[TrainingTrial]:
