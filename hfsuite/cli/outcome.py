@@ -60,6 +60,15 @@ def answer(json: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
 
 def show_error(text: str) -> None:
     """One error, on standard error."""
+    _show("[bold red]error:[/] ", text)
+
+
+def show_warning(text: str) -> None:
+    """What costs no result but should be known, on standard error."""
+    _show("[bold yellow]warning:[/] ", text)
+
+
+def _show(label: str, text: str) -> None:
     console = Console(stderr=True, highlight=False)
-    console.print("[bold red]error:[/] ", end="")
+    console.print(label, end="")
     console.print(text, markup=False, soft_wrap=True)

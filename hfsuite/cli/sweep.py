@@ -13,7 +13,7 @@ from rich.console import Console
 
 from hfsuite.cli import settings
 from hfsuite.cli.loading import load_experiment
-from hfsuite.cli.outcome import answer, show_error
+from hfsuite.cli.outcome import answer, show_error, show_warning
 
 if TYPE_CHECKING:
     from ray.train import Checkpoint
@@ -69,6 +69,8 @@ def sweep(
             say(result.as_json())
     if not json:
         show(result, experiment.progress)
+    if result.tracking_fault:
+        show_warning(f"{result.tracking_fault} The results themselves are in {result.path}.")
     for trial in [each for each in result.trials if each.failure][:1]:
         show_error(f"{trial.failure}")
     return int(result.exit_code)

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from hfsuite.cli import settings
 from hfsuite.cli.loading import load_experiment
-from hfsuite.cli.outcome import OK, answer
+from hfsuite.cli.outcome import OK, answer, show_warning
 from hfsuite.errors import TrialFailed
 
 
@@ -38,6 +38,8 @@ def train(
         )
         if json:
             say(trial.as_json())
+    if trial.tracking_fault:
+        show_warning(trial.tracking_fault)
     if trial.failure is not None:
         raise TrialFailed(trial.failure)
     if json:
@@ -46,7 +48,8 @@ def train(
     for metric in dict.fromkeys([experiment.metric, *experiment.progress]):
         if metric in trial.metrics:
             console.print(f"{metric} {trial.metrics[metric]:.4g}")
-    console.print(f"MLflow run {trial.run_id}")
+    if trial.run_id:
+        console.print(f"MLflow run {trial.run_id}")
     if trial.checkpoint:
         console.print(f"checkpoint {trial.checkpoint_path}", soft_wrap=True)
     return OK

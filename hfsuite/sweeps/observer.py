@@ -184,11 +184,10 @@ class SweepObserver(Callback):
             if not self.result(trial).state.is_over:
                 self._end(trial, TrialState.STOPPED)
 
-    def await_tracking(self) -> None:
-        """Returns when MLflow has recorded all that was seen, and gives each result its run's id."""
-        Run.written()
+    def note_runs(self) -> None:
+        """Gives each result the id of its run, if MLflow has one."""
         for trial_id, run in self._runs.items():
-            self.trials[trial_id].run_id = run.run_id
+            self.trials[trial_id].run_id = run.recorded_id
 
     def stop_rest(self) -> None:
         """Records as stopped what is not over, where the end of the sweep was cut short."""

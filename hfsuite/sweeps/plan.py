@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,11 +22,13 @@ from hfsuite.search.spaces import grid_size
 from hfsuite.search.trial_schedulers import check_trial_scheduler, make_trial_scheduler
 from hfsuite.sweeps import cluster
 from hfsuite.tracking import runs, store
+from hfsuite.tracking.writer import Writer
 from hfsuite.trainers.datasets import is_streamed
 from hfsuite.trainers.training import HuggingFaceTrainer
 from hfsuite.trials import resources
 from hfsuite.trials.head_start import HeadStart
 from hfsuite.trials.policy import WorkerPolicy
+from hfsuite.trials.trainable import TrainingTrial, trainable_for
 
 if TYPE_CHECKING:
     from hfsuite.sweeps.experiment import Experiment
@@ -41,7 +43,7 @@ class Plan:
     name: str
     storage: str
     trainer: HuggingFaceTrainer
-    client: Any
+    writer: Writer
     experiment_id: str
     space: Mapping[str, Any]
     constants: Mapping[str, Any]
@@ -50,6 +52,7 @@ class Plan:
     searcher: str | AnySearcher
     trial_scheduler: TrialScheduler
     worker_policy: WorkerPolicy
+    trainable: type[TrainingTrial]
     head_start: HeadStart
 
     @property
@@ -114,7 +117,8 @@ def checked_plan(
         head_start = unless_planned.enter_context(HeadStart())
         if not faults:
             slots = resources.concurrent_trials(trainer.scaling_config, uses_ray_data=is_streamed(trainer.datasets))
-            head_start.begin(trainer, policy, min(trials, slots))
+            trainable = trainable_for(trainer, **asdict(policy))
+            head_start.begin(trainable, min(trials, slots))
         client = attempt(store.open_store)  # takes seconds: workers that have begun import meanwhile
         if faults:
             only_tracking = client is None and len(faults) == 1
@@ -125,7 +129,7 @@ def checked_plan(
             name=name,
             storage=storage,
             trainer=trainer,
-            client=client,
+            writer=Writer(client),
             experiment_id=store.experiment_id(client, experiment.name),
             space=space,
             constants={**experiment.defaults, **seeded, **fixed},
@@ -134,6 +138,7 @@ def checked_plan(
             searcher=searcher,
             trial_scheduler=make_trial_scheduler(trial_scheduler),
             worker_policy=policy,
+            trainable=trainable,
             head_start=head_start,
         )
         unless_planned.pop_all()

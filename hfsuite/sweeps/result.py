@@ -35,6 +35,7 @@ class TrialResult:
         failure: what went wrong, with the rank's traceback; None if nothing did.
         warm_start: whether its workers had run a trial before; None until its first report.
         workers_lost: why the workers before its own could not run it, if they could not.
+        tracking_fault: of a training on its own: what MLflow has not recorded of it; see `SweepResult` for a sweep's.
     """
 
     number: int
@@ -51,6 +52,7 @@ class TrialResult:
     failure: str | None = None
     warm_start: bool | None = None
     workers_lost: str | None = None
+    tracking_fault: str | None = None
 
     @property
     def checkpoint_path(self) -> str | None:
@@ -72,6 +74,7 @@ class TrialResult:
             "failure": self.failure,
             "warm_start": self.warm_start,
             "workers_lost": self.workers_lost,
+            "tracking_fault": self.tracking_fault,
         }
 
 
@@ -91,6 +94,7 @@ class SweepResult:
         trials: all of them, in the order of their numbers.
         planned: how many there were to be.
         interrupted: whether the user ended it.
+        tracking_fault: what MLflow has not recorded of it, in words; None if it has recorded everything.
     """
 
     name: str
@@ -104,6 +108,7 @@ class SweepResult:
     trials: list[TrialResult]
     planned: int
     interrupted: bool = False
+    tracking_fault: str | None = None
 
     @property
     def best(self) -> TrialResult:
@@ -152,6 +157,7 @@ class SweepResult:
             "tracking_uri": self.tracking_uri,
             "path": self.path,
             "interrupted": self.interrupted,
+            "tracking_fault": self.tracking_fault,
             "exit_code": self.exit_code,
             "best": best.as_json() if best else None,
             "trials": [trial.as_json() for trial in self.trials],

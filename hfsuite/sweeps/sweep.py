@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ray import tune
 from ray.tune.experiment import Trial
@@ -26,6 +26,7 @@ from hfsuite.sweeps.plan import Plan, checked_plan
 from hfsuite.sweeps.result import SweepResult, TrialResult, address, best_trial
 from hfsuite.tracking import runs, store
 from hfsuite.tracking.state import TrialState
+from hfsuite.tracking.writer import Writer
 from hfsuite.trainers.datasets import is_streamed
 from hfsuite.trials import resources
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hfsuite.sweeps.experiment import Experiment
+
+AFTER_ERROR_S = 10.0  # for MLflow to record a sweep's end: the error waits meanwhile
 
 
 def run_sweep(
@@ -61,9 +64,9 @@ def run_sweep(
         name=name, storage=storage, searcher=searcher, trial_scheduler=trial_scheduler, worker_policy=worker_policy,
         known_faults=faults,
     )  # fmt: skip
-    with plan.head_start:
+    with plan.head_start, closing(plan.writer):
         parent = runs.Run.start(
-            plan.client,
+            plan.writer,
             plan.experiment_id,
             name=plan.name,
             tags=plan.tags() | {runs.METRIC: experiment.metric, runs.MODE: experiment.mode},
@@ -82,14 +85,14 @@ def run_sweep(
             },
         )
         with _closed_whatever_happens(parent):
-            runs.Run.written()  # a store that takes nothing ends the sweep here
+            plan.writer.await_written()  # a store that takes nothing ends the sweep here
             result = _run(plan, parent)
             if (best := best_trial(result.trials, result.metric, result.mode)) is not None:
                 kept = {runs.CHECKPOINT_PATH: best.checkpoint_path} if best.checkpoint else {}
                 parent.set_tags({runs.BEST_RUN: best.run_id, runs.BEST_VALUE: best.metrics[result.metric], **kept})
                 parent.log_metrics(best.metrics, int(best.metrics.get("step", 0)))
             parent.end(_sweep_state(result))
-            runs.Run.written()
+            result.tracking_fault = result.tracking_fault or _await_tracking(plan.writer)
     return result
 
 
@@ -109,11 +112,12 @@ def run_training(
         experiment, kind="train", space={}, trials=1, workers=workers, gpu=gpu, fixed=fixed, seed=seed, name=name,
         storage=storage, searcher="grid", trial_scheduler="fifo", worker_policy={}, known_faults=faults,
     )  # fmt: skip
-    with plan.head_start:
+    with plan.head_start, closing(plan.writer):
         result = _run(plan, parent=None)
     if result.interrupted:
         raise KeyboardInterrupt
     (trial,) = result.trials
+    trial.tracking_fault = result.tracking_fault
     return trial
 
 
@@ -133,7 +137,7 @@ def _run(plan: Plan, parent: runs.Run | None) -> SweepResult:
 
     def open_run(trial: TrialResult) -> runs.Run:
         return runs.Run.start(
-            plan.client,
+            plan.writer,
             plan.experiment_id,
             name=f"trial {trial.number:03d}" if parent else plan.name,
             tags=plan.tags() | {runs.KIND: "trial" if parent else plan.kind, runs.TRIAL: str(trial.number),
@@ -166,7 +170,7 @@ def _run(plan: Plan, parent: runs.Run | None) -> SweepResult:
     # HyperBand pauses trials until its bracket is full, which a limit would never let happen.
     limits_itself = isinstance(searcher, ConcurrencyLimiter) or isinstance(plan.trial_scheduler, HyperBandScheduler)
     tuner = tune.Tuner(
-        plan.trainer.as_trainable(**asdict(plan.worker_policy)),
+        plan.trainable,
         param_space={configuration: {**plan.constants, **plan.space}},
         tune_config=tune.TuneConfig(
             num_samples=1 if grid_size(plan.space) else plan.trials,
@@ -182,7 +186,7 @@ def _run(plan: Plan, parent: runs.Run | None) -> SweepResult:
         run_config=tune.RunConfig(
             name=plan.name,
             storage_path=plan.storage,
-            callbacks=[observer, JsonLoggerCallback(), CSVLoggerCallback()],
+            callbacks=[observer, plan.head_start, JsonLoggerCallback(), CSVLoggerCallback()],
             stop=metric_is_reported,
             verbose=0,
             checkpoint_config=tune.CheckpointConfig(
@@ -194,15 +198,16 @@ def _run(plan: Plan, parent: runs.Run | None) -> SweepResult:
             ),
         ),
     )
-    with display, observer.ending_in_order(), _tune_as_a_sweep_needs_it():
+    with display, observer.ending_in_order(), tune_as_a_sweep_needs_it:
         try:
             grid = tuner.fit()
         except BaseException:  # a second Ctrl-C, for example
             observer.stop_rest()
             raise
-    observer.await_tracking()
     if metric_is_reported.fault is not None:
         raise metric_is_reported.fault
+    tracking_fault = _await_tracking(plan.writer)
+    observer.note_runs()
     trials = sorted(observer.trials.values(), key=lambda trial: trial.number)
     for result in grid:
         _attach_best_checkpoint(trials, result, experiment.metric, experiment.mode, settings)
@@ -212,37 +217,60 @@ def _run(plan: Plan, parent: runs.Run | None) -> SweepResult:
         module=experiment.module,
         metric=experiment.metric,
         mode=experiment.mode,
-        run_id=parent.run_id if parent else None,
+        run_id=parent.recorded_id if parent else None,
         tracking_uri=store.without_credentials(store.tracking_uri()),
         path=plan.path,
         trials=trials,
         planned=plan.trials,
         interrupted=observer.interrupted,
+        tracking_fault=tracking_fault,
     )
 
 
-@contextmanager
-def _tune_as_a_sweep_needs_it() -> Iterator[None]:
-    """Ray Tune is silent, and writes what a sweep reads; afterwards it is as before, for Tuners of the user's own.
+def _await_tracking(writer: Writer) -> str | None:
+    """What MLflow has not recorded, in words: it costs no result."""
+    try:
+        writer.await_written()
+    except TrackingError as error:
+        return str(error)
+    return None
+
+
+class _TuneAsASweepNeedsIt:
+    """Ray Tune is silent, and writes what a sweep reads; after the last sweep it is as before, for the user's Tuners.
 
     Tune logs each failure, with frames of its own, before anyone can say what the trial's rank said.
     """
-    variables = {
+
+    variables: ClassVar[dict[str, str]] = {
         "RAY_AIR_NEW_OUTPUT": "0",  # the old output engine can be silent
         "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # MetricIsReported says it better, and as early
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # without TensorBoard's files: MLflow draws the charts
     }
-    logger, before = logging.getLogger("ray.tune"), {name: os.environ.get(name) for name in variables}
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    os.environ |= variables
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        for name, value in before.items():
-            del os.environ[name]
-            os.environ |= {name: value} if value is not None else {}
+
+    def __init__(self) -> None:
+        self._lock, self._sweeps = threading.Lock(), 0  # of several threads
+        self._logger, self._level, self._before = logging.getLogger("ray.tune"), 0, dict[str, str | None]()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._sweeps == 0:
+                self._level, self._before = self._logger.level, {name: os.environ.get(name) for name in self.variables}
+                self._logger.setLevel(logging.CRITICAL)
+                os.environ |= self.variables
+            self._sweeps += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._sweeps -= 1
+            if self._sweeps == 0:
+                self._logger.setLevel(self._level)
+                for name, value in self._before.items():
+                    del os.environ[name]
+                    os.environ |= {name: value} if value is not None else {}
+
+
+tune_as_a_sweep_needs_it = _TuneAsASweepNeedsIt()
 
 
 def _attach_best_checkpoint(
@@ -269,7 +297,7 @@ def _closed_whatever_happens(run: runs.Run) -> Iterator[None]:
         run.set_tags({"hfsuite.error": f"{type(error).__name__}: {error}"})
         run.end(TrialState.FAILED if isinstance(error, Exception) else TrialState.STOPPED)
         with suppress(TrackingError):  # the error itself is on its way
-            run.written()
+            run.writer.await_written(AFTER_ERROR_S)
         raise
 
 

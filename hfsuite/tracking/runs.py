@@ -6,24 +6,23 @@ import math
 import posixpath
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from ray.train import Checkpoint
 
-from hfsuite.errors import TrackingError
 from hfsuite.tracking.state import TrialState
 
 if TYPE_CHECKING:  # see `store`
     import mlflow
 
+    from hfsuite.tracking.writer import Writer
+
 NAME_LIMIT, PARAM_LIMIT, TAG_LIMIT = 250, 6_000, 8_000  # characters; MLflow cuts what is longer
 PARAMS_A_BATCH, METRICS_A_BATCH = 100, 1_000
 CHECKPOINT = "checkpoint"  # the artifact folder of a run's last checkpoint
-
-T = TypeVar("T")
 
 TAG = "hfsuite"
 KIND, SWEEP, TRIAL, TRIAL_ID, STATE = (f"{TAG}.{name}" for name in ("kind", "sweep", "trial", "trial_id", "state"))
@@ -34,25 +33,28 @@ MODULE, PATH, CHECKPOINT_PATH = (f"{TAG}.{name}" for name in ("module", "path", 
 class Run:
     """One MLflow run: parameters once, metrics at their optimizer step, a state at the end.
 
-    All is written in the background, by one thread and in order, so that no trial waits for MLflow. `written` tells
-    when it has arrived, and whether it has.
+    All is written in the background, in order, so that no trial waits for MLflow: the writer tells when it has
+    arrived, and whether it has.
     """
 
-    _writer: ClassVar[ThreadPoolExecutor] = ThreadPoolExecutor(1, "mlflow-writer")
-    _faults: ClassVar[list[BaseException]] = []
-
-    def __init__(self, client: mlflow.MlflowClient, started: Future[str]) -> None:
-        self.client, self._started = client, started
+    def __init__(self, writer: Writer, started: Future[str]) -> None:
+        self.writer, self._started = writer, started
 
     @property
     def run_id(self) -> str:
         """MLflow's name for it. Waits until it has been made."""
         return self._started.result()
 
+    @property
+    def recorded_id(self) -> str | None:
+        """The same, without waiting: None if it has not been made."""
+        is_made = self._started.done() and self._started.exception() is None
+        return self._started.result() if is_made else None
+
     @classmethod
     def start(
         cls,
-        client: mlflow.MlflowClient,
+        writer: Writer,
         experiment_id: str,
         *,
         name: str,
@@ -63,7 +65,7 @@ class Run:
         """Opens a run.
 
         Args:
-            client: of the tracking store.
+            writer: of the tracking store.
             experiment_id: the MLflow experiment.
             name: what the run is called in the UI.
             tags: short texts to filter by.
@@ -76,12 +78,12 @@ class Run:
         def create() -> str:
             known = {**tags, "mlflow.parentRunId": parent.run_id} if parent else tags
             short = {key: str(value)[:TAG_LIMIT] for key, value in known.items()}
-            run = client.create_run(experiment_id, start_time=now, run_name=name, tags=short)
+            run = writer.client.create_run(experiment_id, start_time=now, run_name=name, tags=short)
             for start in range(0, len(entries), PARAMS_A_BATCH):
-                _log(client, run.info.run_id, params=entries[start : start + PARAMS_A_BATCH])
+                _log(writer.client, run.info.run_id, params=entries[start : start + PARAMS_A_BATCH])
             return str(run.info.run_id)
 
-        return cls(client, cls._write(create))
+        return cls(writer, writer.submit(create))
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int) -> None:
         """Records the numbers of one report at an optimizer step."""
@@ -89,11 +91,11 @@ class Run:
         numbers = [(key, _finite(value), now, step) for key, value in flatten(metrics) if _is_number(value)]
         for start in range(0, len(numbers), METRICS_A_BATCH):
             batch = numbers[start : start + METRICS_A_BATCH]
-            self._write(partial(self._log, metrics=batch))
+            self.writer.submit(partial(self._log, metrics=batch))
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Adds or changes tags."""
-        self._write(partial(self._log, tags=[(key, str(value)[:TAG_LIMIT]) for key, value in tags.items()]))
+        self.writer.submit(partial(self._log, tags=[(key, str(value)[:TAG_LIMIT]) for key, value in tags.items()]))
 
     def log_checkpoint(self, checkpoint: Checkpoint, path: str) -> None:
         """Copies a checkpoint to the run's artifacts, into the folder `checkpoint`; `path` says where it is itself."""
@@ -101,47 +103,24 @@ class Run:
 
         def copy() -> None:
             with checkpoint.as_directory() as directory:
-                self.client.log_artifacts(self.run_id, directory, CHECKPOINT)
+                self.writer.client.log_artifacts(self.run_id, directory, CHECKPOINT)
 
-        self._write(copy)
+        self.writer.submit(copy)
 
     def log_text(self, text: str, file: str) -> None:
         """Stores a text as an artifact."""
-        self._write(lambda: self.client.log_text(self.run_id, text, file))
+        self.writer.submit(lambda: self.writer.client.log_text(self.run_id, text, file))
 
     def end(self, state: TrialState) -> None:
         """Closes the run; MLflow's status follows from the state."""
         now = int(time.time() * 1000)
         self.set_tags({STATE: state})
-        self._write(lambda: self.client.set_terminated(self.run_id, status=state.mlflow_status, end_time=now))
-
-    @classmethod
-    def written(cls) -> None:
-        """Returns when all that was told to any run has been written.
-
-        Raises:
-            TrackingError: something could not be; the first of what MLflow said.
-        """
-        cls._writer.submit(lambda: None).result()
-        if faults := cls._faults[:]:
-            cls._faults.clear()
-            raise TrackingError(
-                f"MLflow has not recorded everything. Failed writes: {len(faults)}; the first with "
-                f"{type(faults[0]).__name__}: {str(faults[0]).splitlines()[0] if str(faults[0]) else ''}"
-            ) from faults[0]
+        self.writer.submit(
+            lambda: self.writer.client.set_terminated(self.run_id, status=state.mlflow_status, end_time=now)
+        )
 
     def _log(self, **entries: Sequence[tuple[Any, ...]]) -> None:
-        _log(self.client, self.run_id, **entries)
-
-    @classmethod
-    def _write(cls, action: Callable[[], T]) -> Future[T]:
-        def note(done: Future[T]) -> None:
-            if error := done.exception():
-                cls._faults.append(error)
-
-        writing = cls._writer.submit(action)
-        writing.add_done_callback(note)
-        return writing
+        _log(self.writer.client, self.run_id, **entries)
 
 
 def _log(client: mlflow.MlflowClient, run_id: str, **entries: Sequence[tuple[Any, ...]]) -> None:

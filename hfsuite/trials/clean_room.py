@@ -31,7 +31,6 @@ import psutil
 import torch
 
 PutBack = Callable[[], None]
-
 PATIENCE_S = 1.0  # for threads and processes that were told to end
 GPU_MEMORY_LIMIT_GB = 0.25  # what PyTorch may still have allocated
 # Modules whose functions people replace to look into a training, or to change it.
@@ -40,12 +39,8 @@ WATCHED = (
     "torch.optim", "torch.utils.data", "transformers.trainer", "transformers.trainer_utils",
     "transformers.utils.logging", "accelerate", "accelerate.utils",
 )  # fmt: skip
-LASTING_THREADS = (
-    "fsspecIO",
-    "asyncio_",
-    "ray_",
-    "InductorSubproc",
-)  # libraries start these once, and they hold nothing of a trial
+# Libraries start these once, and they hold nothing of a trial.
+LASTING_THREADS = ("fsspecIO", "asyncio_", "ray_", "InductorSubproc")
 LASTING_PROCESSES = ("multiprocessing.resource_tracker", "torch/_inductor/compile_worker")
 INSTALLED = (os.path.dirname(os.path.dirname(torch.__file__)), os.path.dirname(os.__file__))
 
@@ -62,7 +57,8 @@ class CleanRoom:
         self._put_back = [remember() for remember in REMEMBERED]
         self._threads = set(threading.enumerate())
         self._processes = set(psutil.Process().children(recursive=True))
-        self._memory = psutil.Process().memory_info().rss
+        self._memory = _own_memory()
+        self._interop_threads = torch.get_num_interop_threads()
 
     def tidy(self) -> list[str]:
         """Puts everything back. Called in the process's main thread, when the trial's function has returned.
@@ -75,7 +71,7 @@ class CleanRoom:
         _end_process_groups()
         _forget_accelerator()
         gc.collect()
-        return [*self._threads_left(), *self._processes_left(), *self._memory_left()]
+        return [*self._threads_left(), *self._processes_left(), *self._memory_left(), *self._settings_left()]
 
     @staticmethod
     def end_processes() -> None:
@@ -108,10 +104,14 @@ class CleanRoom:
                 yield f"{allocated:.2f} GB of GPU memory are still allocated"
         with suppress(OSError, AttributeError):  # on glibc, what is free goes back, and what remains is what is held
             ctypes.CDLL("libc.so.6").malloc_trim(0)
-        grown = (psutil.Process().memory_info().rss - self._memory) / 1e9
+        grown = (_own_memory() - self._memory) / 1e9
         if grown > self.memory_limit_gb:
             limit = f"memory_limit_gb={self.memory_limit_gb:g}"
             yield f"it holds {grown:.1f} GB of memory more than when it started ({limit})"
+
+    def _settings_left(self) -> Iterator[str]:
+        if (threads := torch.get_num_interop_threads()) != self._interop_threads:
+            yield f"torch.set_num_interop_threads({threads}) can be called once in a process"
 
 
 # ---- what is remembered: each function looks at the process and returns what puts it back
@@ -161,11 +161,8 @@ def _torch_switches() -> PutBack:
     getters_and_setters: list[tuple[Callable[[], Any], Callable[[Any], Any]]] = [
         # Turning determinism on or off imports the compiler, for seconds: only where it was changed.
         (
-            lambda: (
-                torch.are_deterministic_algorithms_enabled(),
-                torch.is_deterministic_algorithms_warn_only_enabled(),
-            ),
-            lambda value: torch.use_deterministic_algorithms(value[0], warn_only=value[1]),
+            torch.get_deterministic_debug_mode,
+            lambda mode: torch.use_deterministic_algorithms(mode > 0, warn_only=mode == 1),
         ),
         (torch.get_default_dtype, torch.set_default_dtype),
         (torch.get_default_device, torch.set_default_device),
@@ -183,9 +180,8 @@ def _torch_switches() -> PutBack:
     matmul_precision = torch.get_float32_matmul_precision()
 
     def put_back() -> None:
-        torch.set_float32_matmul_precision(
-            matmul_precision
-        )  # the old name of some of the following; it may not be asked
+        # The old name of some of the following; it may not be asked.
+        torch.set_float32_matmul_precision(matmul_precision)
         for holder, name, value in attributes:
             if getattr(holder, name) != value:
                 setattr(holder, name, value)
@@ -320,12 +316,22 @@ def _forget_accelerator() -> None:
 
         AcceleratorState._reset_state(reset_partial_state=True)
         GradientState._reset_state()
+    if torch.cuda.is_initialized():
+        for device in range(torch.cuda.device_count()):
+            torch.cuda.reset_peak_memory_stats(device)
+            torch.cuda.set_per_process_memory_fraction(1.0, device)
 
 
 def _is_installed(function: Any) -> bool:
     """Whether a function is written in the standard library or in an installed package."""
     code = getattr(function, "__code__", None)
     return code is not None and str(code.co_filename).startswith(INSTALLED)
+
+
+def _own_memory() -> int:
+    """Bytes in main memory that are this process's alone: what it maps of files (a dataset) is no leftover."""
+    memory = psutil.Process().memory_info()
+    return int(memory.rss - getattr(memory, "shared", 0))
 
 
 def _umask() -> int:

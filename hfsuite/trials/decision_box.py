@@ -24,12 +24,19 @@ class DecisionBox:
     def __init__(self) -> None:
         self._decisions: queue.SimpleQueue[tuple[Decision, list[ReportedCheckpoint]]] = queue.SimpleQueue()
         self._is_awaited, self._has_returned, self._news = threading.Event(), threading.Event(), threading.Event()
+        self._is_stopped = threading.Event()
 
     def clear(self) -> None:
         """A trial begins: what the one before left is not for it."""
         while not self._decisions.empty():
             self._decisions.get_nowait()
         self._has_returned.clear()
+        self._is_stopped.clear()
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the training function has learnt that it shall stop."""
+        return self._is_stopped.is_set()
 
     def put(self, decision: Decision, reported: list[ReportedCheckpoint]) -> None:
         """A decision, and the checkpoints that there are."""
@@ -74,6 +81,7 @@ class DecisionBox:
             finally:
                 self._is_awaited.clear()
             if decision == "stop":
+                self._is_stopped.set()
                 raise StopTraining
 
         def report(*args: Any, **kwargs: Any) -> None:
@@ -98,3 +106,8 @@ box = DecisionBox()
 def deliver(decision: Decision, reported: list[ReportedCheckpoint]) -> None:
     """Tells this rank what was decided about its last report. Sent to it by the trial's actor."""
     box.put(decision, reported)
+
+
+def has_learnt_to_stop() -> bool:
+    """Whether this rank unwinds, or has. Asked by the trial's actor."""
+    return box.is_stopped

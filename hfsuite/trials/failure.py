@@ -76,9 +76,11 @@ def explain(error: BaseException, filesystem: pyarrow.fs.FileSystem, directory: 
             f"native code). Its last output is in {output / OUTPUT_OF_RANK.format(rank=dead[0])}",
             dead[0],
         )
+    cause = first_cause(error) or error
+    if isinstance(cause, TrialFailed):
+        return cause
     if left := read_failures(filesystem, directory):
         first = min(left, key=lambda each: each["at"])
         return TrialFailed(f"rank {first['rank']}: {first['summary']}", first["rank"], first["traceback"])
-    cause = first_cause(error) or error
     frames = "".join(traceback.format_exception(cause)).strip()
     return TrialFailed(f"{type(cause).__name__}: {cause}".splitlines()[0], None, frames)

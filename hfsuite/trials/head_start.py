@@ -11,34 +11,32 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from ray.tune import PlacementGroupFactory
+from ray.tune import Callback, PlacementGroupFactory
 from ray.util import remove_placement_group
 
 from hfsuite.trials.resources import TrialRequest
 
 if TYPE_CHECKING:
-    from hfsuite.trainers.training import HuggingFaceTrainer
-    from hfsuite.trials.policy import WorkerPolicy
+    from hfsuite.trials.trainable import TrainingTrial
 
 
-class HeadStart:
-    """Workers of a sweep's first trials. Those that no trial has taken end with it."""
+class HeadStart(Callback):
+    """Workers of a sweep's first trials; as a callback of Ray Tune's, it ends those that no first trial has taken."""
 
     def __init__(self) -> None:
         self._workers: list[Any] = []  # held, since an actor that nobody holds ends
         self._made: list[tuple[TrialRequest, Any]] = []
 
-    def begin(self, trainer: HuggingFaceTrainer, policy: WorkerPolicy, groups: int) -> None:
+    def begin(self, trial: type[TrainingTrial], groups: int) -> None:
         """Makes the groups and starts the workers; waits for neither.
 
         Args:
-            trainer: of the trials.
-            policy: of their workers.
+            trial: whose workers they are.
             groups: how many trials may begin at once.
         """
         from hfsuite.trials.worker_group import start_processes
 
-        request = TrialRequest.of(trainer.scaling_config)
+        request = trial.default_resource_request({})
         for _ in range(groups):
             group = PlacementGroupFactory.to_placement_group(request)  # a new one
             self._made.append((request, group))
@@ -47,9 +45,9 @@ class HeadStart:
                 group,
                 len(request.bundles),
                 request.bundles[0],
-                trainer.run_config.worker_runtime_env,
-                trainer.modules_of_ranks(),
-                policy.memory_limit_gb,
+                trial.worker_runtime_env,
+                trial.imports,
+                trial.policy.memory_limit_gb,
                 ahead=True,
             )
 
@@ -59,10 +57,22 @@ class HeadStart:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
+    def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any) -> None:
+        """Trials run: a group that is not taken by now would only keep others out, where the search limits itself."""
+        self._end_waiting()
+
     def close(self) -> None:
-        """Ends what no trial has taken."""
+        """The sweep is over."""
+        self._end_waiting()
+        self._made, self._workers = [], []
+
+    def _end_waiting(self) -> None:
         for each in self._made:
             if each in TrialRequest.made_ahead:
                 TrialRequest.made_ahead.remove(each)
                 remove_placement_group(each[1])
-        self._made, self._workers = [], []
+        self._made = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray Tune saves its callbacks with the sweep; processes do not travel."""
+        return {"_workers": [], "_made": []}

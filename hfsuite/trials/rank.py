@@ -8,9 +8,9 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import pyarrow.fs
 
 OUTPUT_OF_RANK = "rank_{rank}.log"
 LEFT_BY_RANK = ".left_by_{rank}"
+SCRATCH = ".scratch_"
 MEET_WITHIN_S, TRY_EVERY_S = 5.0, 0.002  # how long a rank waits for rank 0 to listen, before PyTorch tries by itself
 
 
@@ -30,10 +31,9 @@ def import_modules(names: Sequence[str]) -> None:
 
 @contextmanager
 def in_scratch(scratch: Path, local_rank: int, local_world_size: int) -> Iterator[None]:
-    """A working directory that the ranks of a node share; the last of them to leave it removes it."""
+    """A new working directory that the ranks of a node share; the last of them to leave it removes it."""
     left = scratch / LEFT_BY_RANK.format(rank=local_rank)
     scratch.mkdir(parents=True, exist_ok=True)
-    left.unlink(missing_ok=True)  # of an attempt before this one
     os.chdir(scratch)
     try:
         yield
@@ -43,75 +43,106 @@ def in_scratch(scratch: Path, local_rank: int, local_world_size: int) -> Iterato
             left.touch()
             if len(list(scratch.glob(LEFT_BY_RANK.format(rank="*")))) >= local_world_size:
                 shutil.rmtree(scratch, ignore_errors=True)
+                with suppress(OSError):  # there may be more in it
+                    scratch.parent.rmdir()
 
 
-@dataclass(frozen=True)
+def scratch_directory(run: Any, attempt: str, node: int) -> Path:
+    """The working directory of the ranks of a node, new for each attempt at a trial.
+
+    Args:
+        run: Ray Train's context of the run.
+        attempt: its name.
+        node: which of the run's nodes.
+    """
+    return _folder(run) / f"{SCRATCH}{attempt}_{node}"
+
+
+def remove_scratch(filesystem: pyarrow.fs.FileSystem, directory: str) -> None:
+    """Removes the working directories that killed ranks have left in a trial's directory. In the trial's actor."""
+    if filesystem.type_name == "local":
+        for left in Path(directory).glob(f"{SCRATCH}*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _folder(run: Any) -> Path:
+    """Where ranks work and print: in the trial's directory, or beside it if that is not on a file system."""
+    storage = run.run_config.storage_context
+    if storage.storage_filesystem.type_name == "local":  # then a checkpoint that is saved there need not be copied
+        return Path(storage.experiment_fs_path)
+    return Path(storage.local_working_directory, run.run_id)
+
+
+@dataclass
 class OutputFile:
     """What a rank prints, as `rank_N.log` in its trial's directory. Ray would print it twice in the driver.
 
     Args:
         filesystem: of the trial's directory.
         directory: the trial's.
-        rank: world rank.
-        scratch: a folder of this node; a file of a remote file system cannot be printed to, so it is written there.
+        path: the file that is printed to, on this node: one of a remote file system cannot be.
     """
 
     filesystem: pyarrow.fs.FileSystem
     directory: str
-    rank: int
-    scratch: Path
-
-    @property
-    def path(self) -> Path:
-        """The file that is printed to, on this node."""
-        folder = Path(self.directory) if self.filesystem.type_name == "local" else self.scratch
-        return folder / OUTPUT_OF_RANK.format(rank=self.rank)
+    path: Path
+    _before: list[int] = field(init=False, default_factory=list)
 
     def __enter__(self) -> None:
         """From now on everything this process prints, C++ included, goes to the file."""
         sys.stdout.flush()
         sys.stderr.flush()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._before = [os.dup(1), os.dup(2)]
         descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         os.close(descriptor)
 
     def __exit__(self, *_: object) -> None:
-        """Copies the file to the trial's directory, if it is not there."""
+        """Copies the file to the trial's directory, if it is not there, and prints where it printed before."""
         self.keep()
+        for number, descriptor in enumerate(self._before, start=1):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+        self._before = []
 
     def keep(self) -> None:
-        """As at the end: what was printed so far reaches the trial's directory."""
+        """As at the end: what was printed so far reaches the trial's directory, and is there alone."""
         sys.stdout.flush()
         sys.stderr.flush()
-        if self.filesystem.type_name != "local" and self.path.is_file():
-            with self.filesystem.open_output_stream(f"{self.directory}/{self.path.name}") as stream:
-                stream.write(self.path.read_bytes())
+        if self.filesystem.type_name == "local" or not self.path.is_file():
+            return
+        kept, earlier = f"{self.directory}/{self.path.name}", b""
+        if self.filesystem.get_file_info(kept).is_file:  # of an attempt before this one
+            with self.filesystem.open_input_stream(kept) as stream:
+                earlier = stream.read()
+        with self.filesystem.open_output_stream(kept) as stream:
+            stream.write(earlier + self.path.read_bytes())
+        self.path.unlink()
 
 
-def output_file(run: Any, rank: int, node: int = 0) -> OutputFile:
-    """What a rank prints, and the working directory of the ranks of its node.
+def output_file(run: Any, rank: int) -> OutputFile:
+    """What a rank prints.
 
     Args:
         run: Ray Train's context of the run.
         rank: world rank.
-        node: which of the run's nodes the rank is on.
     """
     storage = run.run_config.storage_context
-    if storage.storage_filesystem.type_name == "local":  # then a checkpoint that is saved there need not be copied
-        scratch = Path(storage.experiment_fs_path, f".node_{node}")
-    else:
-        scratch = Path(storage.local_working_directory, run.run_id)
-    return OutputFile(storage.storage_filesystem, storage.experiment_fs_path, rank, scratch)
+    path = _folder(run) / OUTPUT_OF_RANK.format(rank=rank)
+    return OutputFile(storage.storage_filesystem, storage.experiment_fs_path, path)
 
 
-def meet_rank_zero(*args: Any, init_method: str, **kwargs: Any) -> None:
+def meet_rank_zero(join: Callable[..., None], *args: Any, init_method: str, **kwargs: Any) -> None:
     """Joins the process group when rank 0 listens. PyTorch, if it comes too early, tries again after half a second.
 
-    For ranks above 0, in the place of Ray's own function and with its arguments.
-    """
-    from ray.train.torch.config import _setup_torch_process_group  # imports torch: the trial's actor need not wait
+    Runs in ranks above 0.
 
+    Args:
+        join: joins it; gets all other arguments.
+        init_method: where rank 0 will listen.
+    """
     address = (
         init_method if init_method != "env://" else f"tcp://{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     )
@@ -121,7 +152,7 @@ def meet_rank_zero(*args: Any, init_method: str, **kwargs: Any) -> None:
         with suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), timeout=MEET_WITHIN_S):
             break
         time.sleep(TRY_EVERY_S)
-    _setup_torch_process_group(*args, init_method=init_method, **kwargs)
+    join(*args, init_method=init_method, **kwargs)
 
 
 class NoDatasets:

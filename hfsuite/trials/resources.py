@@ -22,17 +22,25 @@ class TrialRequest(PlacementGroupFactory):
     """The placement group of a trial: its driver, which needs nothing, and all its workers, as a gang."""
 
     made_ahead: ClassVar[list[tuple[TrialRequest, PlacementGroup]]] = []  # see `HeadStart`
+    owner = ""
 
     @classmethod
-    def of(cls, scaling_config: ScalingConfig) -> Self:
-        """What a trial of so many workers asks for."""
+    def of(cls, scaling_config: ScalingConfig, *, owner: str = "") -> Self:
+        """What a trial of so many workers asks for.
+
+        Args:
+            scaling_config: of the trial.
+            owner: whose trial it is: it gets no group that was made for others.
+        """
         request = scaling_config.as_placement_group_factory()
-        return cls([{}, *request.bundles], strategy=request.strategy)
+        made = cls([{}, *request.bundles], strategy=request.strategy)
+        made.owner = owner
+        return made
 
     def to_placement_group(self) -> PlacementGroup:
         """Ray Tune asks for a new group: one that was made ahead, if there is such a one."""
         for each in self.made_ahead:
-            if each[0] == self:
+            if each[0] == self and each[0].owner == self.owner:
                 self.made_ahead.remove(each)
                 return each[1]
         return super().to_placement_group()

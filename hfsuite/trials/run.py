@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
+from ray.exceptions import RayError
 from ray.train import ReportedCheckpoint, ReportedCheckpointStatus
 
 from hfsuite.errors import TrialFailed
-from hfsuite.trials.decision_box import deliver
+from hfsuite.trials.decision_box import deliver, has_learnt_to_stop
 from hfsuite.trials.failure import explain
 from hfsuite.trials.policy import Decision, Report
 from hfsuite.trials.worker_group import TrialController
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from hfsuite.trials.workers import Workers
 
 AFTER_KILL_S = 10.0  # the controller notices at its next poll
+ANSWER_WITHIN_S, LOOK_EVERY_S = 1.0, 0.05
 
 
 class TrialRun:
@@ -32,7 +36,8 @@ class TrialRun:
     """
 
     def __init__(self, trainer: HuggingFaceTrainer, workers: Workers) -> None:
-        self._storage = trainer.run_config.storage_context
+        self._storage, self._timeout_s = trainer.run_config.storage_context, trainer.backend_config.timeout_s
+        self._workers = workers
         self._arrivals: queue.SimpleQueue[tuple[Report, list[Any]] | BaseException | None] = queue.SimpleQueue()
         self._waiting: list[Any] = []  # the actors of the ranks that made the report that was taken last
         self._reported: list[ReportedCheckpoint] = []
@@ -71,18 +76,33 @@ class TrialRun:
         self.decide("stop")
 
     def end(self, grace_s: float) -> None:
-        """Stops the training, unless it has finished. Workers that take longer than `grace_s` seconds are killed."""
-        if not self._thread.is_alive():
-            return
+        """Stops the training, unless it has finished. Workers that take longer than `grace_s` seconds are killed.
+
+        The seconds count from when a rank learns that it shall stop: in the report in which it waits, or in its next.
+        """
         if not self.finished:
-            self._controller.forbid_retries()  # what fails from now on was stopped
-            self._waiting = self._controller.actors()
-            self.decide("stop")
+            self._controller.stop()
+            self._tell_to_stop()
         self._thread.join(grace_s)
         if self._thread.is_alive():
-            for actor in self._controller.actors():
-                ray.kill(actor)
+            self._workers.discard(f"their training function had not ended {grace_s:g} s after it was told to")
             self._thread.join(AFTER_KILL_S)
+
+    def _tell_to_stop(self) -> None:
+        """Returns when a rank has learnt it, or when none will: an attempt that just begins is told too."""
+        told: list[Any] = []
+        deadline = time.monotonic() + self._timeout_s  # a rank that never reports again never learns of it
+        while self._thread.is_alive() and time.monotonic() < deadline:
+            actors = self._controller.actors()
+            if actors and actors != told:
+                self._waiting = told = actors
+                self.decide("stop")
+            answers = [actor.execute.remote(has_learnt_to_stop) for actor in told]
+            answered, _ = ray.wait(answers, num_returns=len(answers), timeout=ANSWER_WITHIN_S) if told else ([], [])
+            with suppress(RayError):  # of a dead rank its controller hears too
+                if any(ray.get(answered)):
+                    return
+            self._thread.join(LOOK_EVERY_S)
 
     def write(self, name: str, text: str) -> None:
         """Leaves a file in the trial's directory."""

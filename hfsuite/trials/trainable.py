@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import uuid
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,6 +20,7 @@ from hfsuite.trainers.later import Later
 from hfsuite.trainers.report_observer import TRAINING_FINISHED
 from hfsuite.trials import resources
 from hfsuite.trials.policy import WorkerPolicy
+from hfsuite.trials.rank import remove_scratch
 from hfsuite.trials.resources import TrialRequest
 from hfsuite.trials.run import TrialRun
 from hfsuite.trials.worker_group import checkpoint_for_tune
@@ -53,6 +55,7 @@ def trainable_for(trainer: HuggingFaceTrainer, **worker_policy: Any) -> type[Tra
     attributes = {
         "given": Later(trainer.for_ranks()),
         "policy": WorkerPolicy(**worker_policy),
+        "owner": uuid.uuid4().hex,
         "imports": trainer.modules_of_ranks(),
         "worker_runtime_env": trainer.run_config.worker_runtime_env,
         "__doc__": TrainingTrial.__doc__,
@@ -69,6 +72,7 @@ class TrainingTrial(Trainable):
 
     given: ClassVar[Later]
     policy: ClassVar[WorkerPolicy]
+    owner: ClassVar[str]
     imports: ClassVar[tuple[str, ...]]
     worker_runtime_env: ClassVar[dict[str, Any]]
 
@@ -80,7 +84,7 @@ class TrainingTrial(Trainable):
         trainer = cls.given.value
         scaling_config = trainer.with_settings(_settings(config)).scaling_config
         resources.check_fits(scaling_config, uses_ray_data=_is_streamed(trainer))
-        return TrialRequest.of(scaling_config)
+        return TrialRequest.of(scaling_config, owner=cls.owner)
 
     # ---- in the trial's actor, in the order in which Tune calls them
 
@@ -163,6 +167,7 @@ class TrainingTrial(Trainable):
         """Tune is done with this actor."""
         self._end_run()
         self.workers.close()
+        self._remove_scratch()
 
     # ---- inside
 
@@ -170,9 +175,13 @@ class TrainingTrial(Trainable):
         if self.run is None:
             return
         self.run.end(FINISH_GRACE_S if self.run.finished else self.policy.stop_grace_s)
+        self._remove_scratch()
         if self.workers.lost:
             self.run.write(WORKERS_LOST, f"After trial {self.own_name} its workers were ended. {self.workers.lost}\n")
         self.run = None
+
+    def _remove_scratch(self) -> None:
+        remove_scratch(self._storage.storage_filesystem, self._storage.trial_fs_path)
 
     def _bundles(self) -> list[dict[str, float]]:
         """Of the trial's placement group, one a worker."""

@@ -47,9 +47,19 @@ from hfsuite.errors import StopTraining
 from hfsuite.trainers import manifest
 from hfsuite.trainers.upload import moved
 from hfsuite.trials.decision_box import box
+from hfsuite.trials.even_reports import EvenReports
 from hfsuite.trials.failure import describe_failure, failure_path
 from hfsuite.trials.policy import Report
-from hfsuite.trials.rank import NoDatasets, import_modules, in_scratch, meet_rank_zero, output_file, python_numbers
+from hfsuite.trials.rank import (
+    NoDatasets,
+    import_modules,
+    in_scratch,
+    meet_rank_zero,
+    output_file,
+    python_numbers,
+    remove_scratch,
+    scratch_directory,
+)
 
 if TYPE_CHECKING:
     from hfsuite.trainers.training import HuggingFaceTrainer
@@ -166,7 +176,8 @@ class TrialController(TrainController):
             failure_policy=create_failure_policy(attempts),
             callbacks=[*own, relay],
         )
-        self.worker_group_cls = _FromWorkers(workers)
+        self.is_stopped = False
+        self.worker_group_cls = _FromWorkers(workers, self)
 
     def train(self) -> BaseException | None:
         """Trains until the end. Returns what went wrong, as Ray Train tells it."""
@@ -183,6 +194,11 @@ class TrialController(TrainController):
     def forbid_retries(self) -> None:
         """What fails from now on is not tried again."""
         self._failure_policy = create_failure_policy(FailureConfig(controller_failure_limit=0))
+
+    def stop(self) -> None:
+        """No group is started any more; whoever trains must be told by itself."""
+        self.is_stopped = True
+        self.forbid_retries()
 
     def output_of(self, rank: int) -> Path:
         """The file on its node to which a rank prints."""
@@ -204,11 +220,16 @@ class _FromWorkers:
     """In the place of the class of worker groups: the controller asks it for a group, again after a failure."""
 
     workers: Workers
+    controller: TrialController
 
     def create(self, train_run_context: Any, worker_group_context: Any, callbacks: Any) -> _TrialWorkerGroup:
+        if self.controller.is_stopped:
+            raise WorkerGroupStartupFailedError("The trial was stopped while it began anew.")
+        storage, timeout_s = train_run_context.run_config.storage_context, train_run_context.backend_config.timeout_s
+        remove_scratch(storage.storage_filesystem, storage.experiment_fs_path)
         group = _TrialWorkerGroup(train_run_context, worker_group_context, callbacks)
-        group.given_by = self.workers
-        group._collective_timeout_s = train_run_context.backend_config.timeout_s  # Ray Train would wait for ever
+        group.given_by, group.even_reports = self.workers, EvenReports(timeout_s)
+        group._collective_timeout_s = timeout_s  # Ray Train would wait for ever
         try:
             agreement = _Agreement(self.workers.name, f"{datetime.now():%Y-%m-%d_%H-%M-%S.%f}")
             with mock.patch.object(worker_group, "SynchronizationActor", agreement):
@@ -226,6 +247,7 @@ class _FromWorkers:
 
 class _TrialWorkerGroup(worker_group.WorkerGroup):
     given_by: Workers
+    even_reports: EvenReports
 
     def _create_placement_group(self, scaling_config: Any, worker_group_context: Any) -> _TrialPlacementGroup:
         return _TrialPlacementGroup()
@@ -236,8 +258,16 @@ class _TrialWorkerGroup(worker_group.WorkerGroup):
 
     def execute_single_async(self, rank: int, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if function.__name__ == "_setup_torch_process_group" and rank > 0:
-            function = meet_rank_zero
+            return super().execute_single_async(rank, meet_rank_zero, function, *args, **kwargs)
         return super().execute_single_async(rank, function, *args, **kwargs)
+
+    def poll_status(self, timeout: float | None = None) -> Any:
+        status = super().poll_status(timeout)
+        faults = self.even_reports.faults(status.worker_statuses)
+        if not status.errors:
+            for rank, fault in faults.items():
+                status.worker_statuses[rank].error = fault
+        return status
 
     def shutdown(self) -> None:
         status = self.get_latest_poll_status()
@@ -389,7 +419,7 @@ class TrialWorker(RayTrainWorker):
         self._room.end_processes()
         with suppress(RuntimeError):  # no trial has begun
             context = get_train_context()
-            output_file(context.train_run_context, context.get_world_rank(), context.get_node_rank()).keep()
+            output_file(context.train_run_context, context.get_world_rank()).keep()
 
     def leave_trial(self) -> list[str]:
         """A trial has ended. Returns why this process cannot run another one."""
@@ -415,9 +445,11 @@ class _InTrial:
         failure = failure_path(storage.experiment_fs_path, rank)
         if storage.storage_filesystem.get_file_info(failure).is_file:
             storage.storage_filesystem.delete_file(failure)  # of an attempt before this one
-        output = output_file(context.train_run_context, rank, context.get_node_rank())
+        output = output_file(context.train_run_context, rank)
+        attempt = context.get_synchronization_actor().attempt
+        scratch = scratch_directory(context.train_run_context, attempt, context.get_node_rank())
         try:
-            with in_scratch(output.scratch, context.get_local_rank(), context.get_local_world_size()), output:
+            with in_scratch(scratch, context.get_local_rank(), context.get_local_world_size()), output:
                 box.make_reports_wait(get_train_fn_utils(), pipelined=self.pipelined)
                 return self.function()
         except StopTraining:

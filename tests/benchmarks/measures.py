@@ -33,29 +33,27 @@ def turnaround() -> list[Row]:
     """Toy trials one after another, with two workers each: what one costs, and how many fit into a minute."""
     trials = 20
     _, bare = program("bare", trials)
-    answer, diary = program("ours", trials)
-    alone, each = (statistics.median(gaps(times(entries, "ends"))) for entries in (bare, diary))
-    others = {"Ray's pattern": (program("ray_pattern", 3)[0], 3), "torchrun": (program("torchrun", 4)[0], 4)}
-    ratios, row = per_minute("trials a minute, toy, first start included", (answer, trials), others, "15 x and 5 x")
+    mine = program("ours", trials)
+    alone, each = (statistics.median(gaps(times(entries, "ends"))) for entries in (bare, mine[1]))
+    others = {"Ray's pattern": program("ray_pattern", 4), "torchrun": program("torchrun", 4)}
+    ratios, row = per_minute("toy", trials, mine, others, "ends", "15 x and 5 x")
     reached = ratios["Ray's pattern"] >= 15 and ratios["torchrun"] >= 5
     beyond = Row(
         "turnaround beyond the bare loop, median",
         f"{each - alone:.2f} s ({each:.2f} against {alone:.2f})",
         "at most 0.5 s",
         each - alone <= 0.5,
-        {"bare_s": gaps(times(bare, "ends")), "ours_s": gaps(times(diary, "ends"))},
+        {"bare_s": gaps(times(bare, "ends")), "ours_s": gaps(times(mine[1], "ends"))},
     )
     return [beyond, Row(row.name, row.measured, row.target, reached, row.details)]
 
 
 def sentiment() -> list[Row]:
     """Trials of the sentiment experiment: how many fit into a minute, where a trial takes longer than a start."""
-    mine = program("sentiment_ours", 6, 1)[0]
-    others = {
-        "Ray's pattern": (program("sentiment_ray_pattern", 2)[0], 2),
-        "torchrun": (program("sentiment_torchrun", 2, 1)[0], 2),
-    }
-    return [per_minute("trials a minute, sentiment, first start included", (mine, 6), others, "printed")[1]]
+    trials = 6
+    mine = program("sentiment_ours", trials, 1)
+    others = {"Ray's pattern": program("sentiment_ray_pattern", 3), "torchrun": program("sentiment_torchrun", 3, 1)}
+    return [per_minute("sentiment", trials, mine, others, "trained", "printed")[1]]
 
 
 def steps() -> list[Row]:
@@ -65,7 +63,7 @@ def steps() -> list[Row]:
     for order in (list(seconds), list(seconds)[::-1], list(seconds)):
         pair = {}
         for name in order:
-            _, diary = program(name, 1, 3)
+            _, diary = program(name, 1, 2)
             (taken,) = [entry["seconds"] for entry in diary if entry["event"] == "trained"]
             pair[name] = statistics.median(taken[3:])  # the first ones warm up
             seconds[name] += taken[3:]
@@ -175,7 +173,7 @@ def _sizes_between(seen: list[dict[str, Any]], begin: float, end: float) -> dict
 
 def behind() -> list[Row]:
     """Whether a report costs Tune's loop more when many trials have finished before: a driver's time must not grow."""
-    mine, _ = program("behind", 1_012)
+    mine, _ = program("behind", 1_012, FORCE_COLOR="1")  # as on a terminal, with the live table
     cost: dict[int, list[float]] = {}  # seconds of a report, by the trial that made it
     for (number, _, before), (same, _, after) in itertools.pairwise(mine["reports"]):
         if number == same:
@@ -202,18 +200,22 @@ MEASURES: dict[str, Callable[[], list[Row]]] = {
 }
 
 
-def program(name: str, *arguments: object, timeout_s: float = 1800) -> tuple[dict[str, Any], Diary]:
+def program(name: str, *arguments: object, timeout_s: float = 1800, **environment: str) -> tuple[dict[str, Any], Diary]:
     """Runs one of `programs.py`; its answer, and what was written down while it ran."""
     with tempfile.TemporaryDirectory() as folder:
         diary = Path(folder, "diary")
-        environment = os.environ | {
-            "BENCH_DIARY": str(diary),
-            "OMP_NUM_THREADS": "1",  # as Ray sets it for workers of one CPU
-            "HF_HUB_OFFLINE": "1",
-            "RAY_TRAIN_V2_ENABLED": "1",
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-            "PYTHONPATH": str(ROOT),
-        }
+        variables = (
+            os.environ
+            | environment
+            | {
+                "BENCH_DIARY": str(diary),
+                "OMP_NUM_THREADS": "1",  # as Ray sets it for workers of one CPU
+                "HF_HUB_OFFLINE": "1",
+                "RAY_TRAIN_V2_ENABLED": "1",
+                "MLFLOW_DISABLE_TELEMETRY": "true",
+                "PYTHONPATH": str(ROOT),
+            }
+        )
         command = [
             sys.executable,
             "-W",
@@ -225,7 +227,7 @@ def program(name: str, *arguments: object, timeout_s: float = 1800) -> tuple[dic
             *map(str, arguments),
         ]
         done = subprocess.run(
-            command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=timeout_s, check=False
+            command, capture_output=True, text=True, env=variables, cwd=ROOT, timeout=timeout_s, check=False
         )
         if done.returncode:
             raise RuntimeError(f"{name} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
@@ -234,13 +236,35 @@ def program(name: str, *arguments: object, timeout_s: float = 1800) -> tuple[dic
 
 
 def per_minute(
-    name: str, mine: tuple[dict[str, Any], int], others: dict[str, tuple[dict[str, Any], int]], target: str
+    name: str,
+    trials: int,
+    mine: tuple[dict[str, Any], Diary],
+    others: dict[str, tuple[dict[str, Any], Diary]],
+    event: str,
+    target: str,
 ) -> tuple[dict[str, float], Row]:
-    """Trials a minute, and how often those of the other ways fit into it."""
-    rates = {way: 60 * trials / answer["wall_s"] for way, (answer, trials) in ({"ours": mine} | others).items()}
+    """Trials a minute in a sweep of so many, its first start included, and how often those of other ways fit into it.
+
+    Of the slow ways fewer trials are run; each of the rest is counted as their median one.
+
+    Args:
+        name: of what is trained.
+        trials: in the sweep.
+        mine: what the sweep's program answered, and its diary.
+        others: likewise, by the name of the way.
+        event: what rank 0 notes at the end of a trial.
+        target: of the ratios.
+    """
+    walls = {}
+    for way, (answer, diary) in ({"ours": mine} | others).items():
+        ends = times(diary, event)
+        walls[way] = answer["wall_s"] + (trials - len(ends)) * statistics.median(gaps(ends))
+    rates = {way: 60 * trials / wall for way, wall in walls.items()}
     ratios = {way: rates["ours"] / rates[way] for way in others}
     shown = ", ".join(f"{ratio:.1f} x {way} ({rates[way]:.1f})" for way, ratio in ratios.items())
-    return ratios, Row(name, f"{rates['ours']:.1f}: {shown}", target, None, rates)
+    ends = {way: times(diary, event) for way, (_, diary) in ({"ours": mine} | others).items()}
+    title = f"trials a minute, {name}, {trials} trials, first start included"
+    return ratios, Row(title, f"{rates['ours']:.1f}: {shown}", target, None, {"a_minute": rates, "ends": ends})
 
 
 def times(diary: Diary, event: str) -> list[float]:

@@ -17,7 +17,7 @@ from experiments import sentiment
 from hfsuite import Experiment, TransformersTrainer
 from tests.benchmarks import workload
 
-SETTINGS = {"train_rows": 640, "validation_rows": 200, "num_train_epochs": 1}
+SETTINGS = {"train_rows": 320, "validation_rows": 100, "num_train_epochs": 1}
 
 
 class StepDiary(TrainerCallback):

@@ -46,6 +46,7 @@ def outcome(result: Any) -> dict[str, Any]:
         "reports": len(table),
         "weights": hashlib.sha256(weights).hexdigest(),
         "warm": bool(table["warm_start"].iloc[0]),
+        "said": Path(result.path, "rank_0.log").read_text(),
     }
 
 
@@ -53,12 +54,18 @@ def outcome(result: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("experiment", list(TRAINERS))
 def test_a_warm_trial_equals_a_cold_one_bit_for_bit(tmp_path: Path, experiment: str) -> None:
     (cold,) = trials_of(tmp_path, experiment, [{}], "process")
-    first, other, after_other, stopped, after_stopped = trials_of(
-        tmp_path, experiment, [{}, OTHER, {}, {"stop": True, "seed": 3}, {}], "warm"
+    bf16 = {"precision": "bf16"}
+    first, other, after_other, halved, stopped, after_stopped = trials_of(
+        tmp_path, experiment, [{}, OTHER, {}, bf16, {"stop": True, "seed": 3}, {}], "warm"
     )
-    assert [each["warm"] for each in (first, other, after_other, stopped, after_stopped)] == [False, *[True] * 4]
+    every = [first, other, after_other, halved, stopped, after_stopped]
+    assert [each["warm"] for each in every] == [False, *[True] * 5]
+    assert "left: deterministic=True precision=bf16" in other["said"]
+    assert halved["weights"] != cold["weights"], "the precision takes effect"
     assert other["weights"] != cold["weights"]
     assert (stopped["reports"], cold["reports"]) == (1, 2)
+    for warm in every:
+        assert "found: deterministic=False precision=no" in warm["said"]
     for warm in (first, after_other, after_stopped):
         assert warm["numbers"] == cold["numbers"]
         assert warm["weights"] == cold["weights"]

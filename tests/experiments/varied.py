@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any
+from unittest import mock
 
 from ray.train import ScalingConfig
 
@@ -12,20 +14,29 @@ from hfsuite import AccelerateTrainer, TransformersTrainer
 
 
 def change_process(deterministic: bool, precision: str) -> None:
-    """What a user's function may do, and never undo."""
+    """What a user's function may do, and never undo. The rank's output tells how it found and left its process."""
+    import torch
     from transformers import enable_full_determinism
 
+    def tell(when: str) -> None:
+        precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+        print(f"{when}: deterministic={torch.are_deterministic_algorithms_enabled()} precision={precision}", flush=True)
+
+    tell("found")
     if precision != "no":
         os.environ["ACCELERATE_MIXED_PRECISION"] = precision
     if deterministic:
         enable_full_determinism(1)
+    tell("left")
 
 
 def fine_tuning(
     train_dataset: None, eval_dataset: None, *, deterministic: bool, precision: str, stop: bool, **settings: Any
 ) -> Any:
     change_process(deterministic, precision)
-    return sentiment.trainer_init_per_worker(train_dataset, eval_dataset, **settings)
+    arguments = partial(sentiment.TrainingArguments, bf16=precision == "bf16", full_determinism=deterministic)
+    with mock.patch.object(sentiment, "TrainingArguments", arguments):
+        return sentiment.trainer_init_per_worker(train_dataset, eval_dataset, **settings)
 
 
 def vision(settings: dict[str, Any]) -> None:

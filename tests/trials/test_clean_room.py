@@ -11,9 +11,11 @@ import sys
 import threading
 import time
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import ray
 
 
@@ -163,6 +165,11 @@ def in_a_process_of_its_own(what: str) -> Any:
             kept_alive.append(subprocess.Popen(["sleep", "60"]))
         case "memory":
             kept_alive.append(np.ones(250_000_000))  # 2 GB
+        case "a mapped file":
+            kept_alive.append(np.memmap(os.environ["MAPPED"], dtype=np.float64, mode="r"))
+            assert kept_alive[-1].sum() == 0.0  # all of it is in memory now
+        case "interop threads":
+            torch.set_num_interop_threads(torch.get_num_interop_threads() + 1)
     reasons = room.tidy()
     room.end_processes()
     return reasons
@@ -186,3 +193,15 @@ def test_what_cannot_be_put_back_is_named() -> None:
     assert "(sleep 60) is still running" in process[0]
     assert len(memory) == 1
     assert "it holds 2.0 GB of memory more than when it started" in memory[0]
+
+
+@pytest.mark.slow
+def test_a_mapped_file_is_no_leftover_and_a_setting_without_a_way_back_is(tmp_path: Path) -> None:
+    file = tmp_path / "dataset"
+    with file.open("wb") as stream:
+        stream.truncate(2_000_000_000)
+    own = in_a_process_of_its_own.options(runtime_env={"env_vars": {"MAPPED": str(file)}})
+    mapped, interop = ray.get([own.remote("a mapped file"), own.remote("interop threads")])
+    assert mapped == []
+    assert len(interop) == 1
+    assert "can be called once in a process" in interop[0]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
+from ray import tune
 from ray.train import ScalingConfig
 
 from hfsuite.errors import TrackingError
 from hfsuite.trials.head_start import HeadStart
-from hfsuite.trials.policy import WorkerPolicy
 from hfsuite.trials.resources import TrialRequest
 from tests import program, toy
 from tests.trials import leaving
@@ -23,9 +24,9 @@ def processes(head_start: HeadStart) -> list[int]:
 
 def test_a_trial_takes_the_workers_that_wait_for_it(tmp_path: Path) -> None:
     with HeadStart() as head_start:
-        head_start.begin(leaving.trainer(), WorkerPolicy(), 1)
+        head_start.begin(trial := leaving.trainer().as_trainable(), 1)
         waiting = processes(head_start)
-        first, second = first_reports(tune_leaving(tmp_path, ["nothing", "nothing"]))
+        first, second = first_reports(tune_leaving(tmp_path, ["nothing", "nothing"], trial=trial))
     assert first["process"] == second["process"] == waiting[0]
     assert not first["warm_start"], "no trial has run in them before"
     program.wait_for_free_cpus()
@@ -36,11 +37,11 @@ def test_a_trial_takes_the_workers_that_wait_for_it(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_trial_whose_workers_died_while_they_waited_gets_others(tmp_path: Path) -> None:
     with HeadStart() as head_start:
-        head_start.begin(leaving.trainer(), WorkerPolicy(), 1)
+        head_start.begin(trial := leaving.trainer().as_trainable(), 1)
         waiting = processes(head_start)
         ray.kill(head_start._workers[1])
         program.wait_until_ended(waiting[1])
-        (report,) = first_reports(tune_leaving(tmp_path, ["nothing"]))
+        (report,) = first_reports(tune_leaving(tmp_path, ["nothing"], trial=trial))
     assert report["step"] == 1
     assert report["process"] not in waiting
     program.wait_for_free_cpus()
@@ -50,15 +51,37 @@ def test_a_trial_whose_workers_died_while_they_waited_gets_others(tmp_path: Path
 @pytest.mark.slow
 def test_what_no_trial_takes_ends() -> None:
     with HeadStart() as head_start:
-        head_start.begin(toy.trainer(), WorkerPolicy(), 2)
+        head_start.begin(toy.trainer().as_trainable(), 2)
         waiting = processes(head_start)
         assert len(waiting) == 4
-        other = TrialRequest.of(ScalingConfig(num_workers=3)).to_placement_group()
-        assert other not in [group for _, group in head_start._made], "it is too small"
-        ray.util.remove_placement_group(other)
+        made = [group for _, group in head_start._made]
+        owner = head_start._made[0][0].owner
+        for other in (  # too small, and of others
+            TrialRequest.of(ScalingConfig(num_workers=3), owner=owner).to_placement_group(),
+            TrialRequest.of(ScalingConfig(num_workers=2), owner="another sweep").to_placement_group(),
+        ):
+            assert other not in made
+            ray.util.remove_placement_group(other)
+        taken = TrialRequest.of(ScalingConfig(num_workers=2), owner=owner).to_placement_group()
+        assert taken in made
+        ray.util.remove_placement_group(taken)  # as Ray Tune does at the end
     program.wait_until_ended(*waiting)
     program.wait_for_free_cpus()
     assert program.placement_groups() == 0
+
+
+@pytest.mark.slow
+def test_a_search_that_limits_itself_keeps_no_resources_from_others(tmp_path: Path) -> None:
+    groups: list[int] = []
+
+    class Count(tune.Callback):
+        def on_trial_complete(self, *_: Any, **__: Any) -> None:
+            groups.append(program.placement_groups())
+
+    with HeadStart() as head_start:
+        head_start.begin(trial := leaving.trainer().as_trainable(), 2)
+        tune_leaving(tmp_path, ["nothing", "nothing"], trial=trial, slots=1, callbacks=[head_start, Count()])
+    assert groups == [1, 1]
 
 
 def test_a_sweep_that_cannot_be_recorded_leaves_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,6 +63,17 @@ def test_every_name_that_the_seam_imports_is_tested_here() -> None:
     assert not [name for name in imported if name not in here]
 
 
+def test_every_attribute_that_the_seam_reads_is_named_here() -> None:
+    """Private ones of Ray's objects, which no type checker sees."""
+    tree = ast.parse(Path(seam.__file__).read_text())
+    definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    own = {node.name for node in ast.walk(tree) if isinstance(node, definitions)}
+    read = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    here = Path(__file__).read_text()
+    private = {name for name in read - own if name.startswith("_") and not name.startswith("__")}
+    assert not [name for name in private - {"_hand_over", "_room"} if name not in here]
+
+
 def test_training_result() -> None:
     result = _TrainingResult(None, {"loss": 1.0})
     assert (result.checkpoint, result.metrics) == (None, {"loss": 1.0})
@@ -222,7 +233,10 @@ def test_worker_group() -> None:
     assert "timeout_s=self._collective_timeout_s" in inspect.getsource(group._start_impl)
     assert parameters(group.poll_status) == ["timeout"]
     made = group(plain_trainer().train_run_context, None, [])
+    assert made._train_run_context.run_config.name == "contract"
+    assert parameters(group.get_latest_poll_status) == []
     assert made._latest_poll_status is None
+    assert "return self._latest_poll_status" in inspect.getsource(group.get_latest_poll_status)
     assert made._worker_group_state is None
     variables = group._get_worker_runtime_env({"env_vars": {"A": "1"}})["env_vars"]
     assert variables["A"] == "1"
@@ -260,6 +274,20 @@ def test_object_ref_wrapper() -> None:
 def test_bundle_to_remote_args() -> None:
     arguments = bundle_to_remote_args({"CPU": 2, "GPU": 0.5, "special": 1})
     assert (arguments["num_cpus"], arguments["num_gpus"], arguments["resources"]) == (2, 0.5, {"special": 1})
+
+
+def test_what_a_run_says_of_itself(tmp_path: Path) -> None:
+    trainer = plain_trainer(storage_path=str(tmp_path))
+    run = trainer.train_run_context
+    assert run.run_config.storage_context.experiment_fs_path == str(tmp_path / "contract")
+    assert run.run_config.storage_context.storage_filesystem.type_name == "local"
+    assert run.run_config.storage_context.local_working_directory
+    assert run.run_id
+    assert run.backend_config.timeout_s == 1800
+    assert callable(trainer._get_train_func())
+    assert "self._train_run_context = train_run_context" in inspect.getsource(TrainController.__init__)
+    for name in ("get_storage", "get_world_rank", "get_local_rank", "get_local_world_size", "get_node_rank"):
+        assert parameters(getattr(context.TrainContext, name)) == []
 
 
 def test_default_callbacks_of_a_trainer() -> None:

@@ -19,6 +19,7 @@ from hfsuite import AccelerateTrainer
 from hfsuite.errors import ConfigurationError, ResourcesError, UnknownName
 from hfsuite.trainers import manifest
 from tests import program, toy
+from tests.trials import sharing
 
 
 def tune_toy(
@@ -321,6 +322,25 @@ def test_streamed_data_without_a_free_cpu_is_refused_instead_of_waiting(tmp_path
     assert all("set max_concurrent_trials in tune.TuneConfig" in str(error) for error in crowded.errors)
     roomy = run("roomy", max_concurrent_trials=1)
     assert [result.metrics["rows"] for result in roomy] == [4, 4]
+
+
+@pytest.mark.parametrize("given_away", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_ranks_agree_and_each_save_their_part_in_one_warm_trial_after_another(tmp_path: Path, given_away: bool) -> None:
+    results = tune.Tuner(
+        sharing.trainer().as_trainable(),
+        param_space={"train_loop_config": {"x": tune.grid_search([3, 5, 7]), "given_away": given_away}},
+        tune_config=tune.TuneConfig(metric="loss", mode="min", max_concurrent_trials=1, reuse_actors=True),
+        run_config=tune.RunConfig(storage_path=str(tmp_path), name="sweep", verbose=0),
+    ).fit()
+    assert not results.errors
+    assert [result.metrics["agreed"] for result in results] == [6, 10, 14]
+    assert [next(iter(result.metrics_dataframe["warm_start"])) for result in results] == [False, True, True]
+    for result in results:
+        for number, (checkpoint, metrics) in enumerate(result.best_checkpoints, start=1):
+            parts = {path.name: path.read_text() for path in Path(checkpoint.path).glob("part_*")}
+            assert parts == {f"part_{rank}": str(metrics["agreed"]) for rank in (0, 1)}
+            assert {"part_0", "part_1"} <= set(manifest.verify(checkpoint)["files"])
+            assert metrics["step"] == number
 
 
 @pytest.mark.slow

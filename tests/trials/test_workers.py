@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,6 +12,8 @@ import pytest
 import ray
 import torch
 from ray import tune
+from ray.train import FailureConfig
+from ray.tune.schedulers import TrialScheduler
 
 from hfsuite.errors import ConfigurationError, UnknownName
 from tests import program
@@ -30,9 +33,9 @@ def nothing_stays() -> Iterator[None]:
 
 
 def tune_leaving(path: Path, leaves: list[str], *, max_failures: int = 0, slots: int = 1, **options: Any) -> Any:
-    policy = {name: options.pop(name) for name in list(options) if name not in ("scheduler", "callbacks")}
+    policy = {name: options.pop(name) for name in list(options) if name not in ("scheduler", "callbacks", "trial")}
     return tune.Tuner(
-        leaving.trainer().as_trainable(**policy),
+        options.get("trial") or leaving.trainer().as_trainable(**policy),
         param_space={"train_loop_config": {"leaves": tune.grid_search(leaves), "diary": str(path / "diary")}},
         tune_config=tune.TuneConfig(
             metric="loss",
@@ -122,6 +125,8 @@ def test_what_cannot_be_put_back_costs_the_workers_their_life(tmp_path: Path, wh
         pytest.param("an exit", "rank 1: the worker process died", marks=pytest.mark.slow),
         ("a kill", "rank 1: the worker process died"),
         pytest.param("a hang", "Timed out", marks=pytest.mark.slow),
+        ("an early return", "rank 1 has returned after 1 report, while its peers wait in report 2"),
+        pytest.param("a missing report", "rank 1 has not come to it within 8 s", marks=pytest.mark.slow),
     ],
 )
 def test_a_trial_that_fails_takes_nothing_with_it(tmp_path: Path, what: str, message: str) -> None:
@@ -148,7 +153,37 @@ def test_a_swallowed_stop_is_killed_after_the_grace_period(tmp_path: Path) -> No
     stopped, after = first_reports(results)
     assert stopped["process"] != after["process"]
     assert not after["warm_start"]
+    assert after["workers_lost"] == "their training function had not ended 1 s after it was told to"
+    assert not list(tmp_path.rglob(".scratch_*")), "nor does its working directory stay"
     assert results[1].metrics["step"] == 2
+
+
+def test_a_retry_finds_an_empty_working_directory(tmp_path: Path) -> None:
+    (result,) = tune_leaving(tmp_path, ["a kill, once"], max_failures=1)
+    assert result.error is None
+    assert result.metrics["step"] == 2
+    assert not list(Path(result.path).rglob("saved"))
+    assert not list(Path(result.path).glob(".scratch_*"))
+
+
+@pytest.mark.slow
+def test_a_stop_reaches_a_trial_that_begins_anew(tmp_path: Path) -> None:
+    """A rank dies in the very report at which Tune stops the trial, and the trainer would try again."""
+
+    class SlowStop(StopAt):
+        def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+            if result["leaves"] == "nothing":
+                return str(TrialScheduler.CONTINUE)
+            time.sleep(3)  # meanwhile the rank dies, and new workers start
+            return str(super().on_trial_result(tune_controller, trial, result))
+
+    trainer = leaving.trainer()
+    trainer.run_config.failure_config = FailureConfig(max_failures=3)
+    results = tune_leaving(
+        tmp_path, ["a death in a report", "nothing"], scheduler=SlowStop(1), trial=trainer.as_trainable()
+    )
+    assert not results.errors
+    assert [result.metrics["step"] for result in results] == [1, 2]
 
 
 @pytest.mark.slow

@@ -1,0 +1,59 @@
+"""What a rank prints, and where it works."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pyarrow.fs
+
+from hfsuite.trials.rank import OutputFile, in_scratch, python_numbers, remove_scratch
+
+
+def test_output_goes_to_the_file_and_afterwards_where_it_went_before(tmp_path: Path) -> None:
+    local = pyarrow.fs.LocalFileSystem()
+    output = OutputFile(local, str(tmp_path), tmp_path / "rank_0.log")
+    before = [os.fstat(number)[:2] for number in (1, 2)]
+    open_before = len(os.listdir("/proc/self/fd"))
+    with output:
+        os.write(1, b"from C++\n")
+        os.write(2, b"an error\n")
+    assert output.path.read_text() == "from C++\nan error\n"
+    assert [os.fstat(number)[:2] for number in (1, 2)] == before
+    assert len(os.listdir("/proc/self/fd")) == open_before
+
+
+def test_output_on_other_storage_is_copied_after_that_of_an_earlier_attempt(tmp_path: Path) -> None:
+    storage = pyarrow.fs.SubTreeFileSystem(str(tmp_path), pyarrow.fs.LocalFileSystem())
+    assert storage.type_name != "local"
+    storage.create_dir("trial")
+    for attempt in ("first\n", "second\n"):
+        with OutputFile(storage, "trial", tmp_path / "node" / "rank_0.log"):
+            os.write(1, attempt.encode())
+    assert (tmp_path / "trial" / "rank_0.log").read_text() == "first\nsecond\n"
+    assert not list((tmp_path / "node").iterdir())
+
+
+def test_the_last_rank_of_a_node_removes_the_working_directory(tmp_path: Path) -> None:
+    (tmp_path / "rank_0.log").touch()
+    scratch = tmp_path / ".scratch_a_0"
+    home = os.getcwd()
+    with in_scratch(scratch, 0, 2):
+        Path("model.bin").touch()
+        with in_scratch(scratch, 1, 2):
+            assert Path("model.bin").exists(), "ranks of a node share it"
+        assert scratch.exists()
+    assert not scratch.exists()
+    os.chdir(home)
+    scratch.mkdir()  # of ranks that were killed
+    remove_scratch(pyarrow.fs.LocalFileSystem(), str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["rank_0.log"]
+
+
+def test_numbers_become_pythons_own() -> None:
+    import numpy as np
+    import torch
+
+    found = python_numbers({"a": np.float32(0.5), "b": {"c": torch.tensor(2)}, "d": "text", "e": np.ones(2)})
+    assert [type(value) for value in (found["a"], found["b"]["c"], found["d"])] == [float, int, str]
+    assert found["e"].tolist() == [1.0, 1.0]
