@@ -31,7 +31,7 @@ class Writer:
 
     def __init__(self, client: mlflow.MlflowClient) -> None:
         self.client = client
-        self._actions: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
+        self._actions: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any] | None] | None] = queue.SimpleQueue()
         self._faults: list[BaseException] = []
         self._is_gone = False
         # A daemon: a store that is silent at the end shall not keep the process.
@@ -49,9 +49,10 @@ class Writer:
         Raises:
             TrackingError: something could not be, or the store does not answer within that time.
         """
-        last = self.submit(lambda: None)
+        everything: Future[None] = Future()
+        self._actions.put((everything, None))
         try:
-            last.exception(timeout=0 if self._is_gone else within_s)
+            everything.result(timeout=0 if self._is_gone else within_s)
         except TimeoutError:
             self._is_gone = True
             self._faults.append(TrackingError(f"the store has not answered for {within_s:g} s"))
@@ -72,9 +73,9 @@ class Writer:
             result, action = entry
             began = time.monotonic()
             try:
-                if self._is_gone:
+                if action is not None and self._is_gone:
                     raise TrackingError("the store did not answer before, so this was not tried")
-                result.set_result(action())
+                result.set_result(action() if action is not None else None)
             except BaseException as error:  # noqa: BLE001  whatever a store raises; `await_written` tells of it
                 self._is_gone = self._is_gone or time.monotonic() - began >= GONE_AFTER_S
                 self._faults.append(error)

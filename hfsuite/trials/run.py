@@ -17,6 +17,7 @@ from hfsuite.errors import TrialFailed
 from hfsuite.trials.decision_box import deliver, has_learnt_to_stop
 from hfsuite.trials.failure import explain
 from hfsuite.trials.policy import Decision, Report
+from hfsuite.trials.rank import remove_scratch
 from hfsuite.trials.worker_group import TrialController
 
 if TYPE_CHECKING:
@@ -103,6 +104,10 @@ class TrialRun:
                 if any(ray.get(answered)):
                     return
             self._thread.join(LOOK_EVERY_S)
+
+    def remove_scratch(self) -> None:
+        """Removes the working directories that killed ranks have left in the trial's directory."""
+        remove_scratch(self._storage.storage_filesystem, self._storage.experiment_fs_path)
 
     def write(self, name: str, text: str) -> None:
         """Leaves a file in the trial's directory."""

@@ -20,7 +20,6 @@ from hfsuite.trainers.later import Later
 from hfsuite.trainers.report_observer import TRAINING_FINISHED
 from hfsuite.trials import resources
 from hfsuite.trials.policy import WorkerPolicy
-from hfsuite.trials.rank import remove_scratch
 from hfsuite.trials.resources import TrialRequest
 from hfsuite.trials.run import TrialRun
 from hfsuite.trials.worker_group import checkpoint_for_tune
@@ -165,9 +164,11 @@ class TrainingTrial(Trainable):
 
     def cleanup(self) -> None:
         """Tune is done with this actor."""
+        run = self.run
         self._end_run()
         self.workers.close()
-        self._remove_scratch()
+        if run is not None:
+            run.remove_scratch()  # again: by now all that wrote there has ended
 
     # ---- inside
 
@@ -175,13 +176,10 @@ class TrainingTrial(Trainable):
         if self.run is None:
             return
         self.run.end(FINISH_GRACE_S if self.run.finished else self.policy.stop_grace_s)
-        self._remove_scratch()
+        self.run.remove_scratch()
         if self.workers.lost:
             self.run.write(WORKERS_LOST, f"After trial {self.own_name} its workers were ended. {self.workers.lost}\n")
         self.run = None
-
-    def _remove_scratch(self) -> None:
-        remove_scratch(self._storage.storage_filesystem, self._storage.trial_fs_path)
 
     def _bundles(self) -> list[dict[str, float]]:
         """Of the trial's placement group, one a worker."""

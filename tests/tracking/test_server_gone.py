@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +28,7 @@ class KillAtFirstReport(FIFOScheduler):
         return self.__dict__ | {"server": None}  # Ray Tune saves its trial scheduler
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        self.server.kill()
-        self.server.wait()
+        kill(self.server)
         return str(super().on_trial_result(tune_controller, trial, result))
 
 
@@ -39,7 +41,14 @@ def server(own_directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # seven, minutes, are the default
     yield process
-    process.kill()
+    kill(process)
+
+
+def kill(server: Any) -> None:
+    """The server, and the process that it answers from."""
+    with suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGKILL)
+    server.communicate()
 
 
 def test_the_sweep_ends_with_its_results_and_says_what_is_missing(server: Any) -> None:
