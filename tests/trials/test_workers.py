@@ -125,7 +125,7 @@ def test_what_cannot_be_put_back_costs_the_workers_their_life(tmp_path: Path, wh
         pytest.param("an exit", "rank 1: the worker process died", marks=pytest.mark.slow),
         ("a kill", "rank 1: the worker process died"),
         pytest.param("a hang", "Timed out", marks=pytest.mark.slow),
-        ("an early return", "rank 1 has returned after 1 report, while its peers wait in report 2"),
+        pytest.param("an early return", "rank 1 has returned after 1 report, while", marks=pytest.mark.slow),
         pytest.param("a missing report", "rank 1 has not come to it within 8 s", marks=pytest.mark.slow),
     ],
 )
@@ -158,6 +158,7 @@ def test_a_swallowed_stop_is_killed_after_the_grace_period(tmp_path: Path) -> No
     assert results[1].metrics["step"] == 2
 
 
+@pytest.mark.slow
 def test_a_retry_finds_an_empty_working_directory(tmp_path: Path) -> None:
     (result,) = tune_leaving(tmp_path, ["a kill, once"], max_failures=1)
     assert result.error is None
