@@ -80,7 +80,7 @@ class Experiment:
         trials_per_group: int | None = None,
         memory_limit_gb: float = 1.5,
     ) -> SweepResult:
-        """Searches. Returns when all trials have ended. Driver.
+        """Searches. Returns when all trials have ended. Driver; of several threads one after another.
 
         Args:
             trials: how many configurations to try; where the space lists values with `grid_search`, all are tried.

@@ -6,7 +6,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -181,8 +181,9 @@ def _check_storage(storage: str, name: str) -> None:
         with filesystem.open_output_stream(marker) as stream:
             stream.write(b"")
         filesystem.delete_file(marker)
-        if is_new:
-            filesystem.delete_dir(root)  # something else may be refused: then nothing shall be left
+        if is_new and filesystem.type_name == "local":
+            with suppress(OSError):  # another sweep has begun to use it meanwhile
+                Path(root).rmdir()  # something else may be refused: then nothing shall be left
     except (OSError, pyarrow.ArrowException) as error:
         reason = str(error).splitlines()[0].rstrip(".") + "."
         raise ConfigurationError(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ray import tune
 from ray.tune.experiment import Trial
@@ -37,7 +38,23 @@ if TYPE_CHECKING:
 
 AFTER_ERROR_S = 10.0  # for MLflow to record a sweep's end: the error waits meanwhile
 
+P = ParamSpec("P")
+R = TypeVar("R")
+_turn = threading.RLock()
 
+
+def _in_turn(run: Callable[P, R]) -> Callable[P, R]:
+    """Ray Tune keeps what it runs in variables of the process, so sweeps of several threads take turns."""
+
+    @functools.wraps(run)
+    def waiting(*args: P.args, **kwargs: P.kwargs) -> R:
+        with _turn:
+            return run(*args, **kwargs)
+
+    return waiting
+
+
+@_in_turn
 def run_sweep(
     experiment: Experiment,
     *,
@@ -96,6 +113,7 @@ def run_sweep(
     return result
 
 
+@_in_turn
 def run_training(
     experiment: Experiment,
     *,
@@ -198,7 +216,7 @@ def _run(plan: Plan, parent: runs.Run | None) -> SweepResult:
             ),
         ),
     )
-    with display, observer.ending_in_order(), tune_as_a_sweep_needs_it:
+    with display, observer.ending_in_order(), _tune_as_a_sweep_needs_it():
         try:
             grid = tuner.fit()
         except BaseException:  # a second Ctrl-C, for example
@@ -236,41 +254,28 @@ def _await_tracking(writer: Writer) -> str | None:
     return None
 
 
-class _TuneAsASweepNeedsIt:
-    """Ray Tune is silent, and writes what a sweep reads; after the last sweep it is as before, for the user's Tuners.
+@contextmanager
+def _tune_as_a_sweep_needs_it() -> Iterator[None]:
+    """Ray Tune is silent, and writes what a sweep reads; afterwards it is as before, for Tuners of the user's own.
 
     Tune logs each failure, with frames of its own, before anyone can say what the trial's rank said.
     """
-
-    variables: ClassVar[dict[str, str]] = {
+    variables = {
         "RAY_AIR_NEW_OUTPUT": "0",  # the old output engine can be silent
         "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # MetricIsReported says it better, and as early
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # without TensorBoard's files: MLflow draws the charts
     }
-
-    def __init__(self) -> None:
-        self._lock, self._sweeps = threading.Lock(), 0  # of several threads
-        self._logger, self._level, self._before = logging.getLogger("ray.tune"), 0, dict[str, str | None]()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._sweeps == 0:
-                self._level, self._before = self._logger.level, {name: os.environ.get(name) for name in self.variables}
-                self._logger.setLevel(logging.CRITICAL)
-                os.environ |= self.variables
-            self._sweeps += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._sweeps -= 1
-            if self._sweeps == 0:
-                self._logger.setLevel(self._level)
-                for name, value in self._before.items():
-                    del os.environ[name]
-                    os.environ |= {name: value} if value is not None else {}
-
-
-tune_as_a_sweep_needs_it = _TuneAsASweepNeedsIt()
+    logger, before = logging.getLogger("ray.tune"), {name: os.environ.get(name) for name in variables}
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    os.environ |= variables
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        for name, value in before.items():
+            del os.environ[name]
+            os.environ |= {name: value} if value is not None else {}
 
 
 def _attach_best_checkpoint(

@@ -34,7 +34,9 @@ def fine_tuning(
     train_dataset: None, eval_dataset: None, *, deterministic: bool, precision: str, stop: bool, **settings: Any
 ) -> Any:
     change_process(deterministic, precision)
-    arguments = partial(sentiment.TrainingArguments, bf16=precision == "bf16", full_determinism=deterministic)
+    arguments = partial(
+        sentiment.TrainingArguments, use_cpu=True, bf16=precision == "bf16", full_determinism=deterministic
+    )
     with mock.patch.object(sentiment, "TrainingArguments", arguments):
         return sentiment.trainer_init_per_worker(train_dataset, eval_dataset, **settings)
 
