@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from ray.tune.schedulers import FIFOScheduler
 
-from hfsuite.errors import MetricNotReported
 from hfsuite.tracking.state import TrialState
 from tests import program, toy
 
@@ -59,11 +58,3 @@ def test_the_sweep_ends_with_its_results_and_says_what_is_missing(server: Any) -
     assert "MLflow has not recorded everything" in result.tracking_fault
     assert result.run_id is not None
     assert None in [trial.run_id for trial in result.trials], "no run is named that MLflow never made"
-
-
-def test_an_error_does_not_wait_for_a_store_that_is_gone(server: Any) -> None:
-    experiment = toy.Experiment(
-        name="toy", trainer=toy.trainer(), space=toy.experiment.space, metric="los", mode="min", defaults=toy.DEFAULTS
-    )
-    with pytest.raises(MetricNotReported, match="'los' is not in the trial's report"):
-        experiment.sweep(trials=2, trial_scheduler=KillAtFirstReport(server))
