@@ -30,12 +30,14 @@ from hfsuite.tracking.state import TrialState
 from hfsuite.tracking.writer import Writer
 from hfsuite.trainers.datasets import is_streamed
 from hfsuite.trials import resources
+from hfsuite.trials.worker_group import time_to_end
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hfsuite.sweeps.experiment import Experiment
 
+END_TAKES_S = 15.0  # what a trial's end takes beside the unwinding of its training function
 AFTER_ERROR_S = 10.0  # for MLflow to record a sweep's end: the error waits meanwhile
 
 P = ParamSpec("P")
@@ -109,7 +111,8 @@ def run_sweep(
                 parent.set_tags({runs.BEST_RUN: best.run_id, runs.BEST_VALUE: best.metrics[result.metric], **kept})
                 parent.log_metrics(best.metrics, int(best.metrics.get("step", 0)))
             parent.end(_sweep_state(result))
-            result.tracking_fault = result.tracking_fault or _await_tracking(plan.writer)
+            last_fault = _await_tracking(plan.writer)
+            result.tracking_fault = result.tracking_fault or last_fault
     return result
 
 
@@ -216,7 +219,8 @@ def _run(plan: Plan, parent: runs.Run | None) -> SweepResult:
             ),
         ),
     )
-    with display, observer.ending_in_order(), _tune_as_a_sweep_needs_it():
+    patience = time_to_end(plan.worker_policy.stop_grace_s + END_TAKES_S)
+    with display, observer.ending_in_order(), _tune_as_a_sweep_needs_it(), patience:
         try:
             grid = tuner.fit()
         except BaseException:  # a second Ctrl-C, for example

@@ -6,16 +6,18 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import requests
 
 from hfsuite.errors import TrackingError
 
 if TYPE_CHECKING:  # see `store`
     import mlflow
 
-GONE_AFTER_S = 5.0  # a write that fails after so long was not refused: nobody answers, though MLflow tried again
-WAIT_AT_END_S = 60.0  # for what is not written yet when a sweep is over
+GONE_AFTER_S = 5.0  # a connection that fails after so long was tried again by MLflow
+WAIT_AT_END_S = 120.0  # for each write that is left when a sweep is over
 
 T = TypeVar("T")
 
@@ -33,6 +35,7 @@ class Writer:
         self.client = client
         self._actions: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any] | None] | None] = queue.SimpleQueue()
         self._faults: list[BaseException] = []
+        self._written = 0
         self._is_gone = False
         # A daemon: a store that is silent at the end shall not keep the process.
         threading.Thread(target=self._write_all, name="mlflow-writer", daemon=True).start()
@@ -46,16 +49,21 @@ class Writer:
     def await_written(self, within_s: float = WAIT_AT_END_S) -> None:
         """Returns when all that was submitted has been written.
 
+        Args:
+            within_s: how many seconds a single write may take now.
+
         Raises:
-            TrackingError: something could not be, or the store does not answer within that time.
+            TrackingError: something could not be written, or the store does not answer.
         """
         everything: Future[None] = Future()
         self._actions.put((everything, None))
-        try:
-            everything.result(timeout=0 if self._is_gone else within_s)
-        except TimeoutError:
-            self._is_gone = True
-            self._faults.append(TrackingError(f"the store has not answered for {within_s:g} s"))
+        while not everything.done():
+            written = self._written
+            wait([everything], timeout=0 if self._is_gone else within_s)
+            if self._written == written and not everything.done():  # it is the silence that counts, not how much waits
+                self._is_gone = True
+                self._faults.append(TrackingError(f"the store has not answered for {within_s:g} s"))
+                break
         faults, self._faults = self._faults, []
         if faults:
             said = str(faults[0]).splitlines() or [""]
@@ -77,6 +85,16 @@ class Writer:
                     raise TrackingError("the store did not answer before, so this was not tried")
                 result.set_result(action() if action is not None else None)
             except BaseException as error:  # noqa: BLE001  whatever a store raises; `await_written` tells of it
-                self._is_gone = self._is_gone or time.monotonic() - began >= GONE_AFTER_S
+                is_silence = time.monotonic() - began >= GONE_AFTER_S and _is_of_the_connection(error)
+                self._is_gone = self._is_gone or is_silence
                 self._faults.append(error)
                 result.set_exception(error)
+            self._written += 1
+
+
+def _is_of_the_connection(error: BaseException | None) -> bool:
+    """Whether nobody answered; MLflow wraps what it gets."""
+    if error is None:
+        return False
+    kinds = (requests.ConnectionError, requests.Timeout, ConnectionError, TimeoutError)
+    return isinstance(error, kinds) or _is_of_the_connection(error.__cause__ or error.__context__)

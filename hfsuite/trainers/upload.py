@@ -40,6 +40,9 @@ def _on_one_file_system(checkpoint: Checkpoint, storage: Any) -> bool:
 
 def _second_name(source: str, target: str) -> None:
     own = f"{target}.{uuid.uuid4().hex}"  # peers may do the same at this moment, and an attempt before may have done it
-    os.link(source, own)
+    try:
+        os.link(os.path.realpath(source), own)
+    except OSError:  # not every network folder knows second names
+        shutil.copy2(source, own)
     os.replace(own, target)
     Path(own).unlink(missing_ok=True)  # two names of one file replace nothing: both stay

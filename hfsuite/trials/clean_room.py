@@ -70,6 +70,8 @@ class CleanRoom:
             put_back()
         _end_process_groups()
         _forget_accelerator()
+        if "torch._dynamo" in sys.modules:
+            torch._dynamo.reset()  # it counts what it has compiled of a function, and gives up at the eighth
         gc.collect()
         return [*self._threads_left(), *self._processes_left(), *self._memory_left(), *self._settings_left()]
 
@@ -83,7 +85,9 @@ class CleanRoom:
     def _threads_left(self) -> Iterator[str]:
         deadline = time.monotonic() + PATIENCE_S
         for thread in set(threading.enumerate()) - self._threads:
-            if thread.name.startswith(LASTING_THREADS) or type(thread).__module__ == "tqdm._monitor":
+            is_of_tqdm = type(thread).__module__ == "tqdm._monitor"
+            # A dummy stands for a thread of C++ (autograd's, on a GPU) that once ran Python: nobody can wait for it.
+            if is_of_tqdm or isinstance(thread, threading._DummyThread) or thread.name.startswith(LASTING_THREADS):
                 continue
             thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
@@ -318,8 +322,9 @@ def _forget_accelerator() -> None:
         GradientState._reset_state()
     if torch.cuda.is_initialized():
         for device in range(torch.cuda.device_count()):
-            torch.cuda.reset_peak_memory_stats(device)
-            torch.cuda.set_per_process_memory_fraction(1.0, device)
+            if torch.cuda.max_memory_allocated(device) > 0:  # another rank's would get a context by being asked
+                torch.cuda.reset_peak_memory_stats(device)
+                torch.cuda.set_per_process_memory_fraction(1.0, device)
 
 
 def _is_installed(function: Any) -> bool:
@@ -329,9 +334,11 @@ def _is_installed(function: Any) -> bool:
 
 
 def _own_memory() -> int:
-    """Bytes in main memory that are this process's alone: what it maps of files (a dataset) is no leftover."""
-    memory = psutil.Process().memory_info()
-    return int(memory.rss - getattr(memory, "shared", 0))
+    """Bytes in main memory without what is mapped of files (a dataset), which is no leftover."""
+    mapped = 0
+    with suppress(OSError), open("/proc/self/status", encoding="ascii") as status:  # of Linux
+        mapped = sum(1024 * int(line.split()[1]) for line in status if line.startswith("RssFile:"))
+    return int(psutil.Process().memory_info().rss - mapped)
 
 
 def _umask() -> int:

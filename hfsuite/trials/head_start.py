@@ -1,9 +1,10 @@
-"""Workers that start before their trial does: they import while the driver is still at its own set-up. Driver.
+"""Workers that start before their trial does: they import while driver and trial's actor do so too. Driver.
 
 A cold worker pays seconds for its imports, and so do the driver and the trial's actor; one after the other, they would
 make the first trial of a sweep late. So the driver makes the placement groups of the first trials itself, as soon as it
 knows what a trial asks for, and starts workers in them. Ray Tune gets these groups when it asks for such ones (see
-`TrialRequest`), and a trial's actor takes the workers that it finds in its group.
+`TrialRequest`), and a trial's actor takes the workers that it finds in its group. A trial that fails costs its actor
+and its group; into the next group that Tune asks for, workers are started at once too.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class HeadStart(Callback):
     def __init__(self) -> None:
         self._workers: list[Any] = []  # held, since an actor that nobody holds ends
         self._made: list[tuple[TrialRequest, Any]] = []
+        self._trial: type[TrainingTrial] | None = None
 
     def begin(self, trial: type[TrainingTrial], groups: int) -> None:
         """Makes the groups and starts the workers; waits for neither.
@@ -34,22 +36,13 @@ class HeadStart(Callback):
             trial: whose workers they are.
             groups: how many trials may begin at once.
         """
-        from hfsuite.trials.worker_group import start_processes
-
+        self._trial = trial
         request = trial.default_resource_request({})
         for _ in range(groups):
             group = PlacementGroupFactory.to_placement_group(request)  # a new one
             self._made.append((request, group))
             TrialRequest.made_ahead.append((request, group))
-            self._workers += start_processes(
-                group,
-                len(request.bundles),
-                request.bundles[0],
-                trial.worker_runtime_env,
-                trial.imports,
-                trial.policy.memory_limit_gb,
-                ahead=True,
-            )
+            self._start_workers(request, group)
 
     def __enter__(self) -> Self:
         return self
@@ -61,9 +54,16 @@ class HeadStart(Callback):
         """Trials run: a group that is not taken by now would only keep others out, where the search limits itself."""
         self._end_waiting()
 
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+        """A trial has failed: the next one in its place shall not wait for its actor before its workers start."""
+        if self._trial is not None:
+            TrialRequest.for_the_next[self._trial.owner] = self._start_workers
+
     def close(self) -> None:
         """The sweep is over."""
         self._end_waiting()
+        if self._trial is not None:
+            TrialRequest.for_the_next.pop(self._trial.owner, None)
         self._made, self._workers = [], []
 
     def _end_waiting(self) -> None:
@@ -73,6 +73,20 @@ class HeadStart(Callback):
                 remove_placement_group(each[1])
         self._made = []
 
+    def _start_workers(self, request: TrialRequest, group: Any) -> None:
+        from hfsuite.trials.worker_group import start_processes
+
+        assert self._trial is not None
+        self._workers += start_processes(
+            group,
+            len(request.bundles),
+            request.bundles[0],
+            self._trial.worker_runtime_env,
+            self._trial.imports,
+            self._trial.policy.memory_limit_gb,
+            ahead=True,
+        )
+
     def __getstate__(self) -> dict[str, Any]:
         """Ray Tune saves its callbacks with the sweep; processes do not travel."""
-        return {"_workers": [], "_made": []}
+        return {"_workers": [], "_made": [], "_trial": None}

@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow.fs
 
 OUTPUT_OF_RANK = "rank_{rank}.log"
 LEFT_BY_RANK = ".left_by_{rank}"
 SCRATCH = ".scratch_"
+STARTED_BY = "HFSUITE_WORKER"  # in the environment of what a worker starts: its name
 MEET_WITHIN_S, TRY_EVERY_S = 5.0, 0.002  # how long a rank waits for rank 0 to listen, before PyTorch tries by itself
 
 
@@ -27,6 +29,14 @@ def import_modules(names: Sequence[str]) -> None:
     for name in names:
         with suppress(Exception):
             importlib.import_module(name)
+
+
+def end_processes_of(workers: Sequence[str]) -> None:
+    """Kills what these workers have started on this node: a worker that was killed cannot do so itself."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get(STARTED_BY) in workers:
+                process.kill()
 
 
 @contextmanager

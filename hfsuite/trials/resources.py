@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import ray
@@ -22,6 +22,7 @@ class TrialRequest(PlacementGroupFactory):
     """The placement group of a trial: its driver, which needs nothing, and all its workers, as a gang."""
 
     made_ahead: ClassVar[list[tuple[TrialRequest, PlacementGroup]]] = []  # see `HeadStart`
+    for_the_next: ClassVar[dict[str, Callable[[TrialRequest, PlacementGroup], None]]] = {}  # by owner
     owner = ""
 
     @classmethod
@@ -43,7 +44,10 @@ class TrialRequest(PlacementGroupFactory):
             if each[0] == self and each[0].owner == self.owner:
                 self.made_ahead.remove(each)
                 return each[1]
-        return super().to_placement_group()
+        group = super().to_placement_group()
+        if (start_workers := self.for_the_next.pop(self.owner, None)) is not None:
+            start_workers(self, group)
+        return group
 
 
 def check_fits(scaling_config: ScalingConfig, *, uses_ray_data: bool) -> None:

@@ -19,6 +19,7 @@ from hfsuite.trials.failure import explain
 from hfsuite.trials.policy import Decision, Report
 from hfsuite.trials.rank import remove_scratch
 from hfsuite.trials.worker_group import TrialController
+from hfsuite.trials.workers import TIDY_WITHIN_S
 
 if TYPE_CHECKING:
     from hfsuite.trainers.training import HuggingFaceTrainer
@@ -79,18 +80,21 @@ class TrialRun:
     def end(self, grace_s: float) -> None:
         """Stops the training, unless it has finished. Workers that take longer than `grace_s` seconds are killed.
 
-        The seconds count from when a rank learns that it shall stop: in the report in which it waits, or in its next.
+        The seconds count from when all ranks have learnt that they shall stop: in the report in which they wait, or in
+        their next.
         """
         if not self.finished:
             self._controller.stop()
             self._tell_to_stop()
         self._thread.join(grace_s)
+        if self._thread.is_alive() and self._workers.are_tidying:
+            self._thread.join(TIDY_WITHIN_S)
         if self._thread.is_alive():
             self._workers.discard(f"their training function had not ended {grace_s:g} s after it was told to")
             self._thread.join(AFTER_KILL_S)
 
     def _tell_to_stop(self) -> None:
-        """Returns when a rank has learnt it, or when none will: an attempt that just begins is told too."""
+        """Returns when all ranks have learnt it, or when one never will: an attempt that just begins is told too."""
         told: list[Any] = []
         deadline = time.monotonic() + self._timeout_s  # a rank that never reports again never learns of it
         while self._thread.is_alive() and time.monotonic() < deadline:
@@ -101,7 +105,7 @@ class TrialRun:
             answers = [actor.execute.remote(has_learnt_to_stop) for actor in told]
             answered, _ = ray.wait(answers, num_returns=len(answers), timeout=ANSWER_WITHIN_S) if told else ([], [])
             with suppress(RayError):  # of a dead rank its controller hears too
-                if any(ray.get(answered)):
+                if told and len(answered) == len(told) and all(ray.get(answered)):
                     return
             self._thread.join(LOOK_EVERY_S)
 

@@ -146,6 +146,7 @@ class TrainingTrial(Trainable):
         if metrics.get(TRAINING_FINISHED):
             metrics[DONE] = True  # complete by its own account: no trial scheduler is asked, and nothing need wait
             self.run.finish()
+            self.run.end(FINISH_GRACE_S)  # here, since Ray Tune ends the actor of a last trial after seconds
         if is_first:
             metrics |= {WARM_START: self.workers.trials > 0} | ({LOST: self.workers.lost} if self.workers.lost else {})
             self.workers.lost = ""  # it is told once

@@ -15,9 +15,9 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -40,6 +40,7 @@ from ray.train.v2._internal.execution.worker_group import RayTrainWorker, Worker
 from ray.train.v2._internal.execution.worker_group.placement_group_handle import PlacementGroupHandle
 from ray.train.v2._internal.execution.worker_group.state import WorkerGroupState
 from ray.train.v2._internal.util import ObjectRefWrapper, bundle_to_remote_args
+from ray.tune.execution.tune_controller import TuneController
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -51,7 +52,9 @@ from hfsuite.trials.even_reports import EvenReports
 from hfsuite.trials.failure import describe_failure, failure_path
 from hfsuite.trials.policy import Report
 from hfsuite.trials.rank import (
+    STARTED_BY,
     NoDatasets,
+    end_processes_of,
     import_modules,
     in_scratch,
     meet_rank_zero,
@@ -76,6 +79,18 @@ BETWEEN_POLLS_S = 0.02  # while the ranks wait for a decision and there is nothi
 START_ATTEMPTS = 3  # Ray Train would try for ever
 # These look after a run that has its own placement group and dashboard; a trial has neither.
 UNUSED_CALLBACKS = {"PlacementGroupCleanerCallback", "WorkerMetricsCallback", "ControllerMetricsCallback"}
+
+
+@contextmanager
+def time_to_end(seconds: float) -> Iterator[None]:
+    """Has Ray Tune wait so long for the last trials to end, where it would kill their actors after ten seconds. Driver.
+
+    Args:
+        seconds: from when it has asked them to.
+    """
+    waits = property(lambda controller: seconds, lambda controller, value: None)
+    with mock.patch.object(TuneController, "_actor_force_cleanup_timeout", waits, create=True):
+        yield
 
 
 def checkpoint_for_tune(checkpoint: Checkpoint | None, metrics: Mapping[str, Any]) -> Any:
@@ -383,6 +398,7 @@ class TrialWorker(RayTrainWorker):
     def __init__(self, variables: Mapping[str, str], preload: Sequence[str], limit_gb: float) -> None:
         super().__init__()
         os.environ.update({name: value for name, value in variables.items() if name not in os.environ})
+        os.environ[STARTED_BY] = ray.get_runtime_context().get_actor_id()
         import_modules(preload)
         from hfsuite.trials.clean_room import CleanRoom  # here, since it imports torch: the trial's actor need not wait
 
@@ -414,9 +430,10 @@ class TrialWorker(RayTrainWorker):
         )
         return super().poll_status()
 
-    def end_processes(self) -> None:
-        """This process will be killed: first those that it has started, and what it printed is kept."""
+    def end_processes(self, workers: Sequence[str]) -> None:
+        """This process will be killed: first those that it and these workers have started. What it printed is kept."""
         self._room.end_processes()
+        end_processes_of(workers)
         with suppress(RuntimeError):  # no trial has begun
             context = get_train_context()
             output_file(context.train_run_context, context.get_world_rank()).keep()

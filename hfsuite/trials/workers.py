@@ -12,6 +12,7 @@ from ray.exceptions import RayActorError, RayError
 
 from hfsuite.trials import worker_group
 from hfsuite.trials.policy import WorkerPolicy
+from hfsuite.trials.rank import end_processes_of
 
 TIDY_WITHIN_S = 10.0
 END_CHILDREN_WITHIN_S = 1.0
@@ -32,6 +33,7 @@ class Workers:
         self.trials = 0  # that these workers have served
         self.lost = ""  # why the workers before these had to go
         self.name = _new_name()  # of what they share
+        self.are_tidying = False  # after a trial
         self._actors: list[Any] = []
         self._request: Request = (0, {}, {})
         self._ending: threading.Thread | None = None
@@ -78,8 +80,10 @@ class Workers:
         if self.trials >= self.policy.trials:
             self.discard()
             return
+        self.are_tidying = True
         answers = [actor.leave_trial.remote() for actor in self._actors]
         answered, _ = ray.wait(answers, num_returns=len(answers), timeout=TIDY_WITHIN_S)
+        self.are_tidying = False
         reasons = []
         for rank, answer in enumerate(answers):
             try:
@@ -111,11 +115,13 @@ class Workers:
 
 
 def _end(workers: Sequence[Any]) -> None:
-    """Workers end what they have started; who does not answer is killed all the same."""
-    goodbyes = [worker.end_processes.remote() for worker in workers]
+    """Workers end what they have started, also for a dead one of their node; who does not answer is killed anyway."""
+    names = [worker._actor_id.hex() for worker in workers]
+    goodbyes = [worker.end_processes.remote(names) for worker in workers]
     ray.wait(goodbyes, num_returns=len(goodbyes), timeout=END_CHILDREN_WITHIN_S)
     for worker in workers:
         ray.kill(worker)
+    end_processes_of(names)
 
 
 def _new_name() -> str:

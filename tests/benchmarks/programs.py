@@ -5,6 +5,7 @@ Each prints one line of JSON at the end; what happened when is in the diary (`wo
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -45,9 +46,13 @@ def ray_pattern(folder: Path, trials: int) -> dict[str, Any]:
     return ways.ray_pattern(train_fn, workload.experiment.space, "loss", folder, trials)
 
 
-def reports(folder: Path, count: int) -> dict[str, Any]:
-    """One trial with many reports."""
-    return ours(folder, 1, set={"steps": 10 * count, "reports": count})
+def reports(folder: Path, count: int, pairs: int) -> dict[str, Any]:
+    """The same loop with one report and with many, in turn."""
+    from ray import tune
+
+    space = {"reports": tune.grid_search([1, count] * pairs)}
+    experiment = dataclasses.replace(workload.experiment, space=space)
+    return ways.ours(experiment, folder, 2 * pairs, searcher="grid", set={"steps": 10 * count})
 
 
 def four_slots(folder: Path, trials: int) -> dict[str, Any]:

@@ -213,9 +213,15 @@ def test_a_metric_that_no_report_carries_ends_the_sweep_at_the_first_report() ->
 @pytest.mark.slow
 def test_two_sweeps_of_one_process_take_turns(own_directory: Path) -> None:
     before = dict(os.environ)
+    diaries = [own_directory / "one", own_directory / "another"]
     with ThreadPoolExecutor(2) as pool:
-        begun = [pool.submit(toy.experiment.sweep, trials=3, name=f"{name}-of-two") for name in ("one", "another")]
+        begun = [
+            pool.submit(toy.experiment.sweep, trials=3, name=f"{diary.name}-of-two", set={"diary": str(diary)})
+            for diary in diaries
+        ]
         results = [each.result() for each in begun]
+    first, second = sorted((toy.read(diary) for diary in diaries), key=lambda entries: entries[0]["at"])
+    assert max(entry["at"] for entry in first) < min(entry["at"] for entry in second)
     for result in results:
         assert [str(trial.state) for trial in result.trials if trial.failure] == []
         assert len(result.trials) == 3

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
+import requests
 
 from hfsuite.errors import TrackingError
 from hfsuite.tracking import store, writer
@@ -49,11 +50,28 @@ def test_a_silent_store_is_not_waited_for_and_not_asked_again(opened: Writer) ->
 def test_after_a_write_that_failed_by_silence_nothing_is_tried(opened: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "GONE_AFTER_S", 0.1)
     asked = threading.Event()
-    opened.submit(lambda: [time.sleep(0.2), refuse()])
+
+    def slowly(error: Exception) -> None:
+        time.sleep(0.2)
+        raise RuntimeError("MLflow's own") from error
+
+    opened.submit(lambda: slowly(ValueError("the disk is full")))
     opened.submit(asked.set)
-    with pytest.raises(TrackingError, match="Failed writes: 2; the first with ValueError"):
+    with pytest.raises(TrackingError, match="Failed writes: 1"):
+        opened.await_written()
+    assert asked.is_set(), "slow as it was, it was refused"
+    asked.clear()
+    opened.submit(lambda: slowly(requests.ConnectionError("refused")))
+    opened.submit(asked.set)
+    with pytest.raises(TrackingError, match="Failed writes: 2; the first with RuntimeError"):
         opened.await_written()
     assert not asked.is_set()
+
+
+def test_a_long_queue_is_no_silence(opened: Writer) -> None:
+    for _ in range(5):
+        opened.submit(lambda: time.sleep(0.2))
+    opened.await_written(within_s=0.6)
 
 
 def test_two_sweeps_do_not_tell_of_each_others_faults(opened: Writer) -> None:

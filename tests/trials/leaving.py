@@ -46,6 +46,8 @@ def loop(settings: dict[str, Any]) -> None:
         leave(settings["leaves"], accelerator.process_index, torch, settings["diary"])
         ray.train.report({"loss": 1.0, "step": 2, "leaves": settings["leaves"], **found})
     finally:
+        if settings["leaves"] == "a long end":
+            time.sleep(14)  # longer than Ray Tune's own patience
         note(settings["diary"], "unwound")
 
 
@@ -104,6 +106,9 @@ def leave(what: str, rank: int, torch: Any, diary: str) -> None:
         case "an exit" if rank == 1:
             os._exit(3)
         case "a kill" if rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "a process and a kill" if rank == 1:
+            note(diary, str(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid))
             os.kill(os.getpid(), signal.SIGKILL)
         case "a kill, once" if rank == 1 and is_first(diary):
             os.kill(os.getpid(), signal.SIGKILL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import logging
 import os
 import random
@@ -168,6 +169,11 @@ def in_a_process_of_its_own(what: str) -> Any:
         case "a mapped file":
             kept_alive.append(np.memmap(os.environ["MAPPED"], dtype=np.float64, mode="r"))
             assert kept_alive[-1].sum() == 0.0  # all of it is in memory now
+        case "a thread of C++":
+            _thread.start_new_thread(threading.current_thread, ())  # as a log line makes it one of Python's
+            time.sleep(0.5)
+            kept_alive += [each for each in threading.enumerate() if isinstance(each, threading._DummyThread)]
+            assert kept_alive
         case "interop threads":
             torch.set_num_interop_threads(torch.get_num_interop_threads() + 1)
     reasons = room.tidy()
@@ -185,9 +191,10 @@ def test_what_was_changed_is_put_back() -> None:
 
 
 def test_what_cannot_be_put_back_is_named() -> None:
-    thread, process, memory = ray.get(
-        [in_a_process_of_its_own.remote(what) for what in ("thread", "process", "memory")]
+    thread, process, memory, dummy = ray.get(
+        [in_a_process_of_its_own.remote(what) for what in ("thread", "process", "memory", "a thread of C++")]
     )
+    assert dummy == []
     assert thread == ["the thread 'mine' is still running"]
     assert len(process) == 1
     assert "(sleep 60) is still running" in process[0]

@@ -32,6 +32,8 @@ from ray.train.v2._internal.execution.worker_group.thread_runner import ThreadRu
 from ray.train.v2._internal.execution.worker_group.worker import ActorMetadata
 from ray.train.v2._internal.util import ObjectRefWrapper, bundle_to_remote_args
 from ray.train.v2.api.exceptions import ControllerError
+from ray.tune import Trainable
+from ray.tune.execution.tune_controller import TuneController
 
 import hfsuite.trials.worker_group as seam
 
@@ -288,6 +290,27 @@ def test_what_a_run_says_of_itself(tmp_path: Path) -> None:
     assert "self._train_run_context = train_run_context" in inspect.getsource(TrainController.__init__)
     for name in ("get_storage", "get_world_rank", "get_local_rank", "get_local_world_size", "get_node_rank"):
         assert parameters(getattr(context.TrainContext, name)) == []
+
+
+def test_what_ray_tune_keeps_of_a_trial(tmp_path: Path) -> None:
+    """`TrainingTrial` is a Trainable: what it reads and sets of it, in `trainable.py`."""
+    trial = Trainable()
+    names = ("_iteration", "_time_total", "_time_since_restore", "_iterations_since_restore", "_restored")
+    assert {*names, "_last_result", "_storage", "_trial_info"} <= set(vars(trial))
+    assert "self._last_result = result" in inspect.getsource(Trainable.train)
+    assert isinstance(inspect.getattr_static(Trainable, "trial_resources"), property)
+    source = inspect.getsource(Trainable.reset)
+    assert source.index("self._trial_info = trial_info") < source.index("self.reset_config("), "the next trial's"
+
+
+def test_ray_tunes_patience_with_the_last_trials() -> None:
+    assert "self._actor_force_cleanup_timeout: int = 10" in inspect.getsource(TuneController.__init__)
+    assert "< self._actor_force_cleanup_timeout" in inspect.getsource(TuneController)
+    with seam.time_to_end(60.0):
+        controller = TuneController.__new__(TuneController)
+        controller._actor_force_cleanup_timeout = 10
+        assert controller._actor_force_cleanup_timeout == 60.0
+    assert not hasattr(TuneController, "_actor_force_cleanup_timeout")
 
 
 def test_default_callbacks_of_a_trainer() -> None:

@@ -15,6 +15,7 @@ from ray import tune
 from ray.train import FailureConfig
 from ray.tune.schedulers import TrialScheduler
 
+from hfsuite import Experiment
 from hfsuite.errors import ConfigurationError, UnknownName
 from tests import program
 from tests.trials import leaving
@@ -106,9 +107,7 @@ def test_what_cannot_be_put_back_costs_the_workers_their_life(tmp_path: Path, wh
     assert not after["warm_start"]
     assert why in after["workers_lost"]
     assert why in (told := Path(results[0].path, "workers_lost.txt").read_text())
-    assert f"After trial {results[0].metrics['trial_id']}" in told or "_00000" in told, (
-        "it names the trial that left it"
-    )
+    assert f"After trial {Path(results[0].path).name.partition('_0_')[0]}" in told, "it names the trial that left it"
     assert later["warm_start"]
     assert "workers_lost" not in {name for name, value in later.items() if value == value}, "it is told once"
     assert not Path(results[1].path, "workers_lost.txt").exists()
@@ -138,6 +137,34 @@ def test_a_trial_that_fails_takes_nothing_with_it(tmp_path: Path, what: str, mes
     failed_pid = next(result for result in results if result.error).metrics_dataframe.iloc[0]["process"]
     assert failed_pid not in [each["process"] for each, result in zip(first_reports(results), results, strict=True)
                               if result.error is None and each["warm_start"]]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_what_a_killed_rank_had_started_ends_with_it(tmp_path: Path) -> None:
+    results = tune_leaving(tmp_path, ["a process and a kill"])
+    assert results.errors
+    left = [int(line) for line in (tmp_path / "diary").read_text().splitlines() if line.isdigit()]
+    assert len(left) == 1
+    program.wait_until_ended(*left)
+
+
+@pytest.mark.slow
+def test_the_last_trial_of_a_sweep_has_its_time_to_end(own_directory: Path) -> None:
+    """Ray Tune itself would kill its actor after ten seconds."""
+    experiment = Experiment(
+        name="leaving",
+        trainer=leaving.trainer(),
+        space={"leaves": tune.choice(["a long end"])},
+        metric="loss",
+        mode="min",
+        defaults={"leaves": "nothing", "diary": ""},
+    )
+    diary = own_directory / "diary"
+    result = experiment.sweep(
+        trials=1, searcher="random", trial_scheduler=StopAt(1), stop_grace_s=60.0, set={"diary": str(diary)}
+    )
+    assert result.best.metrics["step"] == 1
+    assert diary.read_text().splitlines().count("unwound") == 2
 
 
 @pytest.mark.slow
