@@ -80,6 +80,7 @@ def show(result: SweepResult, progress: list[str]) -> None:
     """The table of trials, the best one, and what to type next."""
     from hfsuite.sweeps.display import Display, shortest
     from hfsuite.sweeps.result import best_trial
+    from hfsuite.trials.trainable import FAILURE
 
     console = Console()
     display = Display(
@@ -92,7 +93,12 @@ def show(result: SweepResult, progress: list[str]) -> None:
     console.print(display.table(result.trials))
     for trial in result.trials:
         if trial.workers_lost:
-            console.print(f"Trial {trial.number:03d} got new workers: {trial.workers_lost}.", markup=False)
+            console.print(f"Trial {trial.number:03d} got new workers {trial.workers_lost}", markup=False)
+    for trial in result.trials:
+        if trial.failure:
+            why = trial.failure.splitlines()[0].removeprefix(f"Trial {Path(trial.path).name}, ")
+            console.print(f"Trial {trial.number:03d} failed: {why}", markup=False, soft_wrap=True)
+            console.print(f"  {shortest(trial.path)}/{FAILURE}", style="dim", markup=False, soft_wrap=True)
     best = best_trial(result.trials, result.metric, result.mode)
     if best is None:
         console.print("\nNo trial has succeeded.", style="bold red")

@@ -22,7 +22,7 @@ from hfsuite.sweeps.result import TrialResult, address
 from hfsuite.tracking.runs import Run
 from hfsuite.tracking.state import TrialState
 from hfsuite.trainers.report_observer import TRAINING_FINISHED
-from hfsuite.trials.trainable import FAILURE, LOST, WARM_START
+from hfsuite.trials.trainable import FAILED_AT_END, FAILURE, LOST, WARM_START
 
 WARM_START_TAG = "hfsuite.warm_start"
 KEPT_FROM_TUNE = {"training_iteration", "time_total_s"}
@@ -30,6 +30,7 @@ FROM_TUNE = (
     {*AUTO_RESULT_KEYS, *DEBUG_METRICS, "config", "done", "trial_id", "should_checkpoint", "experiment_tag"}
     | {
         TRAINING_FINISHED,
+        FAILED_AT_END,
         WARM_START,
         LOST,
         "time_since_restore",
@@ -167,6 +168,12 @@ class SweepObserver(Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """The trial ended by itself, or the trial scheduler stopped it."""
+        record = self.result(trial)
+        if (trial.last_result or {}).get(FAILED_AT_END):
+            record.failure = trial.last_result[FAILED_AT_END]
+            self._run_of(trial).log_text(record.failure, FAILURE)
+            self._end(trial, TrialState.FAILED)
+            return
         ended_while_paused = not (trial.last_result or {}).get("done")
         pruned = self._stopped_at_report.get(trial.trial_id, False) or ended_while_paused
         self._end(trial, TrialState.PRUNED if pruned else TrialState.COMPLETED)

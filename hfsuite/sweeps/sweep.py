@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -97,8 +98,7 @@ def run_sweep(
                 "trials": plan.trials,
                 "workers": plan.trainer.scaling_config.num_workers,
                 "seed": seed,
-                "isolation": plan.worker_policy.isolation,
-                "decisions": plan.worker_policy.decisions,
+                **asdict(plan.worker_policy),
                 "space": {key: describe(value) for key, value in space.items()},
                 "fixed": dict(fixed),
             },

@@ -23,7 +23,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,7 @@ GPU_MEMORY_LIMIT_GB = 0.25  # what PyTorch may still have allocated
 # Modules whose functions people replace to look into a training, or to change it.
 WATCHED = (
     "builtins", "os", "random", "time", "numpy.random", "torch", "torch.nn.functional", "torch.distributed",
-    "torch.optim", "torch.utils.data", "transformers.trainer", "transformers.trainer_utils",
+    "torch.optim", "torch.utils.data", "transformers", "transformers.trainer", "transformers.trainer_utils",
     "transformers.utils.logging", "accelerate", "accelerate.utils",
 )  # fmt: skip
 # Libraries start these once, and they hold nothing of a trial.
@@ -139,13 +139,12 @@ def _working_directory() -> PutBack:
 
 
 def _random_states() -> PutBack:
-    """As in a new process: Python's and NumPy's from the system's entropy, torch's from its own constant."""
-    before = torch.get_rng_state()
+    """As in a new process: from the system's entropy."""
 
     def put_back() -> None:
         random.seed()
         np.random.seed()
-        torch.set_rng_state(before)
+        torch.default_generator.seed()
         if torch.cuda.is_initialized():
             torch.cuda.manual_seed_all(torch.initial_seed())
 
@@ -160,6 +159,8 @@ def _torch_switches() -> PutBack:
         (matmul, ("allow_fp16_reduced_precision_reduction", "allow_bf16_reduced_precision_reduction")),
         (torch.backends.mkldnn, ("enabled",)),
         (torch.utils.deterministic, ("fill_uninitialized_memory",)),
+        (torch.distributions.Distribution, ("_validate_args",)),
+        (torch._tensor_str.PRINT_OPTS, tuple(vars(torch._tensor_str.PRINT_OPTS))),
     ]
     attributes = [(holder, name, getattr(holder, name)) for holder, names in holders for name in names]
     getters_and_setters: list[tuple[Callable[[], Any], Callable[[Any], Any]]] = [
@@ -171,6 +172,7 @@ def _torch_switches() -> PutBack:
         (torch.get_default_dtype, torch.set_default_dtype),
         (torch.get_default_device, torch.set_default_device),
         (_threads_of_a_new_thread, torch.set_num_threads),
+        (np.geterr, lambda handling: np.seterr(**handling)),
         (torch.is_anomaly_enabled, torch.set_anomaly_enabled),
         (torch.is_grad_enabled, torch.set_grad_enabled),
         (torch.backends.cuda.flash_sdp_enabled, torch.backends.cuda.enable_flash_sdp),
@@ -291,12 +293,31 @@ def _patched_functions() -> PutBack:
                 found = vars(module).get(name)
                 if found is not value and not _is_installed(found):
                     setattr(module, name, value)
+            for name in vars(module).get("_class_to_module", {}):  # of transformers, which loads what is asked for
+                found = vars(module).get(name)
+                if name not in names and isinstance(found, FunctionType) and not _is_installed(found):
+                    delattr(module, name)
+
+    return put_back
+
+
+def _hooks_of_all_modules() -> PutBack:
+    kept = vars(torch.nn.modules.module)
+    before = {
+        name: dict(hooks) for name, hooks in kept.items() if name.startswith("_global_") and hasattr(hooks, "keys")
+    }
+
+    def put_back() -> None:
+        for name, hooks in before.items():
+            kept[name].clear()
+            kept[name].update(hooks)
 
     return put_back
 
 
 REMEMBERED: tuple[Callable[[], PutBack], ...] = (
     _patched_functions,  # first: the others call these functions
+    _hooks_of_all_modules,
     _environment,
     _working_directory,
     _interpreter,

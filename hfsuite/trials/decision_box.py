@@ -86,6 +86,8 @@ class DecisionBox:
 
         def report(*args: Any, **kwargs: Any) -> None:
             nonlocal undecided
+            if self._is_stopped.is_set():  # and the function goes on all the same
+                raise StopTraining
             if undecided:
                 await_decision()
             own_report(*args, **kwargs)

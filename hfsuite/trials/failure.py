@@ -55,6 +55,16 @@ def describe_failure(error: BaseException, rank: int) -> dict[str, Any]:
     }
 
 
+def in_words(errors: Mapping[int, BaseException]) -> str:
+    """One line of what the ranks' errors say, each once."""
+    told: dict[str, int] = {}
+    for rank, error in sorted(errors.items()):
+        cause = getattr(error, "health_check_failure", error)
+        own = f"{cause}" if isinstance(cause, HFSuiteError) else f"{type(cause).__name__}: {cause}"
+        told.setdefault("its process died" if isinstance(cause, RayActorError) else own.splitlines()[0], rank)
+    return "; ".join(f"rank {rank}: {line}" for line, rank in told.items())
+
+
 def explain(error: BaseException, filesystem: pyarrow.fs.FileSystem, directory: str, output: Path) -> TrialFailed:
     """The first failure of a rank, as that rank described it: its peers often fail too, by its absence.
 

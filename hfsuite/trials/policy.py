@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -59,11 +60,11 @@ class WorkerPolicy:
         ):
             if value not in known:
                 faults.append(f"{name} cannot be {value!r}. {did_you_mean(str(value), known)}")
-        if not self.stop_grace_s >= 0:
+        if not (_is_number(self.stop_grace_s) and 0 <= self.stop_grace_s < math.inf):
             faults.append(f"stop_grace_s is a number of seconds, 0 or more, got {self.stop_grace_s!r}.")
-        if self.trials_per_group is not None and self.trials_per_group < 1:
+        if self.trials_per_group is not None and not (type(self.trials_per_group) is int and self.trials_per_group > 0):
             faults.append(f"trials_per_group is 1 or more, or None for no limit, got {self.trials_per_group!r}.")
-        if not self.memory_limit_gb > 0:
+        if not (_is_number(self.memory_limit_gb) and self.memory_limit_gb > 0):
             faults.append(f"memory_limit_gb is a number of gigabytes above 0, got {self.memory_limit_gb!r}.")
         if faults:
             raise ConfigurationError(faults)
@@ -72,3 +73,7 @@ class WorkerPolicy:
     def trials(self) -> float:
         """How many trials a group of workers serves."""
         return 1 if self.isolation == "process" else self.trials_per_group or float("inf")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -77,6 +77,14 @@ class TrialRun:
         self.decide("go on")
         self.decide("stop")
 
+    def failure(self) -> TrialFailed | None:
+        """What went wrong after the last report, once the training has ended. `next_report` raises it too."""
+        if self._thread.is_alive():
+            return TrialFailed("Its training function has not ended, though its workers were killed.")
+        arrival = self._arrivals.get()
+        self._arrivals.put(arrival)
+        return self._explained(arrival) if isinstance(arrival, BaseException) else None
+
     def end(self, grace_s: float) -> None:
         """Stops the training, unless it has finished. Workers that take longer than `grace_s` seconds are killed.
 

@@ -32,6 +32,7 @@ FINISH_GRACE_S = 3_600.0  # after its last report a rank may still push a model 
 FAILURE = "failure.txt"  # in the trial's directory: the traceback of the rank that failed
 WORKERS_LOST = "workers_lost.txt"  # likewise: why its workers could not serve another trial
 WARM_START, LOST = "warm_start", "workers_lost"  # in a first report: did it find living workers, and why not
+FAILED_AT_END = "failed_at_end"  # in a last report: what went wrong after it
 
 
 def trainable_for(trainer: HuggingFaceTrainer, **worker_policy: Any) -> type[TrainingTrial]:
@@ -90,6 +91,7 @@ class TrainingTrial(Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         """The first trial of this actor: its workers start, and import while this process does so too."""
         self.workers = Workers(self.policy, self.imports)
+        self.lost = ""  # why the workers of the trial before had to go
         self._begin(config)
 
     def _begin(self, config: dict[str, Any]) -> None:
@@ -134,22 +136,24 @@ class TrainingTrial(Trainable):
             if report is None and self._last_result is None and self._iteration == 0:
                 raise TrialFailed("The training function returned without a single call of ray.train.report().")
         except TrialFailed as failure:
-            self.run.write(FAILURE, f"Trial {self.trial_name}, {failure}\n")
+            self._write_failure(failure)
             raise
         if report is None:
             return {RESULT_DUPLICATE: True}  # the end, without another iteration
         metrics = {name: value for name, value in report.metrics.items() if name != "training_iteration"}  # Tune counts
+        if is_first:
+            metrics |= self._about_workers()
         self.measured |= {name for name, value in metrics.items() if isinstance(value, float)}
         if report.checkpoint is not None:
             self.latest = report.checkpoint
             metrics[SHOULD_CHECKPOINT] = True
         if metrics.get(TRAINING_FINISHED):
-            metrics[DONE] = True  # complete by its own account: no trial scheduler is asked, and nothing need wait
             self.run.finish()
             self.run.end(FINISH_GRACE_S)  # here, since Ray Tune ends the actor of a last trial after seconds
-        if is_first:
-            metrics |= {WARM_START: self.workers.trials > 0} | ({LOST: self.workers.lost} if self.workers.lost else {})
-            self.workers.lost = ""  # it is told once
+            if (failure := self.run.failure()) is None:
+                metrics[DONE] = True  # complete by its own account: no trial scheduler is asked, and nothing need wait
+            else:  # the report counts, and the next step raises, unless the trial scheduler ends the trial here
+                metrics[FAILED_AT_END] = self._write_failure(failure)
         return metrics
 
     def save(self, checkpoint_dir: str | None = None) -> Any:
@@ -179,8 +183,21 @@ class TrainingTrial(Trainable):
         self.run.end(FINISH_GRACE_S if self.run.finished else self.policy.stop_grace_s)
         self.run.remove_scratch()
         if self.workers.lost:
-            self.run.write(WORKERS_LOST, f"After trial {self.own_name} its workers were ended. {self.workers.lost}\n")
+            self.lost, self.workers.lost = f"after {self.own_name}: {self.workers.lost}", ""
+            self.run.write(WORKERS_LOST, f"After {self.own_name} its workers were ended. {self.lost}\n")
         self.run = None
+
+    def _about_workers(self) -> dict[str, Any]:
+        """Whether this trial found living workers, and if not, why; told once."""
+        lost, self.lost, self.workers.lost = self.lost or self.workers.lost, "", ""
+        is_warm = self.workers.trials > 0
+        return {WARM_START: is_warm} | ({LOST: lost} if lost and not is_warm else {})
+
+    def _write_failure(self, failure: TrialFailed) -> str:
+        assert self.run is not None
+        text = f"Trial {self.trial_name}, {failure}"
+        self.run.write(FAILURE, f"{text}\n")
+        return text
 
     def _bundles(self) -> list[dict[str, float]]:
         """Of the trial's placement group, one a worker."""

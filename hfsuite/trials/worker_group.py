@@ -15,6 +15,7 @@ import json
 import os
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -49,7 +50,7 @@ from hfsuite.trainers import manifest
 from hfsuite.trainers.upload import moved
 from hfsuite.trials.decision_box import box
 from hfsuite.trials.even_reports import EvenReports
-from hfsuite.trials.failure import describe_failure, failure_path
+from hfsuite.trials.failure import describe_failure, failure_path, in_words
 from hfsuite.trials.policy import Report
 from hfsuite.trials.rank import (
     STARTED_BY,
@@ -286,8 +287,8 @@ class _TrialWorkerGroup(worker_group.WorkerGroup):
 
     def shutdown(self) -> None:
         status = self.get_latest_poll_status()
-        if status is None or status.errors:
-            self.given_by.discard("a rank failed")  # at once: whoever waits for a dead peer does so until a timeout
+        if status is None or status.errors:  # at once: whoever waits for a dead peer does so until a timeout
+            self.given_by.discard(in_words(status.errors) if status is not None else "they were never heard of")
         super().shutdown()
 
 
@@ -472,6 +473,8 @@ class _InTrial:
         except StopTraining:
             return None
         except BaseException as error:
+            with output:
+                traceback.print_exception(error)
             with storage.storage_filesystem.open_output_stream(failure) as stream:
                 stream.write(json.dumps(describe_failure(error, rank)).encode())
             raise

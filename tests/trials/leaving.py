@@ -44,8 +44,13 @@ def loop(settings: dict[str, Any]) -> None:
         if settings["leaves"] == "an early return" and accelerator.process_index == 1:
             return
         leave(settings["leaves"], accelerator.process_index, torch, settings["diary"])
-        ray.train.report({"loss": 1.0, "step": 2, "leaves": settings["leaves"], **found})
+        says = {"training_finished": True} if settings["leaves"] == "a late exception" else {}
+        ray.train.report({"loss": 1.0, "step": 2, "leaves": settings["leaves"], **found, **says})
+        if settings["leaves"] == "a late exception":
+            raise OSError("the hub does not answer")
     finally:
+        if settings["leaves"] == "an exception in the end":
+            raise KeyError("in my cleanup")
         if settings["leaves"] == "a long end":
             time.sleep(14)  # longer than Ray Tune's own patience
         note(settings["diary"], "unwound")
@@ -60,7 +65,6 @@ def state(torch: Any) -> dict[str, Any]:
         "manual_seed_is_torchs": torch.manual_seed is original_manual_seed,
         "is_deterministic": torch.are_deterministic_algorithms_enabled(),
         "dtype": str(torch.get_default_dtype()),
-        "draw": torch.rand(()).item(),
         "threads": torch.get_num_threads(),
         "directory_is_there": os.path.isdir(os.getcwd()),
     }

@@ -56,6 +56,17 @@ def tune_leaving(path: Path, leaves: list[str], *, max_failures: int = 0, slots:
     ).fit()
 
 
+def leaving_experiment(leaves: list[str]) -> Experiment:
+    return Experiment(
+        name="leaving",
+        trainer=leaving.trainer(),
+        space={"leaves": tune.choice(leaves)},
+        metric="loss",
+        mode="min",
+        defaults={"leaves": "nothing", "diary": "/dev/null"},
+    )
+
+
 def first_reports(results: Any) -> list[dict[str, Any]]:
     return [{**result.metrics_dataframe.iloc[0]} for result in results]
 
@@ -149,16 +160,39 @@ def test_what_a_killed_rank_had_started_ends_with_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_what_fails_after_the_last_report_is_a_failure(tmp_path: Path) -> None:
+    late, after = tune_leaving(tmp_path, ["a late exception", "nothing"])
+    assert "OSError: the hub does not answer" in str(late.error)
+    assert late.metrics["step"] == 2, "the report counts"
+    assert "the hub does not answer" in Path(late.path, "failure.txt").read_text()
+    assert "the hub does not answer" in Path(late.path, "rank_0.log").read_text()
+    assert after.error is None
+
+
+@pytest.mark.slow
+def test_an_exception_while_a_stop_unwinds_is_told(tmp_path: Path) -> None:
+    results = tune_leaving(tmp_path, ["an exception in the end", "nothing"], scheduler=StopAt(1))
+    assert not results.errors, "it was stopped"
+    assert "KeyError: 'in my cleanup'" in Path(results[0].path, "workers_lost.txt").read_text()
+    assert "KeyError: 'in my cleanup'" in Path(results[0].path, "rank_1.log").read_text()
+    assert "KeyError: 'in my cleanup'" in first_reports(results)[1]["workers_lost"]
+
+
+@pytest.mark.slow
+def test_a_sweep_marks_a_trial_that_fails_after_its_last_report(own_directory: Path) -> None:
+    """Also where the trial scheduler ends it at that report."""
+    experiment = leaving_experiment(["a late exception"])
+    result = experiment.sweep(trials=1, searcher="random", trial_scheduler=StopAt(2))
+    (trial,) = result.trials
+    assert trial.state == "failed"
+    assert "the hub does not answer" in (trial.failure or "")
+    assert result.exit_code == 1
+
+
+@pytest.mark.slow
 def test_the_last_trial_of_a_sweep_has_its_time_to_end(own_directory: Path) -> None:
     """Ray Tune itself would kill its actor after ten seconds."""
-    experiment = Experiment(
-        name="leaving",
-        trainer=leaving.trainer(),
-        space={"leaves": tune.choice(["a long end"])},
-        metric="loss",
-        mode="min",
-        defaults={"leaves": "nothing", "diary": ""},
-    )
+    experiment = leaving_experiment(["a long end"])
     diary = own_directory / "diary"
     result = experiment.sweep(
         trials=1, searcher="random", trial_scheduler=StopAt(1), stop_grace_s=60.0, set={"diary": str(diary)}
@@ -180,7 +214,7 @@ def test_a_swallowed_stop_is_killed_after_the_grace_period(tmp_path: Path) -> No
     stopped, after = first_reports(results)
     assert stopped["process"] != after["process"]
     assert not after["warm_start"]
-    assert after["workers_lost"] == "their training function had not ended 1 s after it was told to"
+    assert after["workers_lost"].endswith("_00000: their training function had not ended 1 s after it was told to")
     assert not list(tmp_path.rglob(".scratch_*")), "nor does its working directory stay"
     assert results[1].metrics["step"] == 2
 
@@ -260,5 +294,10 @@ def test_all_mistakes_about_workers_are_named_at_once() -> None:
         )
     assert len(refusal.value.faults) == 5
     assert "Did you mean 'warm'?" in str(refusal.value)
+    with pytest.raises(ConfigurationError) as refusal:
+        leaving.trainer().as_trainable(stop_grace_s="5", trials_per_group=2.5, memory_limit_gb=None)
+    assert len(refusal.value.faults) == 3
+    with pytest.raises(ConfigurationError, match="stop_grace_s"):
+        leaving.trainer().as_trainable(stop_grace_s=float("inf"))
     with pytest.raises(UnknownName, match=r"no argument 'isolated'\. Did you mean 'isolation'"):
         leaving.trainer().as_trainable(isolated=True)
