@@ -302,15 +302,14 @@ def _patched_functions() -> PutBack:
 
 
 def _hooks_of_all_modules() -> PutBack:
-    kept = vars(torch.nn.modules.module)
-    before = {
-        name: dict(hooks) for name, hooks in kept.items() if name.startswith("_global_") and hasattr(hooks, "keys")
-    }
+    names = vars(torch.nn.modules.module)
+    hooks = [kept for name, kept in names.items() if name.startswith("_global_") and isinstance(kept, dict)]
+    before = [dict(kept) for kept in hooks]
 
     def put_back() -> None:
-        for name, hooks in before.items():
-            kept[name].clear()
-            kept[name].update(hooks)
+        for kept, own in zip(hooks, before, strict=True):
+            kept.clear()
+            kept.update(own)
 
     return put_back
 

@@ -150,10 +150,10 @@ class TrainingTrial(Trainable):
         if metrics.get(TRAINING_FINISHED):
             self.run.finish()
             self.run.end(FINISH_GRACE_S)  # here, since Ray Tune ends the actor of a last trial after seconds
-            if (failure := self.run.failure()) is None:
+            if (late := self.run.failure()) is None:
                 metrics[DONE] = True  # complete by its own account: no trial scheduler is asked, and nothing need wait
             else:  # the report counts, and the next step raises, unless the trial scheduler ends the trial here
-                metrics[FAILED_AT_END] = self._write_failure(failure)
+                metrics[FAILED_AT_END] = self._write_failure(late)
         return metrics
 
     def save(self, checkpoint_dir: str | None = None) -> Any:
