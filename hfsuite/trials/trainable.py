@@ -183,8 +183,9 @@ class TrainingTrial(Trainable):
         self.run.end(FINISH_GRACE_S if self.run.finished else self.policy.stop_grace_s)
         self.run.remove_scratch()
         if self.workers.lost:
-            self.lost, self.workers.lost = f"after {self.own_name}: {self.workers.lost}", ""
-            self.run.write(WORKERS_LOST, f"After {self.own_name} its workers were ended. {self.lost}\n")
+            why, self.workers.lost = self.workers.lost, ""
+            self.lost = f"after {self.own_name}: {why}"
+            self.run.write(WORKERS_LOST, f"After trial {self.own_name} its workers were ended. {why}\n")
         self.run = None
 
     def _about_workers(self) -> dict[str, Any]:
