@@ -146,6 +146,11 @@ def _name_ahead(group: PlacementGroup, index: int) -> str:
     return f"hfsuite-{group.id.hex()}-{index}"
 
 
+def name_of(actor: Any) -> str:
+    """By which what a worker has started can be told; the worker itself puts it there."""
+    return str(actor._actor_id.hex())
+
+
 def ranked(actors: Sequence[Any], resources: Mapping[str, float]) -> list[Worker]:
     """Workers in the order of their ranks, once they have started.
 

@@ -116,7 +116,7 @@ class Workers:
 
 def _end(workers: Sequence[Any]) -> None:
     """Workers end what they have started, also for a dead one of their node; who does not answer is killed anyway."""
-    names = [worker._actor_id.hex() for worker in workers]
+    names = [worker_group.name_of(worker) for worker in workers]
     goodbyes = [worker.end_processes.remote(names) for worker in workers]
     ray.wait(goodbyes, num_returns=len(goodbyes), timeout=END_CHILDREN_WITHIN_S)
     for worker in workers:

@@ -216,6 +216,16 @@ def test_ray_train_worker() -> None:
     assert RayTrainWorker().execute(lambda value: value + 1, 1) == 2
 
 
+def test_the_name_of_an_actor_is_the_one_that_it_knows_itself() -> None:
+    @ray.remote(num_cpus=0)
+    class Actor:
+        def own_name(self) -> str:
+            return str(ray.get_runtime_context().get_actor_id())
+
+    actor = Actor.remote()
+    assert seam.name_of(actor) == actor._actor_id.hex() == ray.get(actor.own_name.remote())
+
+
 def test_workers_are_ranked_in_place() -> None:
     """`Worker` and `WorkerGroup._assign_worker_ranks`: workers of a node follow each other, and may be ranked again."""
     workers = [worker(0, "a"), worker(1, "b"), worker(2, "a")]
