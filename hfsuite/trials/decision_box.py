@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from ray.train import ReportedCheckpoint
 
@@ -14,6 +14,9 @@ from hfsuite.errors import StopTraining
 from hfsuite.trainers import manifest
 from hfsuite.trials.policy import Decision
 
+Ending = Literal["returned", "raised"]
+
+ANSWER_WITHIN_S = 0.2  # other calls of the rank's process wait behind
 LOOK_EVERY_S = 0.05  # how often one looks for news, if nobody says that there are some
 END_TAKES_S = 0.002  # from the return of a training function to the end of its thread
 
@@ -23,15 +26,15 @@ class DecisionBox:
 
     def __init__(self) -> None:
         self._decisions: queue.SimpleQueue[tuple[Decision, list[ReportedCheckpoint]]] = queue.SimpleQueue()
-        self._is_awaited, self._has_returned, self._news = threading.Event(), threading.Event(), threading.Event()
-        self._is_stopped = threading.Event()
+        self._is_awaited, self._is_stopped, self._news = threading.Event(), threading.Event(), threading.Event()
+        self.ending: Ending | None = None  # of the training function
 
     def clear(self) -> None:
         """A trial begins: what the one before left is not for it."""
         while not self._decisions.empty():
             self._decisions.get_nowait()
-        self._has_returned.clear()
         self._is_stopped.clear()
+        self.ending = None
 
     @property
     def is_stopped(self) -> bool:
@@ -42,16 +45,16 @@ class DecisionBox:
         """A decision, and the checkpoints that there are."""
         self._decisions.put((decision, reported))
 
-    def note_return(self) -> None:
+    def note_end(self, ending: Ending) -> None:
         """The training function has returned, or raised: its thread is about to end."""
-        self._has_returned.set()
+        self.ending = ending
         self._news.set()
 
     def wait_for_news(self, are_there: Callable[[], bool], within_s: float) -> None:
         """Returns when there are news, when a decision is awaited, or after a while. Costs the training nothing."""
         deadline = time.monotonic() + within_s
         while not are_there() and not self._is_awaited.is_set() and (left := deadline - time.monotonic()) > 0:
-            if self._has_returned.is_set():
+            if self.ending is not None:
                 time.sleep(END_TAKES_S)
             else:
                 self._news.wait(min(left, LOOK_EVERY_S))
@@ -113,3 +116,9 @@ def deliver(decision: Decision, reported: list[ReportedCheckpoint]) -> None:
 def has_learnt_to_stop() -> bool:
     """Whether this rank unwinds, or has. Asked by the trial's actor."""
     return box.is_stopped
+
+
+def ending_of_function() -> Ending | None:
+    """How this rank's training function has ended, if it has. Asked by the trial's actor, which hears soon."""
+    box.wait_for_news(lambda: box.ending is not None, ANSWER_WITHIN_S)
+    return box.ending

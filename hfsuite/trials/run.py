@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from ray.exceptions import RayError
 from ray.train import ReportedCheckpoint, ReportedCheckpointStatus
 
 from hfsuite.errors import TrialFailed
-from hfsuite.trials.decision_box import deliver, has_learnt_to_stop
+from hfsuite.trials.decision_box import deliver, ending_of_function, has_learnt_to_stop
 from hfsuite.trials.failure import explain
 from hfsuite.trials.policy import Decision, Report
 from hfsuite.trials.rank import remove_scratch
@@ -70,15 +70,30 @@ class TrialRun:
         for actor in self._waiting:
             actor.execute.remote(deliver, decision, self._reported)
 
-    def finish(self) -> None:
-        """Lets the ranks return, which have reported that they are done. Whoever reports again is stopped."""
+    def finish(self, within_s: float) -> TrialFailed | None:
+        """Lets the ranks return, which have reported that they are done, and waits until they have.
+
+        Whoever reports again is stopped. The group's own end is not waited for: it takes place while Tune decides.
+
+        Args:
+            within_s: seconds that they have.
+
+        Returns:
+            What went wrong after the last report; `next_report` raises it too.
+        """
         self.finished = True
         self._controller.forbid_retries()
         self.decide("go on")
         self.decide("stop")
-
-    def failure(self) -> TrialFailed | None:
-        """What went wrong after the last report, once the training has ended. `next_report` raises it too."""
+        deadline = time.monotonic() + within_s
+        while self._thread.is_alive() and (left := deadline - time.monotonic()) > 0:
+            endings = self._ask(ending_of_function, self._waiting)
+            if endings and set(endings) == {"returned"}:
+                return None
+            if "raised" in endings:
+                break
+            self._thread.join(min(left, LOOK_EVERY_S))
+        self.end(max(deadline - time.monotonic(), 0))
         if self._thread.is_alive():
             return TrialFailed("Its training function has not ended, though its workers were killed.")
         arrival = self._arrivals.get()
@@ -110,12 +125,21 @@ class TrialRun:
             if actors and actors != told:
                 self._waiting = told = actors
                 self.decide("stop")
-            answers = [actor.execute.remote(has_learnt_to_stop) for actor in told]
-            answered, _ = ray.wait(answers, num_returns=len(answers), timeout=ANSWER_WITHIN_S) if told else ([], [])
-            with suppress(RayError):  # of a dead rank its controller hears too
-                if told and len(answered) == len(told) and all(ray.get(answered)):
-                    return
+            learnt = self._ask(has_learnt_to_stop, told)
+            if learnt and all(learnt):
+                return
             self._thread.join(LOOK_EVERY_S)
+
+    def _ask(self, question: Callable[[], Any], actors: list[Any]) -> list[Any]:
+        """The answers of all ranks; nothing if one has none, or is dead: its controller hears of that too."""
+        if not actors:
+            return []
+        answers = [actor.execute.remote(question) for actor in actors]
+        answered, late = ray.wait(answers, num_returns=len(answers), timeout=ANSWER_WITHIN_S)
+        try:
+            return [] if late else list(ray.get(answered))
+        except RayError:
+            return []
 
     def remove_scratch(self) -> None:
         """Removes the working directories that killed ranks have left in the trial's directory."""

@@ -148,9 +148,8 @@ class TrainingTrial(Trainable):
             self.latest = report.checkpoint
             metrics[SHOULD_CHECKPOINT] = True
         if metrics.get(TRAINING_FINISHED):
-            self.run.finish()
-            self.run.end(FINISH_GRACE_S)  # here, since Ray Tune ends the actor of a last trial after seconds
-            if (late := self.run.failure()) is None:
+            # Waited for here, since Ray Tune ends the actor of a last trial after seconds.
+            if (late := self.run.finish(FINISH_GRACE_S)) is None:
                 metrics[DONE] = True  # complete by its own account: no trial scheduler is asked, and nothing need wait
             else:  # the report counts, and the next step raises, unless the trial scheduler ends the trial here
                 metrics[FAILED_AT_END] = self._write_failure(late)

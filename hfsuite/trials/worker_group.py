@@ -474,17 +474,19 @@ class _InTrial:
         try:
             with in_scratch(scratch, context.get_local_rank(), context.get_local_world_size()), output:
                 box.make_reports_wait(get_train_fn_utils(), pipelined=self.pipelined)
-                return self.function()
+                result = self.function()
         except StopTraining:
+            box.note_end("returned")
             return None
         except BaseException as error:
             with output:
                 traceback.print_exception(error)
             with storage.storage_filesystem.open_output_stream(failure) as stream:
                 stream.write(json.dumps(describe_failure(error, rank)).encode())
+            box.note_end("raised")
             raise
-        finally:
-            box.note_return()
+        box.note_end("returned")
+        return result
 
 
 def extend_train_functions(start_from: Checkpoint | None) -> None:

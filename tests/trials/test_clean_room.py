@@ -190,11 +190,23 @@ def in_a_process_of_its_own(what: str) -> Any:
             time.sleep(0.5)
             kept_alive += [each for each in threading.enumerate() if isinstance(each, threading._DummyThread)]
             assert kept_alive
+        case "compiled code":
+            compiled = torch.compile(lambda number: number + 1, backend="eager")
+            compiled(draw)
+            assert code_compiled_of(compiled)
         case "interop threads":
             torch.set_num_interop_threads(torch.get_num_interop_threads() + 1)
     reasons = room.tidy()
     room.end_processes()
+    if what == "compiled code":
+        return code_compiled_of(compiled)
     return reasons
+
+
+def code_compiled_of(function: Any) -> list[Any]:
+    from torch._dynamo.eval_frame import _debug_get_cache_entry_list
+
+    return list(map(str, _debug_get_cache_entry_list(function._torchdynamo_orig_callable.__code__)))
 
 
 def test_what_was_changed_is_put_back() -> None:
@@ -216,6 +228,12 @@ def test_what_cannot_be_put_back_is_named() -> None:
     assert "(sleep 60) is still running" in process[0]
     assert len(memory) == 1
     assert "it holds 2.0 GB of memory more than when it started" in memory[0]
+
+
+@pytest.mark.slow
+def test_compiled_code_is_forgotten() -> None:
+    """PyTorch counts what it has compiled of a function, and gives up at the eighth."""
+    assert ray.get(in_a_process_of_its_own.remote("compiled code")) == []
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import ray
 from ray import tune
+from ray.exceptions import RayActorError
 from ray.train import ScalingConfig
 
 from hfsuite.errors import TrackingError
@@ -19,7 +20,14 @@ from tests.trials.test_workers import first_reports, tune_leaving
 
 
 def processes(head_start: HeadStart) -> list[int]:
-    return [metadata.pid for metadata in ray.get([each.get_metadata.remote() for each in head_start._workers])]
+    """Of its workers; 0 for one that has ended."""
+    pids = []
+    for worker in head_start._workers:
+        try:
+            pids.append(ray.get(worker.get_metadata.remote()).pid)
+        except RayActorError:
+            pids.append(0)
+    return pids
 
 
 def test_a_trial_takes_the_workers_that_wait_for_it(tmp_path: Path) -> None:
@@ -46,6 +54,22 @@ def test_a_trial_whose_workers_died_while_they_waited_gets_others(tmp_path: Path
     assert report["process"] not in waiting
     program.wait_for_free_cpus()
     assert program.placement_groups() == 0
+
+
+@pytest.mark.slow
+def test_the_successor_of_a_failed_trial_has_a_head_start_too(tmp_path: Path) -> None:
+    started_ahead: list[int] = []
+
+    class Look(tune.Callback):
+        def on_trial_result(self, *_: Any, result: dict[str, Any], **__: Any) -> None:
+            if result["leaves"] == "nothing":
+                started_ahead[:] = processes(head_start)[2:]
+
+    with HeadStart() as head_start:
+        head_start.begin(trial := leaving.trainer().as_trainable(), 1)
+        results = tune_leaving(tmp_path, ["an exception", "nothing"], trial=trial, callbacks=[head_start, Look()])
+    after = first_reports(results)[1]
+    assert after["process"] in started_ahead
 
 
 @pytest.mark.slow
