@@ -24,13 +24,7 @@ def best(
     from hfsuite.tracking import runs, store
 
     client = store.open_store()
-    parent = runs.find_sweep(client, sweep)
-    if parent is None:
-        names = runs.sweep_names(client)
-        where = store.without_credentials(store.tracking_uri())
-        wanted = "no sweep yet" if sweep is None else f"no sweep {sweep!r}"
-        hint = did_you_mean(sweep, names) if sweep and names else "Run one: hfsuite sweep MODULE"
-        raise UnknownName(f"There is {wanted} in {where}. {hint}")
+    parent = find_parent(client, sweep)
     tags = parent.data.tags
     name = tags[runs.SWEEP]
     if runs.BEST_RUN not in tags:
@@ -52,6 +46,23 @@ def best(
     if found["checkpoint"]:
         console.print(f"checkpoint {found['checkpoint']}", soft_wrap=True)
     return 0
+
+
+def find_parent(client: Any, sweep: str | None) -> Any:
+    """The run of a sweep.
+
+    Raises:
+        UnknownName: there is none, with the nearest names.
+    """
+    from hfsuite.tracking import runs, store
+
+    if (parent := runs.find_sweep(client, sweep)) is not None:
+        return parent
+    names = runs.sweep_names(client)
+    where = store.without_credentials(store.tracking_uri())
+    wanted = "no sweep yet" if sweep is None else f"no sweep {sweep!r}"
+    hint = did_you_mean(sweep, names) if sweep and names else "Run one: hfsuite sweep MODULE"
+    raise UnknownName(f"There is {wanted} in {where}. {hint}")
 
 
 def _as_dict(runs: Any, run: Any, parent: Any) -> dict[str, Any]:

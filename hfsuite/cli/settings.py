@@ -29,6 +29,9 @@ TrialsPerGroup = Annotated[
     int | None, typer.Option(help="Workers are replaced after so many trials.", show_default="no limit")
 ]
 MemoryLimit = Annotated[float, typer.Option(help="Gigabytes that a trial may leave in a worker.")]
+Keep = Annotated[
+    str, typer.Option(help="Which checkpoints stay: best (of the three best trials), best:5, all, none, reference.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")]
 
 

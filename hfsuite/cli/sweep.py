@@ -37,6 +37,7 @@ def sweep(
     stop_grace_s: settings.StopGrace = 10.0,
     trials_per_group: settings.TrialsPerGroup = None,
     memory_limit_gb: settings.MemoryLimit = 1.5,
+    keep: settings.Keep = "best",
     json: settings.Json = False,
 ) -> int:
     """Search for the best settings of an experiment."""
@@ -63,12 +64,18 @@ def sweep(
                 "trials_per_group": trials_per_group,
                 "memory_limit_gb": memory_limit_gb,
             },
+            keep=keep,
             faults=faults,
         )
         if json:
             say(result.as_json())
+    return finish(result, list(experiment.progress), json=json)
+
+
+def finish(result: SweepResult, progress: list[str], *, json: bool) -> int:
+    """Shows what came of a sweep, and returns the exit code."""
     if not json:
-        show(result, experiment.progress)
+        show(result, progress)
     if result.tracking_fault:
         show_warning(f"{result.tracking_fault} The results themselves are in {result.path}.")
     for trial in [each for each in result.trials if each.failure][:1]:

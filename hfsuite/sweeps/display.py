@@ -28,7 +28,9 @@ COLOURS = {
     TrialState.COMPLETED: "green",
     TrialState.PRUNED: "yellow",
     TrialState.FAILED: "red",
+    TrialState.PAUSED: "blue",
     TrialState.STOPPED: "magenta",
+    TrialState.LOST: "magenta",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,8 +13,6 @@ from hfsuite.search.spaces import check_space, type_fault
 from hfsuite.trainers.training import HuggingFaceTrainer
 
 if TYPE_CHECKING:
-    import os
-
     from ray.tune.schedulers import TrialScheduler
 
     from hfsuite.search.searchers import AnySearcher
@@ -79,6 +78,7 @@ class Experiment:
         stop_grace_s: float = 10.0,
         trials_per_group: int | None = None,
         memory_limit_gb: float = 1.5,
+        keep: str = "best",
     ) -> SweepResult:
         """Searches. Returns when all trials have ended. Driver; of several threads one after another.
 
@@ -98,6 +98,9 @@ class Experiment:
             stop_grace_s: seconds that a stopped training function has to unwind before its workers are killed.
             trials_per_group: workers are replaced after so many trials; None for no limit.
             memory_limit_gb: gigabytes that a trial may leave in a worker; one that holds more is replaced.
+            keep: which checkpoints stay: "best" (the best one of the three best trials, and the last of each trial that
+                may be taken up again), "best:5", "all", "none", or "reference" (as "best", and MLflow points to them
+                instead of holding them; for storage that whoever loads a model can read).
 
         Raises:
             ConfigurationError: something asked for cannot be; all mistakes are named, and nothing was started.
@@ -124,6 +127,37 @@ class Experiment:
                 "trials_per_group": trials_per_group,
                 "memory_limit_gb": memory_limit_gb,
             },
+            keep=keep,
+        )
+
+    def resume(
+        self,
+        sweep: str | None = None,
+        *,
+        storage: str | os.PathLike[str] = "results",
+        searcher: AnySearcher | None = None,
+        trial_scheduler: TrialScheduler | None = None,
+        retry_failed: bool = False,
+    ) -> SweepResult:
+        """Takes an interrupted sweep up again: finished trials stay, others go on from their last checkpoint. Driver.
+
+        Args:
+            sweep: its name; by default the newest of this experiment in `storage` that has not completed.
+            storage: where it is.
+            searcher: one like the sweep's own, if that was an object and not a name. Ray Tune restores its state.
+            trial_scheduler: likewise; it begins anew, since Ray Tune does not save it.
+            retry_failed: whether failed trials are tried again.
+
+        Raises:
+            ConfigurationError: there is no such sweep, it is being run, or it was asked to do what cannot be any more.
+            TrackingError: the MLflow store cannot be used.
+        """
+        from hfsuite.sweeps.finding import find_directory
+        from hfsuite.sweeps.sweep import resume_sweep
+
+        directory, found = find_directory(sweep, os.fspath(storage), experiment=self.name)
+        return resume_sweep(
+            self, directory, found, searcher=searcher, trial_scheduler=trial_scheduler, retry_failed=retry_failed
         )
 
     def train(

@@ -1,109 +1,94 @@
-"""Follows a sweep while it runs: from Ray Tune's events to trial results, MLflow and the screen. Driver."""
+"""Follows a sweep while it runs: from Ray Tune's events to trial results, records, MLflow and the screen. Driver."""
 
 from __future__ import annotations
 
+import copy
 import math
+import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Any
 
 import pyarrow.fs
-from ray.tune import Callback, Stopper
+from ray.tune import Callback
 from ray.tune.experiment import Trial
-from ray.tune.result import AUTO_RESULT_KEYS, DEBUG_METRICS
 
-from hfsuite.errors import MetricNotReported, did_you_mean
 from hfsuite.search.trial_schedulers import Budget
+from hfsuite.sweeps import keeping
 from hfsuite.sweeps.display import Display
-from hfsuite.sweeps.result import TrialResult, address
-from hfsuite.tracking.runs import Run
+from hfsuite.sweeps.result import TrialResult
+from hfsuite.sweeps.trial_names import TrialNames
+from hfsuite.tracking import saved
+from hfsuite.tracking.points import milliseconds_of, numbers, reported, step_of
+from hfsuite.tracking.record import Snapshot, SweepDirectory, SweepRecord, TrialRecord
 from hfsuite.tracking.state import TrialState
-from hfsuite.trainers.report_observer import TRAINING_FINISHED
-from hfsuite.trials.trainable import FAILED_AT_END, FAILURE, LOST, WARM_START
-
-WARM_START_TAG = "hfsuite.warm_start"
-KEPT_FROM_TUNE = {"training_iteration", "time_total_s"}
-FROM_TUNE = (
-    {*AUTO_RESULT_KEYS, *DEBUG_METRICS, "config", "done", "trial_id", "should_checkpoint", "experiment_tag"}
-    | {
-        TRAINING_FINISHED,
-        FAILED_AT_END,
-        WARM_START,
-        LOST,
-        "time_since_restore",
-        "iterations_since_restore",
-        "timesteps_since_restore",
-        "checkpoint_dir_name",
-    }
-) - KEPT_FROM_TUNE
-
-
-class TrialNames:
-    """Names trials, and their directories, by the order of their proposals: trial_000, trial_001, ...
-
-    Ray Tune copies it for each trial, so the numbers belong to the class.
-    """
-
-    _numbers: ClassVar[dict[str, dict[str, int]]] = {}
-
-    def __init__(self, sweep: str) -> None:
-        self.sweep = sweep
-
-    def __call__(self, trial: Trial) -> str:
-        """The name of a trial, the same each time."""
-        numbers = self._numbers.setdefault(self.sweep, {})
-        return f"trial_{numbers.setdefault(trial.trial_id, len(numbers)):03d}"
-
-    @staticmethod
-    def number(trial: Trial) -> int:
-        """Back from the name."""
-        return int(str(trial.custom_trial_name).rpartition("_")[2])
+from hfsuite.tracking.writer import Writer
+from hfsuite.trainers.report_observer import FAILED_AT_END, LOST, TRAINING_FINISHED, WARM_START
+from hfsuite.trials.trainable import FAILURE
 
 
 class SweepObserver(Callback):
-    """Keeps one `TrialResult` for each trial up to date and tells MLflow and the screen.
+    """Keeps the result and the record of each trial up to date, and tells MLflow and the screen.
 
     Args:
-        open_run: opens the MLflow run of a trial.
+        sweep: the record of the sweep.
+        directory: the sweep's, where trials' records are written.
+        writer: of the tracking store.
         new_trial: makes the result of a trial from its number and Tune's trial.
         settings: a trial's settings, and those of them that are searched, out of Tune's configuration.
         display: shows the trials.
-        metric: what the sweep optimises.
-        mode: "min" or "max".
         budget: of the trial scheduler: a trial stopped at its end is complete.
+        trial_scheduler: what stops trials, by name.
+        keep: which checkpoints stay.
+        keeps_at_end: whether that is decided only when the sweep is over, since a population exploits finished trials.
+        known: records of a sweep that is taken up again.
     """
 
     def __init__(
         self,
         *,
-        open_run: Callable[[TrialResult], Run],
+        sweep: SweepRecord,
+        directory: SweepDirectory,
+        writer: Writer,
         new_trial: Callable[[int, Trial], TrialResult],
         settings: Callable[[Mapping[str, Any]], tuple[dict[str, Any], dict[str, Any]]],
         display: Display,
-        metric: str,
-        mode: str,
         budget: Budget,
+        trial_scheduler: str,
+        keep: str,
+        keeps_at_end: bool,
+        known: Mapping[str, TrialRecord],
     ) -> None:
-        self.open_run, self.new_trial, self.settings, self.display = open_run, new_trial, settings, display
-        self.metric, self.mode, self.budget = metric, mode, budget
+        self.sweep, self.directory, self.writer = sweep, directory, writer
+        self.new_trial, self.settings, self.display, self.budget = new_trial, settings, display, budget
+        self.trial_scheduler, self.keep, self.keeps_at_end = trial_scheduler, keep, keeps_at_end
+        self.records: dict[str, TrialRecord] = dict(known)
         self.trials: dict[str, TrialResult] = {}
         self.interrupted = False
-        self._runs: dict[str, Run] = {}
-        self._started: dict[str, float] = {}  # those that are not over
+        self._began: dict[str, float] = {}  # when those that are not over began, less what they had run before
+        self._live: dict[str, Trial] = {}
         self._stopped_at_report: dict[str, bool] = {}
+        self._reports: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {}  # by trial and checkpoint
+        self._news: set[str] = set()  # trials to tell of when Ray Tune has saved what it knows
 
     def result(self, trial: Trial) -> TrialResult:
         """The result of a trial, made when it is first asked for."""
         if trial.trial_id not in self.trials:
-            self.trials[trial.trial_id] = self.new_trial(TrialNames.number(trial), trial)
+            number = TrialNames.number(trial)
+            result = self.trials[trial.trial_id] = self.new_trial(number, trial)
+            if (record := self.records.get(trial.trial_id)) is None:
+                self.records[trial.trial_id] = TrialRecord(number=number, trial_id=trial.trial_id)
+            else:  # of a sweep that is taken up again
+                result.state, result.why, result.seconds = record.state, record.why, record.seconds
+                result.iterations, result.warm_start = record.reports, record.warm_start
+                result.metrics = dict(record.best.metrics) if record.best is not None else {}
+                if record.state is TrialState.FAILED:
+                    result.failure = self._failure_text(trial)
         return self.trials[trial.trial_id]
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Ray Tune saves its callbacks with the sweep; connections and screens do not travel."""
-        return {"trials": self.trials, "metric": self.metric, "mode": self.mode, "interrupted": self.interrupted}
 
     # ---- Ray Tune's events
 
@@ -137,14 +122,25 @@ class SweepObserver(Callback):
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """A trial's actor runs, for the first time or again."""
         result = self.result(trial)
-        result.state = TrialState.RUNNING
-        self._started.setdefault(trial.trial_id, time.monotonic() - result.seconds)
-        self._run_of(trial)
+        result.state, result.why = TrialState.RUNNING, ""
+        self._began.setdefault(trial.trial_id, time.monotonic() - result.seconds)
+        self._live[trial.trial_id] = trial
+        record = self.records[trial.trial_id]
+        record.started_at, record.ended_at = record.started_at or _now(), None
+        self._news.add(trial.trial_id)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **_: Any) -> None:
-        """Tune's loop turns many times a second: now and then the table is drawn."""
+        """Tune's loop has turned, and has saved what it knows of new trials: none is recorded that it could forget."""
+        for trial_id, trial in self._live.items():
+            if (trial.status == Trial.PAUSED) is not (self.trials[trial_id].state is TrialState.PAUSED):
+                paused = trial.status == Trial.PAUSED
+                self.trials[trial_id].state = TrialState.PAUSED if paused else TrialState.RUNNING
+                self._news.add(trial_id)
+        for trial_id in sorted(self._news, key=lambda each: self.trials[each].number):
+            self._write(trial_id)
+        self._news.clear()
         if self.display.is_due:
-            for trial_id in self._started:
+            for trial_id in self._began:
                 self._stop_clock(trial_id)
             self.display.show(self.trials.values())
 
@@ -153,85 +149,159 @@ class SweepObserver(Callback):
     ) -> None:
         """A report. `done` says that the trial scheduler stops the trial at it."""
         metrics = reported(result)
-        record = self.result(trial)
-        record.iterations = result["training_iteration"]
+        trial_result, record = self.result(trial), self.records[trial.trial_id]
+        trial_result.iterations = record.reports = result["training_iteration"]
         if WARM_START in result:
-            record.warm_start, record.workers_lost = result[WARM_START], result.get(LOST)
-            self._run_of(trial).set_tags({WARM_START_TAG: str(result[WARM_START])})
-        if self._is_better(metrics, record.metrics):
-            record.metrics = metrics
-            record.config, record.searched = self.settings(result["config"])  # a population changes them
+            trial_result.warm_start, trial_result.workers_lost = result[WARM_START], result.get(LOST)
+            record.warm_start = result[WARM_START]
+        if self._is_better(metrics, trial_result.metrics):
+            trial_result.metrics = metrics
+            trial_result.config, trial_result.searched = self.settings(result["config"])  # a population changes them
+        if record.best is None or (record.best.directory is None and self._is_better(metrics, record.best.metrics)):
+            record.best = self._snapshot(None, result)
         stopped = bool(result.get("done")) and not result.get(TRAINING_FINISHED) and not self.budget.is_spent(result)
         self._stopped_at_report[trial.trial_id] = stopped
-        self._run_of(trial).log_metrics(metrics, int(metrics.get("step", record.iterations)))
-        self.display.report(record, metrics)
+        self.writer.touch(record)
+        self.display.report(trial_result, metrics)
+
+    def on_checkpoint(self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: Any, **_: Any) -> None:
+        """Ray Tune has taken a checkpoint over, that of the last report; it keeps the best and the last."""
+        record, result = self.records[trial.trial_id], trial.last_result
+        snapshot = self._snapshot(os.path.basename(checkpoint.path), result)
+        self._reports[trial.trial_id, str(snapshot.directory)] = (reported(result), result["config"])
+        saved = [each for each in record.saved if each.directory != snapshot.directory]
+        record.saved = [*saved, snapshot]
+        if record.best is None or record.best.directory is None or self._is_better(
+            snapshot.metrics, record.best.metrics
+        ):  # fmt: skip
+            record.best = snapshot
+        if self.keep == "all":
+            record.kept = list(record.saved)
+        else:  # Ray Tune keeps the last, and one of the best
+            best = record.best.metrics.get(self.sweep.metric)
+            record.saved = [
+                each for each in record.saved if each is snapshot or each.metrics.get(self.sweep.metric) == best
+            ]
+        self._news.add(trial.trial_id)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """The trial ended by itself, or the trial scheduler stopped it."""
-        record = self.result(trial)
-        if (trial.last_result or {}).get(FAILED_AT_END):
-            record.failure = trial.last_result[FAILED_AT_END]
-            self._run_of(trial).log_text(record.failure, FAILURE)
-            self._end(trial, TrialState.FAILED)
-            return
-        ended_while_paused = not (trial.last_result or {}).get("done")
-        pruned = self._stopped_at_report.get(trial.trial_id, False) or ended_while_paused
-        self._end(trial, TrialState.PRUNED if pruned else TrialState.COMPLETED)
+        result, last = self.result(trial), trial.last_result or {}
+        if last.get(FAILED_AT_END):
+            result.failure = last[FAILED_AT_END]
+            self._end(trial, TrialState.FAILED, _first_line(result.failure))
+        elif self._stopped_at_report.get(trial.trial_id, False) or not last.get("done"):  # or while it was paused
+            self._end(trial, TrialState.PRUNED, f"{self.trial_scheduler} at step {step_of(last) if last else 0}")
+        else:
+            self._end(trial, TrialState.COMPLETED)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """The trial failed, and has no attempt left."""
-        record = self.result(trial)
-        record.failure = self._failure_text(trial)
-        self._run_of(trial).log_text(record.failure, FAILURE)
-        self._end(trial, TrialState.FAILED)
+        result = self.result(trial)
+        result.failure = self._failure_text(trial)
+        self._end(trial, TrialState.FAILED, _first_line(result.failure))
 
     def on_experiment_end(self, trials: list[Trial], **_: Any) -> None:
-        """What still runs now was ended by the user."""
+        """What still runs now was ended by the user. Of a sweep that was taken up again Tune names all trials here."""
         for trial in trials:
             if not self.result(trial).state.is_over:
-                self._end(trial, TrialState.STOPPED)
+                self._end(trial, TrialState.STOPPED, "by the user")
 
-    def note_runs(self) -> None:
-        """Gives each result the id of its run, if MLflow has one."""
-        for trial_id, run in self._runs.items():
-            self.trials[trial_id].run_id = run.recorded_id
+    # ---- when Ray Tune has ended
 
     def stop_rest(self) -> None:
         """Records as stopped what is not over, where the end of the sweep was cut short."""
-        for trial_id, run in self._runs.items():
+        for trial_id, trial in list(self._live.items()):
             if not self.trials[trial_id].state.is_over:
-                self.trials[trial_id].state = TrialState.STOPPED
-                if trial_id in self._started:
-                    self._stop_clock(trial_id)
-                run.end(TrialState.STOPPED)
+                self._end(trial, TrialState.STOPPED, "by the user")
+
+    def settle(self) -> None:
+        """Removes the checkpoints that shall not stay, and gives each result its best one that does."""
+        keeping.decide(self.sweep, self.records.values(), self.keep)
+        self._remove_others(self.records.values())
+        for trial_id, result in self.trials.items():
+            self._attach_checkpoint(result, self.records[trial_id])
+
+    def note_runs(self) -> None:
+        """Gives each result the id of its run, if MLflow has one."""
+        for trial_id, result in self.trials.items():
+            result.run_id = self.writer.recorder.run_id(trial_id)
 
     # ---- inside
 
-    def _stop_clock(self, trial_id: str) -> None:
-        self.trials[trial_id].seconds = time.monotonic() - self._started[trial_id]
-
-    def _run_of(self, trial: Trial) -> Run:
-        """The trial's MLflow run, opened when it is first needed: also a trial that never started has one."""
-        if trial.trial_id not in self._runs:
-            record = self.result(trial)
-            self._runs[trial.trial_id] = self.open_run(record)
-        return self._runs[trial.trial_id]
-
-    def _end(self, trial: Trial, state: TrialState) -> None:
-        result = self.result(trial)
-        result.state = state
-        if trial.trial_id in self._started:
+    def _end(self, trial: Trial, state: TrialState, why: str = "") -> None:
+        result, record = self.result(trial), self.records[trial.trial_id]
+        result.state, result.why = state, why
+        if trial.trial_id in self._began:
             self._stop_clock(trial.trial_id)
-            del self._started[trial.trial_id]
-        run = self._run_of(trial)
-        if trial.checkpoint is not None:
-            run.log_checkpoint(trial.checkpoint, address(trial.checkpoint.path, result.path))
-        run.end(state)
+            del self._began[trial.trial_id]
+        self._live.pop(trial.trial_id, None)
+        record.started_at, record.ended_at = record.started_at or _now(), _now()
+        self._forget_removed(record)
+        if state.is_unfinished:
+            saved.adopt(self.directory, record)
+        self._write(trial.trial_id)
+        self._news.discard(trial.trial_id)
+        if not self.keeps_at_end:
+            changed = keeping.decide(self.sweep, self.records.values(), self.keep)
+            self._remove_others({each.trial_id: each for each in [*changed, record]}.values())
+
+    def _remove_others(self, records: Iterable[TrialRecord]) -> None:
+        """What the policy does not keep goes from storage; that it goes is written down first."""
+        for record in records:
+            self._write(record.trial_id)
+            before = copy.copy(record)
+            keeping.remove_others(self.directory, record)
+            if record != before:
+                self._write(record.trial_id)
+
+    def _forget_removed(self, record: TrialRecord) -> None:
+        """Ray Tune has removed the checkpoints that fell out of its own count."""
+        there = self.directory.folders(record.directory)
+        record.saved = [each for each in record.saved if each.directory in there]
+        if record.best is not None and record.best.directory not in there:
+            as_good = (each for each in record.saved if not self._is_better(record.best.metrics, each.metrics))
+            record.best = next(as_good, replace(record.best, directory=None))
+
+    def _write(self, trial_id: str) -> None:
+        """Brings the record up to what the result says, and tells storage and MLflow."""
+        record = self.records[trial_id]
+        if (result := self.trials.get(trial_id)) is not None:
+            record.state, record.why, record.failure = result.state, result.why, _first_line(result.failure)
+            record.searched = list(result.searched)
+            record.config = record.config or dict(result.config)  # parameters do not change; metrics tell how they did
+            record.seconds = round(result.seconds, 3)
+        self.directory.write_trial(record)
+        self.writer.touch(record)
+
+    def _stop_clock(self, trial_id: str) -> None:
+        self.trials[trial_id].seconds = time.monotonic() - self._began[trial_id]
+
+    def _attach_checkpoint(self, result: TrialResult, record: TrialRecord) -> None:
+        """The best checkpoint that was kept, with the metrics and settings that belong to it."""
+        found = record.best
+        if found is None or found.directory is None:
+            return
+        from hfsuite.trainers.checkpoint import TransformersCheckpoint
+
+        where = f"{self.directory.path}/{record.directory}/{found.directory}"
+        result.checkpoint = TransformersCheckpoint(where, self.directory.filesystem)
+        metrics, config = self._reports.get((record.trial_id, found.directory), (found.metrics, None))
+        result.metrics = metrics
+        if config is not None:
+            result.config, result.searched = self.settings(config)
+
+    @staticmethod
+    def _snapshot(directory: str | None, result: Mapping[str, Any]) -> Snapshot:
+        return Snapshot(
+            directory=directory, step=step_of(result), metrics=numbers(result), timestamp=milliseconds_of(result)
+        )
 
     def _is_better(self, new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
-        if math.isnan(new.get(self.metric, math.nan)) or math.isnan(old.get(self.metric, math.nan)):
-            return not math.isnan(new.get(self.metric, math.nan)) or not old
-        return bool(new[self.metric] > old[self.metric] if self.mode == "max" else new[self.metric] < old[self.metric])
+        ours, theirs = (each.get(self.sweep.metric, math.nan) for each in (new, old))
+        if math.isnan(ours) or math.isnan(theirs):
+            return not math.isnan(ours) or not old
+        return bool(ours > theirs if self.sweep.mode == "max" else ours < theirs)
 
     @staticmethod
     def _failure_text(trial: Trial) -> str:
@@ -244,30 +314,9 @@ class SweepObserver(Callback):
         return str(trial.get_error() or "The trial's process ended without a word: look at Ray's logs.").strip()
 
 
-class MetricIsReported(Stopper):
-    """Ends a sweep at its first report if that lacks the metric to optimise; later reports may leave it out."""
-
-    def __init__(self, metric: str) -> None:
-        self.metric = metric
-        self.fault: MetricNotReported | None = None
-        self.seen = False
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Tune asks on the driver, before searcher and trial scheduler see the report."""
-        metrics = reported(result)
-        self.seen = self.seen or self.metric in metrics
-        if not self.seen:
-            self.fault = MetricNotReported(
-                f"The metric {self.metric!r} is not in the trial's report. {did_you_mean(self.metric, metrics)} "
-                f"Reported: {', '.join(sorted(metrics))}."
-            )
-        return self.fault is not None
-
-    def stop_all(self) -> bool:
-        """Whether the sweep ends here."""
-        return self.fault is not None
+def _now() -> int:
+    return int(time.time() * 1_000)
 
 
-def reported(result: Mapping[str, Any]) -> dict[str, Any]:
-    """What the training function reported, without what Ray Tune adds for itself."""
-    return {name: value for name, value in result.items() if name not in FROM_TUNE}
+def _first_line(text: str | None) -> str:
+    return text.splitlines()[0] if text else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
@@ -18,10 +19,15 @@ from ray.tune.schedulers import TrialScheduler
 
 from hfsuite.errors import ConfigurationError, TrackingError
 from hfsuite.search.searchers import AnySearcher, check_searcher
-from hfsuite.search.spaces import grid_size
+from hfsuite.search.spaces import describe, grid_size
 from hfsuite.search.trial_schedulers import check_trial_scheduler, make_trial_scheduler
-from hfsuite.sweeps import cluster
-from hfsuite.tracking import runs, store
+from hfsuite.sweeps import cluster, keeping
+from hfsuite.tracking import provenance, store
+from hfsuite.tracking.lock import DriverLock
+from hfsuite.tracking.record import SweepDirectory, SweepRecord, TrialRecord
+from hfsuite.tracking.recorder import Recorder
+from hfsuite.tracking.state import TrialState
+from hfsuite.tracking.sync import mark_lost
 from hfsuite.tracking.writer import Writer
 from hfsuite.trainers.datasets import is_streamed
 from hfsuite.trainers.training import HuggingFaceTrainer
@@ -39,12 +45,13 @@ class Plan:
     """Everything that a sweep needs to start, checked."""
 
     experiment: Experiment
-    kind: str
-    name: str
+    record: SweepRecord
+    directory: SweepDirectory
+    known: Mapping[str, TrialRecord]
     storage: str
     trainer: HuggingFaceTrainer
+    lock: DriverLock
     writer: Writer
-    experiment_id: str
     space: Mapping[str, Any]
     constants: Mapping[str, Any]
     trials: int
@@ -52,23 +59,11 @@ class Plan:
     searcher: str | AnySearcher
     trial_scheduler: TrialScheduler
     worker_policy: WorkerPolicy
+    keep: str
     trainable: type[TrainingTrial]
     head_start: HeadStart
-
-    @property
-    def path(self) -> str:
-        """The sweep's directory on storage, a path or a URI, as it may be recorded."""
-        folder, mark, query = store.without_credentials(self.storage).partition("?")
-        return f"{folder}/{self.name}{mark}{query}"
-
-    def tags(self) -> dict[str, str]:
-        """By which the sweep's runs are found again."""
-        return {
-            runs.KIND: self.kind,
-            runs.SWEEP: self.name,
-            runs.MODULE: self.experiment.module,
-            runs.PATH: self.path,
-        }
+    resumed: bool
+    retry_failed: bool
 
 
 def checked_plan(
@@ -86,9 +81,21 @@ def checked_plan(
     searcher: str | AnySearcher,
     trial_scheduler: str | TrialScheduler,
     worker_policy: Mapping[str, Any],
+    keep: str,
     known_faults: Sequence[str],
+    resumed: SweepRecord | None = None,
+    retry_failed: bool = False,
 ) -> Plan:
-    """Checks all that was asked for before a trial is started or a run recorded, and names every mistake at once."""
+    """Checks all that was asked for before a trial is started or a run recorded, and names every mistake at once.
+
+    The sweep's directory is the caller's alone, from now until it releases the plan's lock.
+    """
+    asked = {
+        "trials": trials, "workers": workers, "gpu": gpu, "fixed": dict(fixed), "seed": seed, "storage": str(storage),
+        "searcher": searcher if isinstance(searcher, str) else None,
+        "trial_scheduler": trial_scheduler if isinstance(trial_scheduler, str) else None,
+        "worker_policy": dict(worker_policy), "keep": keep,
+    }  # fmt: skip
     faults = [*known_faults, *experiment.setting_faults(fixed)]
     if trials < 1:
         faults.append(f"The number of trials must be at least 1, got {trials}.")
@@ -106,7 +113,9 @@ def checked_plan(
     attempt(lambda: check_searcher(searcher, space if kind == "sweep" else None))
     attempt(lambda: check_trial_scheduler(trial_scheduler, searcher, experiment.trainer.config_argument))
     policy = attempt(lambda: WorkerPolicy(**worker_policy))
-    attempt(lambda: _check_storage(storage, name))
+    attempt(lambda: keeping.parse_keep(keep))
+    if resumed is None:
+        attempt(lambda: _check_storage(storage, name))
     trainer = attempt(lambda: _scaled(experiment.trainer, workers, gpu))
     attempt(cluster.connect)
     if trainer is not None and ray.is_initialized():
@@ -117,20 +126,46 @@ def checked_plan(
         head_start = unless_planned.enter_context(HeadStart())
         if not faults:
             slots = resources.concurrent_trials(trainer.scaling_config, uses_ray_data=is_streamed(trainer.datasets))
+            known = SweepDirectory.at(storage, name).read_trials() if resumed is not None else []
             trainable = trainable_for(trainer, **asdict(policy))
             head_start.begin(trainable, min(trials, slots))
-        client = attempt(store.open_store)  # takes seconds: workers that have begun import meanwhile
+        uri = resumed.tracking_uri if resumed is not None else None
+        client = attempt(lambda: store.open_store(uri))  # takes seconds: workers that have begun import meanwhile
         if faults:
             only_tracking = client is None and len(faults) == 1
             raise TrackingError(faults[0]) if only_tracking else ConfigurationError(faults)
+        directory = SweepDirectory.at(storage, name)
+        lock = unless_planned.enter_context(DriverLock(directory))
+        if resumed is not None:
+            mark_lost(directory, resumed, known)
+        record = resumed or SweepRecord(
+            sweep_id=uuid.uuid4().hex,
+            name=name,
+            kind=kind,
+            experiment=experiment.name,
+            module=experiment.module,
+            metric=experiment.metric,
+            mode=experiment.mode,
+            path=store.below(store.without_credentials(storage), name),
+            planned=trials,
+            arguments=asked,
+            params=_params(asked, policy, space, trainer.scaling_config.num_workers, searcher, trial_scheduler),
+            mlflow_experiment=store.experiment_name(experiment.name),
+            tracking_uri=store.recorded_uri(),
+            provenance=provenance.collect(experiment.module),
+            created_at=int(time.time() * 1_000),
+        )
+        record.state, record.ended_at, record.fault = TrialState.RUNNING, None, None
+        directory.write_sweep(record)
         plan = Plan(
             experiment=experiment,
-            kind=kind,
-            name=name,
+            record=record,
+            directory=directory,
+            known={each.trial_id: each for each in known},
             storage=storage,
             trainer=trainer,
-            experiment_id=store.experiment_id(client, experiment.name),
-            writer=Writer(client),
+            lock=lock,
+            writer=Writer(Recorder(client, directory), record),
             space=space,
             constants={**experiment.defaults, **seeded, **fixed},
             trials=trials,
@@ -138,11 +173,36 @@ def checked_plan(
             searcher=searcher,
             trial_scheduler=make_trial_scheduler(trial_scheduler),
             worker_policy=policy,
+            keep=keep,
             trainable=trainable,
             head_start=head_start,
+            resumed=resumed is not None,
+            retry_failed=retry_failed,
         )
         unless_planned.pop_all()
     return plan
+
+
+def _params(
+    asked: Mapping[str, Any],
+    policy: WorkerPolicy,
+    space: Mapping[str, Any],
+    workers: int,
+    searcher: Any,
+    scheduler: Any,
+) -> dict[str, Any]:
+    """What MLflow shows of a sweep's arguments."""
+    return {
+        "searcher": searcher if isinstance(searcher, str) else type(searcher).__name__,
+        "trial_scheduler": scheduler if isinstance(scheduler, str) else type(scheduler).__name__,
+        "trials": asked["trials"],
+        "workers": workers,
+        "seed": asked["seed"],
+        "keep": asked["keep"],
+        **asdict(policy),
+        "space": {key: describe(value) for key, value in space.items()},
+        "fixed": dict(asked["fixed"]),
+    }
 
 
 def _scaled(trainer: HuggingFaceTrainer, workers: int | None, gpu: bool | None) -> HuggingFaceTrainer:

@@ -32,6 +32,7 @@ class TrialResult:
         checkpoint: the best one that was kept.
         iterations: reports made.
         seconds: from its start to its end, or until now.
+        why: what ended it, where that is not its own end: "asha at step 30".
         failure: what went wrong, with the rank's traceback; None if nothing did.
         warm_start: whether its workers had run a trial before; None until its first report.
         workers_lost: why the workers before its own could not run it, if they could not.
@@ -49,6 +50,7 @@ class TrialResult:
     checkpoint: Checkpoint | None = None
     iterations: int = 0
     seconds: float = 0.0
+    why: str = ""
     failure: str | None = None
     warm_start: bool | None = None
     workers_lost: str | None = None
@@ -64,6 +66,7 @@ class TrialResult:
         return {
             "number": self.number,
             "state": str(self.state),
+            "why": self.why,
             "config": json_value(self.config),
             "metrics": json_value(self.metrics),
             "iterations": self.iterations,

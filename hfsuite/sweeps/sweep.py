@@ -6,32 +6,36 @@ import functools
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+import pyarrow.fs
 from ray import tune
 from ray.tune.experiment import Trial
-from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback
+from ray.tune.logger import CSVLoggerCallback
 from ray.tune.schedulers import HyperBandScheduler, PopulationBasedTraining, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter
 
-from hfsuite.errors import TrackingError
+from hfsuite.errors import ConfigurationError
 from hfsuite.search.searchers import AnySearcher, make_searcher
-from hfsuite.search.spaces import describe, grid_size, is_searched
+from hfsuite.search.spaces import grid_size, is_searched
 from hfsuite.search.trial_schedulers import Budget
 from hfsuite.sweeps.display import Display
-from hfsuite.sweeps.observer import MetricIsReported, SweepObserver, TrialNames, reported
+from hfsuite.sweeps.metric_check import MetricIsReported
+from hfsuite.sweeps.observer import SweepObserver
 from hfsuite.sweeps.plan import Plan, checked_plan
+from hfsuite.sweeps.report_log import ReportLog
 from hfsuite.sweeps.result import SweepResult, TrialResult, address, best_trial
-from hfsuite.tracking import runs, store
+from hfsuite.sweeps.trial_names import TrialNames
+from hfsuite.tracking import store
+from hfsuite.tracking.record import REPORTS_FILE, ReportReader, SweepDirectory
 from hfsuite.tracking.state import TrialState
-from hfsuite.tracking.writer import Writer
 from hfsuite.trainers.datasets import is_streamed
 from hfsuite.trials import resources
-from hfsuite.trials.worker_group import time_to_end
+from hfsuite.trials.worker_group import snapshots_in_time, time_to_end
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,6 +75,7 @@ def run_sweep(
     name: str | None,
     storage: str | os.PathLike[str],
     worker_policy: Mapping[str, Any],
+    keep: str = "best",
     faults: Sequence[str] = (),
 ) -> SweepResult:
     """Searches. See `Experiment.sweep` for the arguments and what is raised.
@@ -82,38 +87,45 @@ def run_sweep(
     plan = checked_plan(
         experiment, kind="sweep", space=space, trials=trials, workers=workers, gpu=gpu, fixed=fixed, seed=seed,
         name=name, storage=storage, searcher=searcher, trial_scheduler=trial_scheduler, worker_policy=worker_policy,
-        known_faults=faults,
+        keep=keep, known_faults=faults,
     )  # fmt: skip
-    with plan.head_start, closing(plan.writer):
-        parent = runs.Run.start(
-            plan.writer,
-            plan.experiment_id,
-            name=plan.name,
-            tags=plan.tags() | {runs.METRIC: experiment.metric, runs.MODE: experiment.mode},
-            params={
-                "searcher": searcher if isinstance(searcher, str) else type(searcher).__name__,
-                "trial_scheduler": trial_scheduler
-                if isinstance(trial_scheduler, str)
-                else type(trial_scheduler).__name__,
-                "trials": plan.trials,
-                "workers": plan.trainer.scaling_config.num_workers,
-                "seed": seed,
-                **asdict(plan.worker_policy),
-                "space": {key: describe(value) for key, value in space.items()},
-                "fixed": dict(fixed),
-            },
-        )
-        with _closed_whatever_happens(parent):
-            plan.writer.await_written()  # a store that takes nothing ends the sweep here
-            result = _run(plan, parent)
-            if (best := best_trial(result.trials, result.metric, result.mode)) is not None:
-                kept = {runs.CHECKPOINT_PATH: best.checkpoint_path} if best.checkpoint else {}
-                parent.set_tags({runs.BEST_RUN: best.run_id, runs.BEST_VALUE: best.metrics[result.metric], **kept})
-                parent.log_metrics(best.metrics, int(best.metrics.get("step", 0)))
-            parent.end(_sweep_state(result))
-            last_fault = _await_tracking(plan.writer)
-            result.tracking_fault = result.tracking_fault or last_fault
-    return result
+    return _run(plan)
+
+
+@_in_turn
+def resume_sweep(
+    experiment: Experiment,
+    directory: SweepDirectory,
+    storage: str,
+    *,
+    searcher: AnySearcher | None = None,
+    trial_scheduler: TrialScheduler | None = None,
+    retry_failed: bool = False,
+) -> SweepResult:
+    """Takes an interrupted sweep up again. See `Experiment.resume`.
+
+    Args:
+        directory: the sweep's.
+        storage: the folder or URI that it is in.
+    """
+    record = directory.read_sweep()
+    asked = record.arguments
+    chosen = {"searcher": searcher or asked["searcher"], "trial_scheduler": trial_scheduler or asked["trial_scheduler"]}
+    faults = [
+        f"The sweep {record.name!r} had a {argument.replace('_', ' ')} of its own, {record.params[argument]}, which "
+        f"could not be written down: give one like it, experiment.resume({argument}=...)."
+        for argument, value in chosen.items()
+        if value is None
+    ]
+    space = {key: value for key, value in experiment.space.items() if key not in asked["fixed"]}
+    if faults:
+        raise ConfigurationError(faults)
+    plan = checked_plan(
+        experiment, kind=record.kind, space=space, trials=asked["trials"], workers=asked["workers"], gpu=asked["gpu"],
+        fixed=asked["fixed"], seed=asked["seed"], name=record.name, storage=storage, keep=asked["keep"],
+        worker_policy=asked["worker_policy"], known_faults=(), resumed=record, retry_failed=retry_failed, **chosen,
+    )  # fmt: skip
+    return _run(plan)
 
 
 @_in_turn
@@ -131,10 +143,9 @@ def run_training(
     """Trains once; a training that failed is returned too. See `Experiment.train`, and `run_sweep` for `faults`."""
     plan = checked_plan(
         experiment, kind="train", space={}, trials=1, workers=workers, gpu=gpu, fixed=fixed, seed=seed, name=name,
-        storage=storage, searcher="grid", trial_scheduler="fifo", worker_policy={}, known_faults=faults,
+        storage=storage, searcher="grid", trial_scheduler="fifo", worker_policy={}, keep="best", known_faults=faults,
     )  # fmt: skip
-    with plan.head_start, closing(plan.writer):
-        result = _run(plan, parent=None)
+    result = _run(plan)
     if result.interrupted:
         raise KeyboardInterrupt
     (trial,) = result.trials
@@ -142,120 +153,138 @@ def run_training(
     return trial
 
 
-def _run(plan: Plan, parent: runs.Run | None) -> SweepResult:
-    """Lets Ray Tune run the trials; returns when all are over."""
-    experiment, configuration = plan.experiment, plan.trainer.config_argument
+def _run(plan: Plan) -> SweepResult:
+    """Lets Ray Tune run the trials and MLflow know of them; returns when all are over."""
+    record = plan.record
+    with plan.lock, plan.head_start, closing(plan.writer), _closed_whatever_happens(plan):
+        plan.writer.begin()  # a store that takes nothing ends the sweep here
+        observer = _observer(plan)
+        _tune(plan, observer)
+        observer.settle()
+        result = SweepResult(
+            name=record.name,
+            experiment=record.experiment,
+            module=record.module,
+            metric=record.metric,
+            mode=record.mode,
+            run_id=None,
+            tracking_uri=store.without_credentials(plan.writer.recorder.client.tracking_uri),
+            path=record.path,
+            trials=sorted(observer.trials.values(), key=lambda trial: trial.number),
+            planned=record.planned,
+            interrupted=observer.interrupted,
+        )
+        best = best_trial(result.trials, result.metric, result.mode)
+        record.best = best.number if best is not None else None
+        _end(plan, _sweep_state(result))
+        if fault := plan.writer.finish():
+            result.tracking_fault = f"{fault} Fill it in later: hfsuite sync {record.name}"
+        observer.note_runs()
+        result.run_id = plan.writer.recorder.parent_id
+    if result.interrupted and record.kind == "sweep":
+        where = "" if plan.storage == os.path.abspath("results") else f" --storage {plan.storage}"
+        observer.display.console.print(f"Take the sweep up again: hfsuite resume {record.name}{where}", soft_wrap=True)
+    return result
 
-    budget = Budget.of(plan.trial_scheduler)
+
+def _observer(plan: Plan) -> SweepObserver:
+    record, configuration = plan.record, plan.trainer.config_argument
 
     def settings(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         values = dict(config.get(configuration, {}))
         return values, {key: values[key] for key, domain in plan.space.items() if is_searched(domain) and key in values}
 
     def new_trial(number: int, trial: Trial) -> TrialResult:
-        path = address(trial.storage.trial_fs_path, plan.path)
-        return TrialResult(number, trial.trial_id, *settings(trial.config), path=path)
-
-    def open_run(trial: TrialResult) -> runs.Run:
-        return runs.Run.start(
-            plan.writer,
-            plan.experiment_id,
-            name=f"trial {trial.number:03d}" if parent else plan.name,
-            tags=plan.tags() | {runs.KIND: "trial" if parent else plan.kind, runs.TRIAL: str(trial.number),
-                                runs.TRIAL_ID: trial.trial_id, runs.STATE: trial.state},
-            params={**trial.config, "num_workers": plan.trainer.scaling_config.num_workers},
-            parent=parent,
-        )  # fmt: skip
+        path = address(trial.storage.trial_fs_path, record.path)
+        result = TrialResult(number, trial.trial_id, *settings(trial.config), path=path)
+        if not plan.directory.is_local:  # Ray Tune appends to a file of the driver's, and copies it now and then
+            here = ReportReader(pyarrow.fs.LocalFileSystem(), f"{trial.local_path}/{REPORTS_FILE}")
+            plan.writer.recorder.readers[trial.trial_id] = here
+        return result
 
     display = Display(
-        title=f"{experiment.name} · {plan.name}",
-        metric=experiment.metric,
-        mode=experiment.mode,
-        progress=experiment.progress,
+        title=f"{record.experiment} · {record.name}",
+        metric=record.metric,
+        mode=record.mode,
+        progress=plan.experiment.progress,
         total=plan.trials,
     )
-    observer = SweepObserver(
-        open_run=open_run,
+    return SweepObserver(
+        sweep=record,
+        directory=plan.directory,
+        writer=plan.writer,
         new_trial=new_trial,
         settings=settings,
         display=display,
-        metric=experiment.metric,
-        mode=experiment.mode,
-        budget=budget,
+        budget=Budget.of(plan.trial_scheduler),
+        trial_scheduler=str(record.params["trial_scheduler"]),
+        keep=plan.keep,
+        keeps_at_end=isinstance(plan.trial_scheduler, PopulationBasedTraining),
+        known=plan.known,
     )
+
+
+def _tune(plan: Plan, observer: SweepObserver) -> None:
+    """Ray Tune's part: from the first proposal to the end of the last trial."""
+    experiment, record = plan.experiment, plan.record
     metric_is_reported = MetricIsReported(experiment.metric)
-    names = TrialNames(plan.path)
-    directory = Path(plan.storage, plan.name) if "://" not in plan.storage else None
+    names = TrialNames(record.path, {each.trial_id: each.number for each in plan.known.values()})
+    directory = Path(plan.storage, record.name) if "://" not in plan.storage else None
     slots = resources.concurrent_trials(plan.trainer.scaling_config, uses_ray_data=is_streamed(plan.trainer.datasets))
-    searcher = make_searcher(plan.searcher, seed=plan.seed, study_name=plan.name, directory=directory, budget=budget)
+    budget = Budget.of(plan.trial_scheduler)
+    searcher = make_searcher(plan.searcher, seed=plan.seed, study_name=record.name, directory=directory, budget=budget)
     # HyperBand pauses trials until its bracket is full, which a limit would never let happen.
     limits_itself = isinstance(searcher, ConcurrencyLimiter) or isinstance(plan.trial_scheduler, HyperBandScheduler)
-    tuner = tune.Tuner(
-        plan.trainable,
-        param_space={configuration: {**plan.constants, **plan.space}},
-        tune_config=tune.TuneConfig(
-            num_samples=1 if grid_size(plan.space) else plan.trials,
-            search_alg=searcher,
-            scheduler=plan.trial_scheduler,
-            metric=experiment.metric,
-            mode=experiment.mode,
-            max_concurrent_trials=None if limits_itself else slots,
-            reuse_actors=True,
-            trial_name_creator=names,
-            trial_dirname_creator=names,
-        ),
-        run_config=tune.RunConfig(
-            name=plan.name,
-            storage_path=plan.storage,
-            callbacks=[observer, plan.head_start, JsonLoggerCallback(), CSVLoggerCallback()],
-            stop=metric_is_reported,
-            verbose=0,
-            checkpoint_config=tune.CheckpointConfig(
-                # The best; Ray Tune always keeps the last too. A population must also find what it exploits.
-                num_to_keep=4 if isinstance(plan.trial_scheduler, PopulationBasedTraining) else 1,
-                checkpoint_score_attribute=experiment.metric,
-                checkpoint_score_order=experiment.mode,
-                checkpoint_at_end=False,
-            ),
-        ),
+    resume = tune.ResumeConfig(
+        errored=tune.ResumeConfig.ResumeType.RESUME if plan.retry_failed else tune.ResumeConfig.ResumeType.SKIP
     )
     patience = time_to_end(plan.worker_policy.stop_grace_s + END_TAKES_S)
-    with display, observer.ending_in_order(), _tune_as_a_sweep_needs_it(), patience:
+    with observer.display, observer.ending_in_order(), _tune_as_a_sweep_needs_it(), patience, snapshots_in_time():
         try:
-            grid = tuner.fit()
+            tune.run(
+                plan.trainable,
+                name=record.name,
+                storage_path=plan.storage,
+                config={plan.trainer.config_argument: {**plan.constants, **plan.space}},
+                num_samples=1 if grid_size(plan.space) else plan.trials,
+                search_alg=searcher,
+                scheduler=plan.trial_scheduler,
+                metric=experiment.metric,
+                mode=experiment.mode,
+                max_concurrent_trials=None if limits_itself else slots,
+                reuse_actors=True,
+                trial_name_creator=names,
+                trial_dirname_creator=names,
+                callbacks=[observer, plan.head_start, ReportLog(), CSVLoggerCallback()],
+                stop=metric_is_reported,
+                verbose=0,
+                raise_on_failed_trial=False,
+                checkpoint_config=tune.CheckpointConfig(
+                    num_to_keep=_checkpoints_of_a_trial(plan),
+                    checkpoint_score_attribute=experiment.metric,
+                    checkpoint_score_order=experiment.mode,
+                    checkpoint_at_end=False,
+                ),
+                **({"resume": True, "resume_config": resume} if plan.resumed else {}),
+            )
         except BaseException:  # a second Ctrl-C, for example
             observer.stop_rest()
             raise
     if metric_is_reported.fault is not None:
         raise metric_is_reported.fault
-    tracking_fault = _await_tracking(plan.writer)
-    observer.note_runs()
-    trials = sorted(observer.trials.values(), key=lambda trial: trial.number)
-    for result in grid:
-        _attach_best_checkpoint(trials, result, experiment.metric, experiment.mode, settings)
-    return SweepResult(
-        name=plan.name,
-        experiment=experiment.name,
-        module=experiment.module,
-        metric=experiment.metric,
-        mode=experiment.mode,
-        run_id=parent.recorded_id if parent else None,
-        tracking_uri=store.without_credentials(store.tracking_uri()),
-        path=plan.path,
-        trials=trials,
-        planned=plan.trials,
-        interrupted=observer.interrupted,
-        tracking_fault=tracking_fault,
-    )
 
 
-def _await_tracking(writer: Writer) -> str | None:
-    """What MLflow has not recorded, in words: it costs no result."""
-    try:
-        writer.await_written()
-    except TrackingError as error:
-        return str(error)
-    return None
+def _checkpoints_of_a_trial(plan: Plan) -> int | None:
+    """The best; Ray Tune always keeps the last too. A population must also find what it exploits."""
+    if plan.keep == "all":
+        return None
+    return 4 if isinstance(plan.trial_scheduler, PopulationBasedTraining) else 1
+
+
+def _end(plan: Plan, state: TrialState) -> None:
+    plan.record.state, plan.record.ended_at = state, int(time.time() * 1_000)
+    plan.directory.write_sweep(plan.record)
+    plan.writer.touch()
 
 
 @contextmanager
@@ -282,31 +311,15 @@ def _tune_as_a_sweep_needs_it() -> Iterator[None]:
             os.environ |= {name: value} if value is not None else {}
 
 
-def _attach_best_checkpoint(
-    trials: list[TrialResult], result: Any, metric: str, mode: str, settings: Callable[[Mapping[str, Any]], Any]
-) -> None:
-    """Gives a trial the best checkpoint that Ray Tune kept, with the metrics and settings that belong to it."""
-    trial = next((each for each in trials if os.path.basename(each.path) == os.path.basename(result.path)), None)
-    rated = [(m[metric], c, m) for c, m in result.best_checkpoints or [] if metric in m and m[metric] == m[metric]]
-    if trial is None or not rated:
-        return
-    _, checkpoint, metrics = (max if mode == "max" else min)(rated, key=lambda each: each[0])
-    from hfsuite.trainers.checkpoint import TransformersCheckpoint
-
-    trial.checkpoint, trial.metrics = TransformersCheckpoint(checkpoint.path, checkpoint.filesystem), reported(metrics)
-    trial.config, trial.searched = settings(metrics["config"])
-
-
 @contextmanager
-def _closed_whatever_happens(run: runs.Run) -> Iterator[None]:
+def _closed_whatever_happens(plan: Plan) -> Iterator[None]:
     """An error in the driver must not leave a run that seems to go on for ever."""
     try:
         yield
     except BaseException as error:
-        run.set_tags({"hfsuite.error": f"{type(error).__name__}: {error}"})
-        run.end(TrialState.FAILED if isinstance(error, Exception) else TrialState.STOPPED)
-        with suppress(TrackingError):  # the error itself is on its way
-            run.writer.await_written(AFTER_ERROR_S)
+        plan.record.fault = f"{type(error).__name__}: {error}"
+        _end(plan, TrialState.FAILED if isinstance(error, Exception) else TrialState.STOPPED)
+        plan.writer.finish(AFTER_ERROR_S)  # the error itself is on its way
         raise
 
 

@@ -1,149 +1,124 @@
-"""The runs of a sweep in MLflow: one parent for the sweep, one child for each trial. Driver."""
+"""The runs of a sweep in MLflow: one parent for the sweep, one child for each trial, made once and found again."""
 
 from __future__ import annotations
 
-import math
-import posixpath
-import re
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ray.train import Checkpoint
-
-from hfsuite.tracking.state import TrialState
+from hfsuite.tracking.points import Known, Point, as_text, flatten
+from hfsuite.tracking.provenance import as_parameter
 
 if TYPE_CHECKING:  # see `store`
     import mlflow
+    from mlflow.entities import LoggedModel
 
-    from hfsuite.tracking.writer import Writer
-
-NAME_LIMIT, PARAM_LIMIT, TAG_LIMIT = 250, 6_000, 8_000  # characters; MLflow cuts what is longer
-PARAMS_A_BATCH, METRICS_A_BATCH = 100, 1_000
-CHECKPOINT = "checkpoint"  # the artifact folder of a run's last checkpoint
+PARAM_LIMIT, TAG_LIMIT = 6_000, 8_000  # characters; MLflow cuts what is longer
+PARAMS_A_BATCH, METRICS_A_BATCH, TAGS_A_BATCH = 100, 1_000, 100
+LONG_VALUES = "long_values"  # the artifact folder of parameters that were cut
 
 TAG = "hfsuite"
 KIND, SWEEP, TRIAL, TRIAL_ID, STATE = (f"{TAG}.{name}" for name in ("kind", "sweep", "trial", "trial_id", "state"))
 METRIC, MODE, BEST_RUN, BEST_VALUE = (f"{TAG}.{name}" for name in ("metric", "mode", "best_run", "best_value"))
 MODULE, PATH, CHECKPOINT_PATH = (f"{TAG}.{name}" for name in ("module", "path", "checkpoint"))
+SWEEP_ID, WHY, SETTLED, LAST_STEP = (f"{TAG}.{name}" for name in ("sweep_id", "why", "settled", "last_step"))
+WARM_START, VALUE = f"{TAG}.warm_start", f"{TAG}.value"
 
 
 class Run:
-    """One MLflow run: parameters once, metrics at their optimizer step, a state at the end.
+    """A run in MLflow, and what is known to be there: only what is missing is written. In the writer's thread.
 
-    All is written in the background, in order, so that no trial waits for MLflow: the writer tells when it has
-    arrived, and whether it has.
+    Args:
+        client: of the tracking store.
+        found: as MLflow returned it.
     """
 
-    def __init__(self, writer: Writer, started: Future[str]) -> None:
-        self.writer, self._started = writer, started
+    def __init__(self, client: mlflow.MlflowClient, found: mlflow.entities.Run) -> None:
+        self.client, self.run_id = client, str(found.info.run_id)
+        self.experiment_id = str(found.info.experiment_id)
+        self.tags: dict[str, str] = dict(found.data.tags)
+        self.params: dict[str, str] = dict(found.data.params)
+        self.metrics: list[str] = list(found.data.metrics)
+        self.status, self.end_time = str(found.info.status), found.info.end_time
+        self.unwritten: list[Point] = []
+        self.models: dict[str, LoggedModel] | None = None  # by the directory of the checkpoint; None: not asked yet
 
-    @property
-    def run_id(self) -> str:
-        """MLflow's name for it. Waits until it has been made."""
-        return self._started.result()
+    def known_points(self) -> Known:
+        """What MLflow has of this run's curves."""
+        known: Known = {}
+        for name in self.metrics:
+            for point in self.client.get_metric_history(self.run_id, name):
+                known.setdefault((name, point.step), set()).add(repr(float(point.value)))
+        return known
 
-    @property
-    def recorded_id(self) -> str | None:
-        """The same, without waiting: None if it has not been made."""
-        is_made = self._started.done() and self._started.exception() is None
-        return self._started.result() if is_made else None
+    def write_points(self, points: Iterable[Point]) -> None:
+        """Adds points; if the store does not answer, those that it has not taken are written at the next call."""
+        from mlflow.entities import Metric
 
-    @classmethod
-    def start(
-        cls,
-        writer: Writer,
-        experiment_id: str,
-        *,
-        name: str,
-        tags: Mapping[str, str],
-        params: Mapping[str, Any],
-        parent: Run | None = None,
-    ) -> Run:
-        """Opens a run.
+        self.unwritten += points
+        while self.unwritten:
+            batch = self.unwritten[:METRICS_A_BATCH]
+            self.client.log_batch(self.run_id, metrics=[Metric(*point) for point in batch])
+            del self.unwritten[: len(batch)]
 
-        Args:
-            writer: of the tracking store.
-            experiment_id: the MLflow experiment.
-            name: what the run is called in the UI.
-            tags: short texts to filter by.
-            params: nested dicts become names with dots; `None` is recorded as text.
-            parent: the sweep, for a trial.
-        """
-        entries = [(key, str(value)[:PARAM_LIMIT]) for key, value in flatten(params)]
-        now = int(time.time() * 1000)
+    def write_params(self, values: Mapping[str, Any]) -> None:
+        """Adds the parameters that are not there, nested ones with dots; a long one is an artifact too."""
+        from mlflow.entities import Param
 
-        def create() -> str:
-            known = {**tags, "mlflow.parentRunId": parent.run_id} if parent else tags
-            short = {key: str(value)[:TAG_LIMIT] for key, value in known.items()}
-            run = writer.client.create_run(experiment_id, start_time=now, run_name=name, tags=short)
-            for start in range(0, len(entries), PARAMS_A_BATCH):
-                _log(writer.client, run.info.run_id, params=entries[start : start + PARAMS_A_BATCH])
-            return str(run.info.run_id)
+        texts = {name: as_parameter(name, as_text(value)) for name, value in flatten(values)}
+        missing = {name: text for name, text in texts.items() if name not in self.params}
+        for name, text in missing.items():
+            if len(text) > PARAM_LIMIT:
+                self.client.log_text(self.run_id, text, f"{LONG_VALUES}/{name.replace('/', '_')}.txt")
+        for batch in _batches(list(missing.items()), PARAMS_A_BATCH):
+            self.client.log_batch(self.run_id, params=[Param(name, text[:PARAM_LIMIT]) for name, text in batch])
+            self.params |= dict(batch)
 
-        return cls(writer, writer.submit(create))
-
-    def log_metrics(self, metrics: Mapping[str, Any], step: int) -> None:
-        """Records the numbers of one report at an optimizer step."""
-        now = int(time.time() * 1000)
-        numbers = [(key, _finite(value), now, step) for key, value in flatten(metrics) if _is_number(value)]
-        for start in range(0, len(numbers), METRICS_A_BATCH):
-            batch = numbers[start : start + METRICS_A_BATCH]
-            self.writer.submit(partial(self._log, metrics=batch))
-
-    def set_tags(self, tags: Mapping[str, Any]) -> None:
+    def write_tags(self, values: Mapping[str, Any]) -> None:
         """Adds or changes tags."""
-        self.writer.submit(partial(self._log, tags=[(key, str(value)[:TAG_LIMIT]) for key, value in tags.items()]))
+        from mlflow.entities import RunTag
 
-    def log_checkpoint(self, checkpoint: Checkpoint, path: str) -> None:
-        """Copies a checkpoint to the run's artifacts, into the folder `checkpoint`; `path` says where it is itself."""
-        self.set_tags({CHECKPOINT_PATH: path})
+        texts = {name: as_text(value)[:TAG_LIMIT] for name, value in values.items()}
+        changed = [(name, text) for name, text in texts.items() if self.tags.get(name) != text]
+        for batch in _batches(changed, TAGS_A_BATCH):
+            self.client.log_batch(self.run_id, tags=[RunTag(*tag) for tag in batch])
+            self.tags |= dict(batch)
 
-        def copy() -> None:
-            with checkpoint.as_directory() as directory:
-                self.writer.client.log_artifacts(self.run_id, directory, CHECKPOINT)
-
-        self.writer.submit(copy)
-
-    def log_text(self, text: str, file: str) -> None:
-        """Stores a text as an artifact."""
-        self.writer.submit(lambda: self.writer.client.log_text(self.run_id, text, file))
-
-    def end(self, state: TrialState) -> None:
-        """Closes the run; MLflow's status follows from the state."""
-        now = int(time.time() * 1000)
-        self.set_tags({STATE: state})
-        self.writer.submit(
-            lambda: self.writer.client.set_terminated(self.run_id, status=state.mlflow_status, end_time=now)
-        )
-
-    def _log(self, **entries: Sequence[tuple[Any, ...]]) -> None:
-        _log(self.writer.client, self.run_id, **entries)
+    def write_status(self, status: str, ended_at: int | None) -> None:
+        """MLflow's own status, and when the run ended."""
+        if status == "RUNNING":
+            if self.status != status:
+                self.client.update_run(self.run_id, status=status)
+        elif (status, ended_at) != (self.status, self.end_time):
+            self.client.set_terminated(self.run_id, status=status, end_time=ended_at)
+        self.status, self.end_time = status, ended_at
 
 
-def _log(client: mlflow.MlflowClient, run_id: str, **entries: Sequence[tuple[Any, ...]]) -> None:
-    from mlflow.entities import Metric, Param, RunTag
+def find_or_create(
+    client: mlflow.MlflowClient, experiment_id: str, identity: Mapping[str, str], *, name: str, started_at: int,
+    tags: Mapping[str, str],
+) -> Run:  # fmt: skip
+    """The run that has these tags; made if there is none. Two calls at once would make two: one thread calls.
 
-    kinds = {"metrics": Metric, "params": Param, "tags": RunTag}
-    client.log_batch(run_id, **{name: [kinds[name](*entry) for entry in each] for name, each in entries.items()})
+    Args:
+        client: of the tracking store.
+        experiment_id: MLflow's.
+        identity: the tags by which it is found again.
+        name: of a new run.
+        started_at: of a new run, in milliseconds since 1970.
+        tags: of a new run, besides.
+    """
+    filters = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in identity.items())
 
+    def find() -> list[mlflow.entities.Run]:
+        return list(client.search_runs([experiment_id], filters, order_by=["attributes.start_time ASC"]))
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested dicts as pairs of a name with dots, as MLflow takes names, and a value."""
-    for name, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from flatten(value, f"{prefix}{name}.")
-        else:
-            yield _name(f"{prefix}{name}"), value
-
-
-def _name(name: str) -> str:
-    """A name as MLflow takes it: `recall@5` becomes `recall_5`. It refuses whole reports for one name."""
-    name = re.sub(r"[^\w\-. :/]", "_", name)[:NAME_LIMIT]
-    is_path = posixpath.normpath(name) == name and not name.startswith(("/", ".."))
-    return name if is_path else name.replace("/", "_").strip(".") or "_"
+    if not (found := find()):
+        short = {tag: text[:TAG_LIMIT] for tag, text in {**tags, **identity}.items()}
+        client.create_run(experiment_id, start_time=started_at, run_name=name, tags=short)
+        found = find()
+    for twin in found[1:]:  # a server that was asked twice since its first answer was lost
+        client.delete_run(twin.info.run_id)
+    return Run(client, found[0])
 
 
 def find_sweep(client: mlflow.MlflowClient, sweep: str | None) -> mlflow.entities.Run | None:
@@ -182,10 +157,6 @@ def _search(client: mlflow.MlflowClient, experiments: Iterable[str], filters: st
             return
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _finite(value: float) -> float:
-    """MLflow turns infinities into 1.8e308, which wrecks charts and orders; NaN it keeps."""
-    return math.nan if math.isinf(value) else float(value)
+def _batches(values: list[Any], size: int) -> Iterator[list[Any]]:
+    for start in range(0, len(values), size):
+        yield values[start : start + size]

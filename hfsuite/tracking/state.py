@@ -14,6 +14,9 @@ class TrialState(enum.StrEnum):
     RUNNING = "running"
     """Its workers train. Ray Tune keeps its checkpoints as the sweep's configuration says."""
 
+    PAUSED = "paused"
+    """The trial scheduler has put it aside, at a checkpoint from which it may go on. That checkpoint stays."""
+
     COMPLETED = "completed"
     """Its training function returned in every rank. Its best and last checkpoints stay."""
 
@@ -24,12 +27,20 @@ class TrialState(enum.StrEnum):
     """A rank raised or died, and no retry was left. What it had saved before stays."""
 
     STOPPED = "stopped"
-    """The user ended the sweep while it ran. What it had saved before stays."""
+    """The user ended the sweep while it ran. Its last checkpoint stays: the sweep can be taken up again."""
+
+    LOST = "lost"
+    """The sweep's driver died while it ran. Its last checkpoint stays: the sweep can be taken up again."""
 
     @property
     def is_over(self) -> bool:
         """Whether nothing more will come from the trial."""
-        return self not in (TrialState.PENDING, TrialState.RUNNING)
+        return self not in (TrialState.PENDING, TrialState.RUNNING, TrialState.PAUSED)
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether a sweep that is taken up again goes on with it."""
+        return not self.is_over or self in (TrialState.STOPPED, TrialState.LOST)
 
     @property
     def has_result(self) -> bool:
@@ -38,10 +49,11 @@ class TrialState(enum.StrEnum):
 
     @property
     def mlflow_status(self) -> str:
-        """MLflow knows fewer: a pruned or stopped run is KILLED there, and its tag says which."""
+        """MLflow knows fewer: a pruned, stopped or lost run is KILLED there, and its tag says which."""
         return {
             TrialState.PENDING: "SCHEDULED",
             TrialState.RUNNING: "RUNNING",
+            TrialState.PAUSED: "RUNNING",
             TrialState.COMPLETED: "FINISHED",
             TrialState.FAILED: "FAILED",
         }.get(self, "KILLED")

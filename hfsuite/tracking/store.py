@@ -5,14 +5,21 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hfsuite.errors import TrackingError
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# hfsuite asks a store again by itself, for as long as a sweep lasts: MLflow need not try for minutes each time.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
+import filelock
 import requests
+from sqlalchemy.exc import DBAPIError
 
 if TYPE_CHECKING:  # MLflow takes seconds to import: not before a sweep's workers have begun to do the same
     import mlflow
@@ -27,6 +34,17 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(DEFAULT_DATABASE).absolute()}"
 
 
+def recorded_uri() -> str | None:
+    """Where a sweep that is taken up again from another directory finds its runs; None if only the environment says."""
+    uri = tracking_uri()
+    return uri if uri == without_credentials(uri) else None
+
+
+def experiment_name(name: str) -> str:
+    """The MLflow experiment that runs go to: `MLFLOW_EXPERIMENT_NAME`, or the given name."""
+    return os.environ.get("MLFLOW_EXPERIMENT_NAME") or name
+
+
 def without_credentials(uri: str) -> str:
     """The URI as it may be shown: user name and password are cut out."""
     scheme, separator, rest = uri.partition("://")
@@ -34,15 +52,48 @@ def without_credentials(uri: str) -> str:
     return f"{scheme}{separator}{server.rpartition('@')[2]}{slash}{path}"
 
 
-def open_store() -> mlflow.MlflowClient:
+def below(directory: str, path: str) -> str:
+    """A path in a directory that may be a URI with a query, which belongs to its end.
+
+    >>> below("s3://bucket/sweeps/one?region=eu-west-1", "trial_000")
+    's3://bucket/sweeps/one/trial_000?region=eu-west-1'
+    """
+    if "://" not in directory:
+        return f"{directory}/{path}"
+    folder, mark, query = directory.partition("?")
+    return f"{folder}/{path}{mark}{query}"
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether the store has said no, and would say it again; otherwise it has not answered, and may do so later."""
+    from mlflow.exceptions import MlflowException
+
+    if isinstance(error, MlflowException):
+        code = int(error.get_http_status_code())
+        return 400 <= code < 500 and code not in (408, 429) and not _is_of_the_connection(error)
+    return not _is_of_the_connection(error)
+
+
+def _is_of_the_connection(error: BaseException | None) -> bool:
+    """Whether nobody answered, a disk is full or a database is locked; MLflow wraps what it gets."""
+    if error is None:
+        return False
+    kinds = (requests.ConnectionError, requests.Timeout, OSError, DBAPIError)
+    return isinstance(error, kinds) or _is_of_the_connection(error.__cause__ or error.__context__)
+
+
+def open_store(recorded: str | None = None) -> mlflow.MlflowClient:
     """A client of the tracking store, which has answered once.
 
-    A new SQLite store is made here, once: processes that open one at the same time would break it.
+    A new SQLite store is made by one process at a time: several that open one at once would break it.
+
+    Args:
+        recorded: where a sweep has recorded before; `MLFLOW_TRACKING_URI` wins.
 
     Raises:
         TrackingError: the server does not answer, or the database cannot be opened.
     """
-    uri = tracking_uri()
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or recorded or tracking_uri()
     if uri.startswith(("http://", "https://")):
         _check_server(uri)
     try:
@@ -53,7 +104,8 @@ def open_store() -> mlflow.MlflowClient:
             logging.getLogger("alembic").setLevel(logging.WARNING)
             logging.getLogger("mlflow").setLevel(logging.WARNING)
             client = mlflow.MlflowClient(tracking_uri=uri)
-            client.search_experiments(max_results=1)
+            with _alone(uri):
+                client.search_experiments(max_results=1)
     except Exception as error:  # MLflow passes on whatever its store raises
         raise TrackingError(
             f"The MLflow store {without_credentials(uri)} cannot be used: {str(error).splitlines()[0]} "
@@ -63,9 +115,19 @@ def open_store() -> mlflow.MlflowClient:
     return client
 
 
+@contextmanager
+def _alone(uri: str) -> Iterator[None]:
+    """With a SQLite file, which may be new, one process at a time."""
+    if not uri.startswith("sqlite:///"):
+        yield
+        return
+    path = Path(uri.removeprefix("sqlite:///"))
+    with filelock.FileLock(path.with_name(f".{path.name}.lock")):
+        yield
+
+
 def experiment_id(client: mlflow.MlflowClient, name: str) -> str:
-    """The MLflow experiment that runs go to: `MLFLOW_EXPERIMENT_NAME`, or the given name. Made if it is not there."""
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or name
+    """The id of an MLflow experiment, which is made if it is not there."""
     if (found := client.get_experiment_by_name(name)) is not None:
         if found.lifecycle_stage != "active":
             raise TrackingError(
@@ -75,7 +137,7 @@ def experiment_id(client: mlflow.MlflowClient, name: str) -> str:
         return str(found.experiment_id)
     from mlflow.exceptions import MlflowException
 
-    local = tracking_uri().startswith("sqlite:")
+    local = str(client.tracking_uri).startswith("sqlite:")
     location = Path(DEFAULT_ARTIFACTS, _folder(name)).absolute().as_uri() if local else None
     try:
         return str(client.create_experiment(name, artifact_location=location))

@@ -1,100 +1,139 @@
-"""Writes to MLflow in the background, so that no trial waits for it. Driver; one a sweep."""
+"""Tells MLflow in the background, so that no trial waits for it. Driver; one a sweep.
+
+What waits to be written is not kept here: it is in the sweep's directory. So a store that is down for minutes costs
+nothing but delay, and one that never comes back nothing but a call of `hfsuite sync` later.
+"""
 
 from __future__ import annotations
 
-import queue
+import copy
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, wait
-from typing import TYPE_CHECKING, Any, TypeVar
-
-import requests
+from typing import TYPE_CHECKING
 
 from hfsuite.errors import TrackingError
 
-if TYPE_CHECKING:  # see `store`
-    import mlflow
+if TYPE_CHECKING:
+    from hfsuite.tracking.record import SweepRecord, TrialRecord
+    from hfsuite.tracking.recorder import Recorder
 
-GONE_AFTER_S = 5.0  # a connection that fails after so long was tried again by MLflow
-WAIT_AT_END_S = 120.0  # for each write that is left when a sweep is over
-
-T = TypeVar("T")
+EVERY_S = 1.0  # news of so long are written together
+AGAIN_S = 10.0  # without news, trials whose reports wait are looked at again
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0  # until a store that did not answer is asked again
+WAIT_AT_END_S = 2.0  # likewise, when a sweep is over
+PATIENCE_S = 60.0  # with a store that does not answer, when a sweep is over
 
 
 class Writer:
-    """One thread, which writes what it is given in order. A refused write costs none of the others.
-
-    A store that does not answer any more is given up: what comes after is not tried.
+    """One thread, which brings MLflow up to date with what has changed.
 
     Args:
-        client: of the tracking store.
+        recorder: of the sweep.
+        sweep: its record, which the caller changes, and says so with `touch`.
     """
 
-    def __init__(self, client: mlflow.MlflowClient) -> None:
-        self.client = client
-        self._actions: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any] | None] | None] = queue.SimpleQueue()
-        self._faults: list[BaseException] = []
-        self._written = 0
-        self._is_gone = False
+    def __init__(self, recorder: Recorder, sweep: SweepRecord) -> None:
+        self.recorder, self._sweep = recorder, sweep
+        self._news: dict[str, TrialRecord] = {}
+        self._sweep_news: SweepRecord | None = None
+        self._changed, self._written = threading.Condition(), threading.Event()
+        self._is_urgent = self._is_closed = False
+        self._silent_since: float | None = None
+        self._silence = ""
         # A daemon: a store that is silent at the end shall not keep the process.
-        threading.Thread(target=self._write_all, name="mlflow-writer", daemon=True).start()
+        self._thread = threading.Thread(target=self._write_all, name="mlflow-writer", daemon=True)
 
-    def submit(self, action: Callable[[], T]) -> Future[T]:
-        """Has something written when its turn comes; returns at once."""
-        result: Future[T] = Future()
-        self._actions.put((result, action))
-        return result
-
-    def await_written(self, within_s: float = WAIT_AT_END_S) -> None:
-        """Returns when all that was submitted has been written.
-
-        Args:
-            within_s: how many seconds a single write may take now.
+    def begin(self) -> None:
+        """Makes the sweep's run, and starts the thread.
 
         Raises:
-            TrackingError: something could not be written, or the store does not answer.
+            TrackingError: the store refuses it, or does not answer.
         """
-        everything: Future[None] = Future()
-        self._actions.put((everything, None))
-        while not everything.done():
-            written = self._written
-            wait([everything], timeout=0 if self._is_gone else within_s)
-            if self._written == written and not everything.done():  # it is the silence that counts, not how much waits
-                self._is_gone = True
-                self._faults.append(TrackingError(f"the store has not answered for {within_s:g} s"))
-                break
-        faults, self._faults = self._faults, []
+        try:
+            self.recorder.settle_sweep(copy.copy(self._sweep))
+        except TrackingError:
+            raise
+        except Exception as error:  # whatever a store raises
+            raise TrackingError(f"MLflow cannot record the sweep: {_said(error)}") from error
+        if self.recorder.faults:
+            raise TrackingError(f"MLflow refuses to record the sweep: {self.recorder.faults[0]}")
+        self._thread.start()
+
+    def touch(self, record: TrialRecord | None = None) -> None:
+        """A trial, or the sweep itself, has news. Returns at once."""
+        with self._changed:
+            if record is not None:
+                self._news[record.trial_id] = copy.copy(record)
+            self._sweep_news = copy.copy(self._sweep)
+            self._written.clear()
+            self._changed.notify()
+
+    def finish(self, patience_s: float = PATIENCE_S) -> str | None:
+        """Returns when all has been written; otherwise, after `patience_s` seconds of silence, what is missing."""
+        if not self._thread.is_alive():
+            return None
+        with self._changed:
+            self._is_urgent = True
+            self._changed.notify()
+        began = time.monotonic()
+        while not self._written.wait(0.05):
+            silent_since = self._silent_since
+            if silent_since is not None and time.monotonic() - max(began, silent_since) > patience_s:
+                return f"MLflow has not recorded everything: it does not answer ({self._silence})."
+        with self._changed:
+            self._is_urgent = False
+        faults, self.recorder.faults = self.recorder.faults, []
         if faults:
-            said = str(faults[0]).splitlines() or [""]
-            raise TrackingError(
-                f"MLflow has not recorded everything. Failed writes: {len(faults)}; the first with "
-                f"{type(faults[0]).__name__}: {said[0]}"
-            ) from faults[0]
+            return f"MLflow has refused {len(faults)} writes; the first with {faults[0]}"
+        return None
 
     def close(self) -> None:
-        """Nothing more will be written; what waits still is."""
-        self._actions.put(None)
+        """Nothing more will be written."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify()
 
     def _write_all(self) -> None:
-        while (entry := self._actions.get()) is not None:
-            result, action = entry
-            began = time.monotonic()
+        wait_s, began = FIRST_WAIT_S, 0.0
+        latest: dict[str, TrialRecord] = {}  # of the trials that run
+        while not self._is_closed:
+            with self._changed:
+                waiting = [each for each in latest.values() if self.recorder.is_holding(each.trial_id)]
+                if not self._changed.wait_for(lambda: self._is_closed or self._news or self._sweep_news, AGAIN_S):
+                    self._news = {each.trial_id: each for each in waiting}
+                if not (self._is_urgent or self._silent_since):
+                    self._changed.wait_for(lambda: self._is_closed or self._is_urgent, EVERY_S)
+                news, self._news = self._news, {}
+                sweep, self._sweep_news = self._sweep_news, None
             try:
-                if action is not None and self._is_gone:
-                    raise TrackingError("the store did not answer before, so this was not tried")
-                result.set_result(action() if action is not None else None)
-            except BaseException as error:  # noqa: BLE001  whatever a store raises; `await_written` tells of it
-                is_silence = time.monotonic() - began >= GONE_AFTER_S and _is_of_the_connection(error)
-                self._is_gone = self._is_gone or is_silence
-                self._faults.append(error)
-                result.set_exception(error)
-            self._written += 1
+                while news and not self._is_closed:
+                    began = time.monotonic()
+                    record = next(iter(news.values()))
+                    self.recorder.settle_trial(sweep or self._sweep, record)
+                    news.pop(record.trial_id)
+                    latest[record.trial_id] = record
+                    if record.state.is_over:
+                        latest.pop(record.trial_id)
+                    self._silent_since = None
+                if sweep is not None:
+                    began = time.monotonic()
+                    self.recorder.settle_sweep(sweep)
+                self._silent_since, wait_s = None, FIRST_WAIT_S
+            except Exception as error:  # noqa: BLE001  whatever a store raises; it is asked again, and `finish` tells
+                self._silent_since, self._silence = self._silent_since or began, _said(error)
+                with self._changed:
+                    self._news = news | self._news
+                    self._sweep_news = self._sweep_news or sweep
+                    urgent = self._is_urgent
+                    self._changed.wait_for(
+                        lambda: self._is_closed or self._is_urgent is not urgent,  # noqa: B023  asked here and now
+                        min(wait_s, WAIT_AT_END_S) if urgent else wait_s,
+                    )
+                wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+            with self._changed:
+                if not self._news and self._sweep_news is None:
+                    self._written.set()
 
 
-def _is_of_the_connection(error: BaseException | None) -> bool:
-    """Whether nobody answered; MLflow wraps what it gets."""
-    if error is None:
-        return False
-    kinds = (requests.ConnectionError, requests.Timeout, ConnectionError, TimeoutError)
-    return isinstance(error, kinds) or _is_of_the_connection(error.__cause__ or error.__context__)
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"[:300]

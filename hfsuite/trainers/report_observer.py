@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 LAST_REPORT = "last_report.json"  # Ray keeps only those metrics that came with a checkpoint
 TRAINING_FINISHED = "training_finished"  # a report with this true is the last one: the trial is complete
+WARM_START, LOST = "warm_start", "workers_lost"  # in a trial's first report: did it find living workers, and why not
+FAILED_AT_END = "failed_at_end"  # in its last report: what went wrong after it
+FROM_HFSUITE = {TRAINING_FINISHED, WARM_START, LOST, FAILED_AT_END}
 
 
 class ReportObserver(UserCallback):

@@ -17,7 +17,8 @@ from ray.tune.result import DONE, RESULT_DUPLICATE, SHOULD_CHECKPOINT
 from hfsuite.errors import TrialFailed, UnknownName, did_you_mean
 from hfsuite.trainers import manifest
 from hfsuite.trainers.later import Later
-from hfsuite.trainers.report_observer import TRAINING_FINISHED
+from hfsuite.trainers.report_observer import FAILED_AT_END, LOST, TRAINING_FINISHED, WARM_START
+from hfsuite.trainers.reported_checkpoint import newest_reported
 from hfsuite.trials import resources
 from hfsuite.trials.policy import WorkerPolicy
 from hfsuite.trials.resources import TrialRequest
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 FINISH_GRACE_S = 3_600.0  # after its last report a rank may still push a model to a hub
 FAILURE = "failure.txt"  # in the trial's directory: the traceback of the rank that failed
 WORKERS_LOST = "workers_lost.txt"  # likewise: why its workers could not serve another trial
-WARM_START, LOST = "warm_start", "workers_lost"  # in a first report: did it find living workers, and why not
-FAILED_AT_END = "failed_at_end"  # in a last report: what went wrong after it
 
 
 def trainable_for(trainer: HuggingFaceTrainer, **worker_policy: Any) -> type[TrainingTrial]:
@@ -114,12 +113,13 @@ class TrainingTrial(Trainable):
     def restore(self, checkpoint_path: Any) -> None:
         """Goes on from a checkpoint of Tune's: after a failure or a pause, or another trial's (exploitation)."""
         given, metrics = checkpoint_path.checkpoint, checkpoint_path.metrics
+        own = (self._storage.storage_filesystem, self._storage.trial_fs_path)
+        if given.path.startswith(f"{own[1]}/") and (newest := newest_reported(*own)) is not None:
+            given, metrics = newest  # Tune may not have written it down before its driver was killed
         self._iteration = metrics.get("training_iteration", 0)
         self._time_total = metrics.get("time_total_s", 0.0)
         self._time_since_restore, self._iterations_since_restore, self._restored = 0.0, 0, True
-        self.start_from = manifest.complete_or_older(
-            Checkpoint(given.path, given.filesystem), self._storage.storage_filesystem, self._storage.trial_fs_path
-        )
+        self.start_from = manifest.complete_or_older(Checkpoint(given.path, given.filesystem), *own)
         self.latest, self.handed_over = given, given.path
 
     def step(self) -> dict[str, Any]:

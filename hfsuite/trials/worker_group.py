@@ -94,6 +94,25 @@ def time_to_end(seconds: float) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def snapshots_in_time() -> Iterator[None]:
+    """Has Ray Tune save what it knows whenever a trial begins or ends, and not only now and then. Driver.
+
+    A driver that is killed then forgets no trial of which anybody has been told: callbacks hear that the loop has
+    turned (`on_step_end`) after it has saved.
+    """
+    own, saved = TuneController.checkpoint, (0, 0)
+
+    def checkpoint(controller: Any, force: bool = False, wait: bool = False) -> None:
+        nonlocal saved
+        known = len(controller.get_trials()), len(controller.get_live_trials())
+        own(controller, force=force or known != saved, wait=wait or known != saved)
+        saved = known
+
+    with mock.patch.object(TuneController, "checkpoint", checkpoint):
+        yield
+
+
 def checkpoint_for_tune(checkpoint: Checkpoint | None, metrics: Mapping[str, Any]) -> Any:
     """A checkpoint as Ray Tune wants it from `Trainable.save`: by reference, nothing is copied."""
     return _TrainingResult(checkpoint, dict(metrics))

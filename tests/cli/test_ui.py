@@ -10,8 +10,6 @@ import pytest
 import requests
 
 from hfsuite.tracking import runs, store
-from hfsuite.tracking.state import TrialState
-from hfsuite.tracking.writer import Writer
 from tests import program
 
 
@@ -20,11 +18,7 @@ def test_it_serves_the_runs_and_ends_with_its_server(own_directory: Path) -> Non
     client = store.open_store()
     experiment = store.experiment_id(client, "toy")
     tags = {runs.KIND: "sweep", runs.SWEEP: "shown"}
-    writer = Writer(client)
-    sweep = runs.Run.start(writer, experiment, name="shown", tags=tags, params={})
-    sweep.end(TrialState.COMPLETED)
-    writer.await_written()
-    writer.close()
+    sweep = runs.find_or_create(client, experiment, {runs.SWEEP_ID: "shown"}, name="shown", started_at=1, tags=tags)
     port = program.free_port()
     ui = program.hfsuite("ui", "--port", str(port))
     program.wait_for(lambda: program.answers(port), ui)

@@ -78,6 +78,7 @@ def test_a_trial_stopped_by_the_scheduler_is_pruned_everywhere(sweep: SweepResul
         assert trial.state is TrialState.PRUNED
         run = client.get_run(trial.run_id)
         assert (run.info.status, run.data.tags[runs.STATE]) == ("KILLED", "pruned")
+        assert run.data.tags[runs.WHY] == trial.why == f"AsyncHyperBandScheduler at step {10 * trial.iterations}"
     optuna = pytest.importorskip("optuna")
     study = optuna.load_study(study_name="first", storage=f"sqlite:///{sweep.path}/optuna.db")
     states = [trial.state.name for trial in study.trials]
@@ -111,12 +112,18 @@ def test_a_run_has_its_parameters_and_every_metric_at_its_optimizer_step(
     assert "pid" not in run.data.metrics
 
 
-def test_the_last_checkpoint_is_an_artifact(sweep: SweepResult, client: mlflow.MlflowClient) -> None:
-    for trial in sweep.trials:
-        local = client.download_artifacts(trial.run_id, "checkpoint/state.json")
-        assert json.loads(Path(local).read_text())["step"] == trial.iterations
-        assert client.list_artifacts(trial.run_id, "checkpoint")
-    assert Path("mlartifacts").is_dir()
+def test_the_best_checkpoints_are_models_and_others_are_gone(sweep: SweepResult, client: mlflow.MlflowClient) -> None:
+    best = sorted(sweep.trials, key=lambda trial: trial.metrics["loss"])[:3]
+    kept = {trial.number: trial for trial in sweep.trials if trial.checkpoint is not None}
+    assert set(kept) == {trial.number for trial in best}
+    models = client.search_logged_models(
+        [client.get_run(sweep.run_id).info.experiment_id], filter_string=f"tags.`{runs.SWEEP}` = 'first'"
+    )
+    assert {model.source_run_id for model in models} == {trial.run_id for trial in kept.values()}
+    for model in models:
+        state = Path(model.artifact_location.removeprefix("file://"), "checkpoint", "state.json")
+        assert json.loads(state.read_text())["step"] * 10 == int(model.tags["step"])
+    assert len(list(Path(sweep.path).glob("trial_*/checkpoint_*_0*"))) == 3
 
 
 def test_trial_directories_have_numbers_and_outputs(sweep: SweepResult) -> None:

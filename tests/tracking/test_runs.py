@@ -1,11 +1,7 @@
-"""Runs in MLflow: parameters, metrics, states, and finding a sweep again."""
+"""Runs in MLflow are found again, and a sweep by what people call it."""
 
 from __future__ import annotations
 
-import math
-import threading
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import mlflow
@@ -14,53 +10,51 @@ import pytest
 from hfsuite.errors import TrackingError
 from hfsuite.tracking import runs, store
 from hfsuite.tracking.state import TrialState
-from hfsuite.tracking.writer import Writer
 
 
 @pytest.fixture
-def writer() -> Iterator[Writer]:
-    with closing(Writer(store.open_store())) as opened:
-        yield opened
+def client() -> mlflow.MlflowClient:
+    return store.open_store()
 
 
-@pytest.fixture
-def client(writer: Writer) -> mlflow.MlflowClient:
-    return writer.client
+def sweep_run(client: mlflow.MlflowClient, name: str, started_at: int = 1) -> runs.Run:
+    experiment = store.experiment_id(client, "things")
+    tags = {runs.SWEEP: name, runs.KIND: "sweep"}
+    return runs.find_or_create(client, experiment, {runs.SWEEP_ID: name}, name=name, started_at=started_at, tags=tags)
 
 
-def start(writer: Writer, name: str = "run", **params: object) -> runs.Run:
-    return runs.Run.start(
-        writer, store.experiment_id(writer.client, "things"), name=name, tags={runs.KIND: "sweep"}, params=params
-    )
-
-
-def test_a_store_of_its_own_is_made_in_the_working_directory(
-    writer: Writer, client: mlflow.MlflowClient, own_directory: Path
-) -> None:
-    run = start(writer)
-    run.log_text("hello", "note.txt")
-    writer.await_written()
+def test_a_store_of_its_own_is_made_in_the_working_directory(client: mlflow.MlflowClient, own_directory: Path) -> None:
+    run = sweep_run(client, "one")
+    client.log_text(run.run_id, "hello", "note.txt")
     assert (own_directory / "mlflow.db").is_file()
     assert list((own_directory / "mlartifacts" / "things").rglob("note.txt"))
 
 
-def test_nested_and_long_parameters_arrive(writer: Writer, client: mlflow.MlflowClient) -> None:
-    run = start(writer, a={"b": 1, "c": {"d": "x"}}, long="y" * 10_000, **{f"p{n}": n for n in range(150)})
-    writer.await_written()
-    params = client.get_run(run.run_id).data.params
-    assert (params["a.b"], params["a.c.d"], params["p149"]) == ("1", "x", "149")
-    assert params["long"] == "y" * runs.PARAM_LIMIT
+def test_a_run_is_made_once_and_found_again(client: mlflow.MlflowClient) -> None:
+    first = sweep_run(client, "one")
+    first.write_params({"lr": 0.1})
+    first.write_points([("loss", 0.5, 1_000, 10)])
+    again = sweep_run(client, "one")
+    assert again.run_id == first.run_id
+    assert again.params == {"lr": "0.1"}
+    assert again.known_points() == {("loss", 10): {"0.5"}}
+    assert sweep_run(client, "two").run_id != first.run_id
 
 
-def test_only_numbers_become_metrics_and_none_wrecks_a_chart(writer: Writer, client: mlflow.MlflowClient) -> None:
-    run = start(writer)
-    run.log_metrics({"loss": 0.5, "text": "no", "flag": True, "nested": {"f1": 1}, "up": math.inf, "nan": math.nan}, 7)
-    run.end(TrialState.COMPLETED)
-    writer.await_written()
-    metrics = client.get_run(run.run_id).data.metrics
-    assert {"loss", "nested.f1", "up", "nan"} == set(metrics)
-    assert math.isnan(metrics["up"])
-    assert [(point.step, point.value) for point in client.get_metric_history(run.run_id, "loss")] == [(7, 0.5)]
+def test_a_store_that_does_not_answer_gets_its_points_later(
+    client: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = sweep_run(client, "one")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ConnectionError("refused")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "log_batch", refuse)
+        with pytest.raises(ConnectionError):
+            run.write_points([("loss", 0.5, 1_000, 10)])
+    run.write_points([("loss", 0.4, 2_000, 20)])
+    assert [each.value for each in client.get_metric_history(run.run_id, "loss")] == [0.5, 0.4]
 
 
 @pytest.mark.parametrize(
@@ -70,23 +64,19 @@ def test_only_numbers_become_metrics_and_none_wrecks_a_chart(writer: Writer, cli
         (TrialState.PRUNED, "KILLED"),
         (TrialState.FAILED, "FAILED"),
         (TrialState.STOPPED, "KILLED"),
+        (TrialState.LOST, "KILLED"),
+        (TrialState.PAUSED, "RUNNING"),
     ],
 )
-def test_mlflows_status_follows_from_the_state(
-    writer: Writer, client: mlflow.MlflowClient, state: TrialState, status: str
-) -> None:
-    run = start(writer)
-    run.end(state)
-    writer.await_written()
+def test_mlflows_status_follows_from_the_state(client: mlflow.MlflowClient, state: TrialState, status: str) -> None:
+    run = sweep_run(client, "one")
+    run.write_status(state.mlflow_status, 5_000 if state.is_over else None)
     ended = client.get_run(run.run_id)
-    assert (ended.info.status, ended.data.tags[runs.STATE]) == (status, state.value)
+    assert (ended.info.status, ended.info.end_time) == (status, 5_000 if state.is_over else None)
 
 
-def test_a_sweep_is_found_by_name_by_run_id_and_as_the_newest(writer: Writer, client: mlflow.MlflowClient) -> None:
-    first, second = start(writer, "first"), start(writer, "second")
-    first.set_tags({runs.SWEEP: "first"})
-    second.set_tags({runs.SWEEP: "second"})
-    writer.await_written()
+def test_a_sweep_is_found_by_name_by_run_id_and_as_the_newest(client: mlflow.MlflowClient) -> None:
+    first, second = sweep_run(client, "first", 1), sweep_run(client, "second", 2)
     for wanted, expected in (("first", first), (first.run_id[:8], first), (None, second)):
         found = runs.find_sweep(client, wanted)
         assert found is not None
@@ -95,11 +85,9 @@ def test_a_sweep_is_found_by_name_by_run_id_and_as_the_newest(writer: Writer, cl
     assert runs.sweep_names(client) == ["second", "first"]
 
 
-def test_the_experiment_name_of_the_environment_wins(
-    client: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_experiment_name_of_the_environment_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "team")
-    assert client.get_experiment(store.experiment_id(client, "things")).name == "team"
+    assert store.experiment_name("things") == "team"
 
 
 def test_a_deleted_experiment_is_named(client: mlflow.MlflowClient) -> None:
@@ -124,46 +112,6 @@ def test_a_database_may_lie_where_a_path_has_an_at_sign() -> None:
     assert store.without_credentials(uri) == uri
 
 
-def test_names_that_mlflow_refuses_are_recorded_under_near_ones(writer: Writer, client: mlflow.MlflowClient) -> None:
-    run = runs.Run.start(writer, store.experiment_id(client, "names"), name="a", tags={}, params={"lr (max)": 1})
-    run.log_metrics({"recall@5": 0.5, "f1%": 0.25, "../up": 1.0, "/top": 2.0, "a" * 300: 3.0, "fine/loss": 4.0}, step=1)
-    run.end(TrialState.COMPLETED)
-    writer.await_written()
-    found = client.get_run(run.run_id).data
-    assert found.params == {"lr _max_": "1"}
-    assert found.metrics == {"recall_5": 0.5, "f1_": 0.25, "_up": 1.0, "_top": 2.0, "a" * 250: 3.0, "fine/loss": 4.0}
-
-
-def test_nobody_waits_for_a_slow_store(
-    writer: Writer, client: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    answers, own = threading.Event(), client.log_batch
-    run = start(writer)
-    writer.await_written()
-    monkeypatch.setattr(client, "log_batch", lambda *a, **k: answers.wait(60) and own(*a, **k))
-    run.log_metrics({"loss": 0.5}, 1)
-    run.set_tags({"colour": "blue"})
-    run.end(TrialState.COMPLETED)
-    assert client.get_run(run.run_id).info.status == "RUNNING", "nothing has been written yet, and nobody waited"
-    answers.set()
-    writer.await_written()
-    ended = client.get_run(run.run_id)
-    assert (ended.info.status, ended.data.metrics, ended.data.tags["colour"]) == ("FINISHED", {"loss": 0.5}, "blue")
-
-
-def test_what_could_not_be_written_is_told_once_and_the_rest_is_there(
-    writer: Writer, client: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise ConnectionError("the server is gone")
-
-    run = start(writer)
-    writer.await_written()
-    with monkeypatch.context() as patch:
-        patch.setattr(client, "log_text", refuse)
-        run.log_text("hello", "note.txt")
-        run.end(TrialState.FAILED)
-        with pytest.raises(TrackingError, match="Failed writes: 1; the first with ConnectionError: the server is gone"):
-            writer.await_written()
-    writer.await_written()
-    assert client.get_run(run.run_id).info.status == "FAILED"
+def test_a_path_below_a_storage_with_a_query() -> None:
+    assert store.below("/data/results", "one") == "/data/results/one"
+    assert store.below("s3://bucket/sweeps?region=eu-west-1", "one") == "s3://bucket/sweeps/one?region=eu-west-1"

@@ -1,82 +1,105 @@
-"""What happens to writes that are refused, and to those that nobody answers."""
+"""Nobody waits for MLflow: what it does not take now, it is told later."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
+from typing import Any
 
 import pytest
-import requests
 
 from hfsuite.errors import TrackingError
 from hfsuite.tracking import store, writer
+from hfsuite.tracking.recorder import Recorder
+from hfsuite.tracking.state import TrialState
 from hfsuite.tracking.writer import Writer
+from tests.tracking import made
+from tests.tracking.test_recorder import recorded
 
 
 @pytest.fixture
-def opened() -> Iterator[Writer]:
-    with closing(Writer(store.open_store())) as each:
+def begun(monkeypatch: pytest.MonkeyPatch) -> Iterator[Writer]:
+    monkeypatch.setattr(writer, "FIRST_WAIT_S", 0.05)
+    directory, sweep = made.sweep()
+    with closing(Writer(Recorder(store.open_store(), directory), sweep)) as each:
+        each.begin()
         yield each
 
 
-def refuse() -> None:
-    raise ValueError("no such run\nand more")
+def trial(begun: Writer, number: int = 0, **changes: Any) -> None:
+    begun.touch(made.trial(begun.recorder.directory, number, [made.report(1, 10, 0.5)], **changes))
 
 
-def test_a_refused_write_costs_none_of_the_others(opened: Writer) -> None:
-    written: list[int] = []
-    opened.submit(lambda: written.append(1))
-    opened.submit(refuse)
-    opened.submit(lambda: written.append(2))
-    with pytest.raises(TrackingError, match=r"Failed writes: 1; the first with ValueError: no such run$"):
-        opened.await_written()
-    assert written == [1, 2]
-    opened.await_written()  # it is told once
+def fail(times: int, error: BaseException, own: Callable[..., Any]) -> Callable[..., Any]:
+    """Fails so many times, then is itself."""
+    left = [times]
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        if left[0] > 0:
+            left[0] -= 1
+            raise error
+        return own(*arguments, **named)
+
+    return call
 
 
-def test_a_silent_store_is_not_waited_for_and_not_asked_again(opened: Writer) -> None:
-    answers, asked = threading.Event(), threading.Event()
-    opened.submit(lambda: answers.wait(60))
-    with pytest.raises(TrackingError, match=r"the store has not answered for 0\.2 s"):
-        opened.await_written(within_s=0.2)
-    later = opened.submit(asked.set)
+def test_nobody_waits_for_a_slow_store(begun: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers, client = threading.Event(), begun.recorder.client
+    own = client.log_batch
+    monkeypatch.setattr(client, "log_batch", lambda *a, **k: answers.wait(60) and own(*a, **k))
+    began = time.monotonic()
+    trial(begun)
+    assert time.monotonic() - began < 5
     answers.set()
-    assert isinstance(later.exception(timeout=10), TrackingError)
-    assert not asked.is_set()
+    assert begun.finish() is None
+    (run,) = recorded(client)[1]
+    assert (run.info.status, run.data.metrics["loss"]) == ("FINISHED", 0.5)
 
 
-def test_after_a_write_that_failed_by_silence_nothing_is_tried(opened: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "GONE_AFTER_S", 0.1)
-    asked = threading.Event()
-
-    def slowly(error: Exception) -> None:
-        time.sleep(0.2)
-        raise RuntimeError("MLflow's own") from error
-
-    opened.submit(lambda: slowly(ValueError("the disk is full")))
-    opened.submit(asked.set)
-    with pytest.raises(TrackingError, match="Failed writes: 1"):
-        opened.await_written()
-    assert asked.is_set(), "slow as it was, it was refused"
-    asked.clear()
-    opened.submit(lambda: slowly(requests.ConnectionError("refused")))
-    opened.submit(asked.set)
-    with pytest.raises(TrackingError, match="Failed writes: 2; the first with RuntimeError"):
-        opened.await_written()
-    assert not asked.is_set()
+def test_a_store_that_comes_back_has_everything(begun: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = begun.recorder.client
+    for name in ("create_run", "log_batch", "set_terminated", "search_runs"):
+        monkeypatch.setattr(client, name, fail(2, ConnectionError("refused"), getattr(client, name)))
+    for number in range(3):
+        trial(begun, number)
+    assert begun.finish() is None
+    _, trials = recorded(client)
+    assert [(run.info.status, run.data.metrics["loss"]) for run in trials] == [("FINISHED", 0.5)] * 3
 
 
-def test_a_long_queue_is_no_silence(opened: Writer) -> None:
-    for _ in range(5):
-        opened.submit(lambda: time.sleep(0.2))
-    opened.await_written(within_s=0.6)
+def test_a_store_that_never_comes_back_is_not_waited_for(begun: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = begun.recorder.client
+    monkeypatch.setattr(client, "log_batch", fail(10**9, ConnectionError("refused"), client.log_batch))
+    trial(begun)
+    said = begun.finish(patience_s=0.5)
+    assert said == "MLflow has not recorded everything: it does not answer (ConnectionError: refused)."
 
 
-def test_two_sweeps_do_not_tell_of_each_others_faults(opened: Writer) -> None:
-    with closing(Writer(opened.client)) as other:
-        other.submit(refuse)
-        opened.await_written()
-        with pytest.raises(TrackingError):
-            other.await_written()
+def test_a_refused_write_costs_none_of_the_others(begun: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = begun.recorder.client
+    monkeypatch.setattr(client, "log_text", fail(1, ValueError("no such artifact\nand more"), client.log_text))
+    trial(begun, state=TrialState.FAILED)
+    trial(begun, 1)
+    assert begun.finish() == "MLflow has refused 1 writes; the first with ValueError: no such artifact"
+    assert [run.info.status for run in recorded(client)[1]] == ["FAILED", "FINISHED"]
+    assert begun.finish() is None, "it is told once"
+
+
+def test_the_newest_word_about_a_trial_counts(begun: Writer) -> None:
+    record = made.trial(begun.recorder.directory, 0, [], TrialState.RUNNING)
+    begun.touch(record)
+    begun.touch(replace(record, state=TrialState.PRUNED, why="asha at step 10", ended_at=made.now()))
+    assert begun.finish() is None
+    (run,) = recorded(begun.recorder.client)[1]
+    assert run.data.tags["hfsuite.why"] == "asha at step 10"
+
+
+def test_a_store_that_takes_no_sweep_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    directory, sweep = made.sweep()
+    client = store.open_store()
+    monkeypatch.setattr(client, "create_run", fail(1, PermissionError("read-only database"), client.create_run))
+    with pytest.raises(TrackingError, match=r"cannot record the sweep: PermissionError: read-only database"):
+        Writer(Recorder(client, directory), sweep).begin()

@@ -1,0 +1,34 @@
+"""`hfsuite resume`: take an interrupted sweep up again."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hfsuite.cli import settings
+from hfsuite.cli.loading import load_experiment
+from hfsuite.cli.outcome import answer
+from hfsuite.cli.sweep import finish
+
+
+def resume(
+    sweep: Annotated[
+        str | None,
+        typer.Argument(metavar="[SWEEP]", help="A sweep's name or directory; by default the newest interrupted one."),
+    ] = None,
+    storage: settings.Storage = "results",
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed trials again, too.")] = False,
+    json: settings.Json = False,
+) -> int:
+    """Take an interrupted sweep up again: finished trials stay, others go on from their last checkpoint."""
+    from hfsuite.sweeps.finding import find_directory
+    from hfsuite.sweeps.sweep import resume_sweep
+
+    with answer(json) as say:
+        directory, found = find_directory(sweep, storage)
+        experiment = load_experiment(directory.read_sweep().module)
+        result = resume_sweep(experiment, directory, found, retry_failed=retry_failed)
+        if json:
+            say(result.as_json())
+    return finish(result, list(experiment.progress), json=json)

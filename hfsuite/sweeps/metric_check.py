@@ -1,0 +1,34 @@
+"""A sweep whose trials do not report what it optimises ends at the first report. Driver."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.tune import Stopper
+
+from hfsuite.errors import MetricNotReported, did_you_mean
+from hfsuite.tracking.points import reported
+
+
+class MetricIsReported(Stopper):
+    """Ends a sweep at its first report if that lacks the metric to optimise; later reports may leave it out."""
+
+    def __init__(self, metric: str) -> None:
+        self.metric = metric
+        self.fault: MetricNotReported | None = None
+        self.seen = False
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Tune asks on the driver, before searcher and trial scheduler see the report."""
+        metrics = reported(result)
+        self.seen = self.seen or self.metric in metrics
+        if not self.seen:
+            self.fault = MetricNotReported(
+                f"The metric {self.metric!r} is not in the trial's report. {did_you_mean(self.metric, metrics)} "
+                f"Reported: {', '.join(sorted(metrics))}."
+            )
+        return self.fault is not None
+
+    def stop_all(self) -> bool:
+        """Whether the sweep ends here."""
+        return self.fault is not None

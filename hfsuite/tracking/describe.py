@@ -1,0 +1,86 @@
+"""How a sweep and its trials read in MLflow's interface: names that say what differs, a leaderboard, what to type."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from hfsuite.tracking.record import SweepRecord, TrialRecord
+from hfsuite.tracking.state import TrialState
+
+LEADERS = 10
+NAME_LIMIT = 120  # characters of a run's name
+
+
+def trial(sweep: SweepRecord, record: TrialRecord) -> str:
+    """The name of a trial's run: what was varied, and what came of it. "lr=3e-05 wd=0.1 · 0.81"."""
+    if sweep.kind != "sweep":
+        return sweep.name
+    settings = " ".join(f"{initials(name)}={short(record.config.get(name))}" for name in record.searched)
+    value = "" if record.best is None else short(record.best.metrics.get(sweep.metric))
+    if record.state in (TrialState.FAILED, TrialState.LOST, TrialState.STOPPED):
+        value = str(record.state)
+    name = settings or record.directory
+    return f"{name[:NAME_LIMIT]} · {value}" if value else name[:NAME_LIMIT]
+
+
+def initials(name: str) -> str:
+    """A setting's name as short as people write it: learning_rate is lr; a single word stays as it is."""
+    words = name.rpartition(".")[2].split("_")
+    return "".join(word[:1] for word in words) if len(words) > 1 else words[0]
+
+
+def short(value: Any) -> str:
+    """A value as it fits into a name."""
+    if isinstance(value, float):
+        return "nan" if math.isnan(value) else f"{value:.3g}"
+    return str(value)
+
+
+def ranked(sweep: SweepRecord, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """The trials that have a result, the best first; of equals the first."""
+    rated = [
+        (record.best.metrics[sweep.metric], record)
+        for record in trials
+        if record.best is not None and record.state.has_result
+        and not math.isnan(record.best.metrics.get(sweep.metric, math.nan))
+    ]  # fmt: skip
+    sign = -1 if sweep.mode == "max" else 1
+    return [record for _, record in sorted(rated, key=lambda each: (sign * each[0], each[1].number))]
+
+
+def sweep(sweep: SweepRecord, trials: Sequence[TrialRecord]) -> str:
+    """The description of a sweep's run, in Markdown."""
+    counts = {state: sum(record.state is state for record in trials) for state in TrialState}
+    told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    lines = [
+        f"**{sweep.experiment}**, by `{sweep.metric}` ({sweep.mode}): {told or 'no trial yet'} of {sweep.planned}.",
+        "",
+    ]
+    leaders = ranked(sweep, trials)[:LEADERS]
+    if leaders:
+        searched = list(dict.fromkeys(name for record in leaders for name in record.searched))
+        lines += [
+            f"| trial | {sweep.metric} | step | state | {' | '.join(searched)} |",
+            f"| --- | --- | --- | --- |{' --- |' * len(searched)}",
+        ]
+        for record in leaders:
+            assert record.best is not None
+            values = " | ".join(short(record.config.get(name)) for name in searched)
+            value = short(record.best.metrics[sweep.metric])
+            lines.append(f"| {record.number:03d} | {value} | {record.best.step} | {record.state} | {values} |")
+        lines.append("")
+    lines += ["To do it again:", "", "```"]
+    if sweep.state.is_unfinished:
+        lines.append(f"hfsuite resume {sweep.name}")
+    if leaders:
+        settings = " ".join(f"--set {name}={_typed(leaders[0].config.get(name))}" for name in leaders[0].searched)
+        lines.append(f"hfsuite train {sweep.module} --workers {sweep.params['workers']} {settings}".rstrip())
+    lines += [sweep.arguments.get("command", f"hfsuite sweep {sweep.module} --trials {sweep.planned}"), "```"]
+    return "\n".join(lines)
+
+
+def _typed(value: Any) -> str:
+    text = repr(value) if isinstance(value, float) else str(value)
+    return f"'{text}'" if any(character in text for character in " '\"*$") else text

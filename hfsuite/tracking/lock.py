@@ -1,0 +1,89 @@
+"""Who runs a sweep: one driver at a time, and whoever asks can tell whether it lives. Driver."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from types import TracebackType
+from typing import Any, Self
+
+import filelock
+
+from hfsuite.errors import ConfigurationError
+from hfsuite.tracking.record import SweepDirectory
+
+LOCK_FILE, DRIVER_FILE = ".hfsuite/driver.lock", ".hfsuite/driver.json"
+BEAT_S, DEAD_AFTER_S = 15.0, 60.0  # on storage that knows no locks, a driver writes now and then that it lives
+
+
+class DriverLock:
+    """Held while a sweep is run or synced. It ends with its process, however that ends.
+
+    Args:
+        directory: the sweep's.
+    """
+
+    def __init__(self, directory: SweepDirectory) -> None:
+        self.directory = directory
+        self._file = filelock.FileLock(f"{directory.path}/{LOCK_FILE}", thread_local=False)
+        self._ended = threading.Event()
+
+    def acquire(self) -> None:
+        """Takes it.
+
+        Raises:
+            ConfigurationError: somebody else holds it.
+        """
+        if self.directory.is_local:
+            os.makedirs(os.path.dirname(self._file.lock_file), exist_ok=True)
+            try:
+                self._file.acquire(timeout=0)
+            except filelock.Timeout as error:
+                raise self._taken() from error
+        elif time.time() - self._holder().get("beat", 0) < DEAD_AFTER_S:
+            raise self._taken()
+        self._beat()
+        if not self.directory.is_local:
+            threading.Thread(target=self._beat_on, name="driver-lives", daemon=True).start()
+
+    def release(self) -> None:
+        """Gives it back."""
+        self._ended.set()
+        if self.directory.is_local:
+            self._file.release()
+        else:
+            self.directory.filesystem.delete_file(f"{self.directory.path}/{DRIVER_FILE}")
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.release()
+
+    def _holder(self) -> dict[str, Any]:
+        try:
+            return dict(json.loads(self.directory.read_text(DRIVER_FILE) or "{}"))
+        except ValueError:
+            return {}
+
+    def _taken(self) -> ConfigurationError:
+        holder = self._holder()
+        since = time.strftime("%H:%M:%S", time.localtime(holder.get("since", time.time())))
+        return ConfigurationError(
+            f"The sweep {self.directory.path} is being run by process {holder.get('process', '?')} on "
+            f"{holder.get('host', 'another machine')} since {since}, which records it too: wait for its end, or end it."
+        )
+
+    def _beat(self) -> None:
+        now = time.time()
+        holder = {"host": socket.gethostname(), "process": os.getpid(), "since": now, "beat": now}
+        with self.directory.filesystem.open_output_stream(f"{self.directory.path}/{DRIVER_FILE}") as stream:
+            stream.write(json.dumps(holder).encode())
+
+    def _beat_on(self) -> None:
+        while not self._ended.wait(BEAT_S):
+            self._beat()

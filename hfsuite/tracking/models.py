@@ -1,0 +1,206 @@
+"""Checkpoints that a sweep keeps, as MLflow's LoggedModels: found, ranked and loaded from there.
+
+A LoggedModel is made without loading the checkpoint: its files get second names in the artifact folder, where one file
+system holds both, and are uploaded once where not. Only safetensors and JSON go there, never a pickle: what is needed
+to go on training stays in the sweep's storage. In the writer's thread, or in `hfsuite sync`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlparse
+
+from hfsuite.tracking import runs, store
+from hfsuite.tracking.points import mlflow_name
+from hfsuite.tracking.record import Snapshot, SweepDirectory, SweepRecord, TrialRecord
+
+if TYPE_CHECKING:  # see `store`
+    from mlflow.entities import LoggedModel
+
+    from hfsuite.tracking.runs import Run
+
+DIRECTORY = f"{runs.TAG}.directory"  # of the checkpoint, in its trial's
+MODEL, COMPONENTS, PLAIN, TOKENIZER, IMAGES = "model", "components", "checkpoint", "tokenizer", "image_processor"
+CONFIG, IMAGE_CONFIG, MANIFEST = "config.json", "preprocessor_config.json", "manifest.json"
+SAFE = (".safetensors", ".json", ".txt", ".model", ".jinja", ".md")
+OF_TRAINING = {"trainer_state.json", MANIFEST}
+TOKENIZERS = ("tokenizer", "special_tokens", "added_tokens", "vocab", "merges", "spiece", "sentencepiece", "chat_temp")
+TASKS = {  # the pipeline by which MLflow calls a model, by the end of its class's name
+    "ForSequenceClassification": ("text-classification", "TextClassificationPipeline"),
+    "ForTokenClassification": ("token-classification", "TokenClassificationPipeline"),
+    "ForQuestionAnswering": ("question-answering", "QuestionAnsweringPipeline"),
+    "ForImageClassification": ("image-classification", "ImageClassificationPipeline"),
+    "ForMaskedLM": ("fill-mask", "FillMaskPipeline"),
+    "ForCausalLM": ("text-generation", "TextGenerationPipeline"),
+    "LMHeadModel": ("text-generation", "TextGenerationPipeline"),
+}
+ANY_TASK = ("feature-extraction", "FeatureExtractionPipeline")
+
+
+def settle(run: Run, directory: SweepDirectory, sweep: SweepRecord, record: TrialRecord) -> None:
+    """Makes the models of a trial those of the checkpoints that are kept: missing ones are made, others removed.
+
+    Args:
+        run: the trial's.
+        directory: the sweep's.
+        sweep: its record.
+        record: the trial's.
+    """
+    wanted = {str(each.directory): each for each in record.kept}
+    if run.models is None:
+        run.models = {model.tags.get(DIRECTORY, ""): model for model in _models_of(run)}
+    for name in [name for name, model in run.models.items() if name not in wanted or not _is_ready(model)]:
+        _remove(run, run.models[name])
+        del run.models[name]
+    for name, snapshot in wanted.items():
+        if name not in run.models:
+            try:
+                run.models[name] = _make(run, directory, sweep, record, snapshot)
+            except BaseException:
+                run.models = None  # half a model may be there
+                raise
+
+
+def _models_of(run: Run) -> Iterable[LoggedModel]:
+    """Those that a run has made, finished or not."""
+    token = None
+    while True:
+        page = run.client.search_logged_models(
+            [run.experiment_id], filter_string=f"source_run_id = '{run.run_id}'", page_token=token
+        )
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _is_ready(model: LoggedModel) -> bool:
+    return str(model.status) == "READY"
+
+
+def _make(
+    run: Run, directory: SweepDirectory, sweep: SweepRecord, record: TrialRecord, snapshot: Snapshot
+) -> LoggedModel:
+    from mlflow.entities import LoggedModelOutput, Metric
+
+    where = f"{record.directory}/{snapshot.directory}"
+    model = run.client.create_logged_model(
+        run.experiment_id,
+        name=f"{sweep.name}-{record.number:03d}-step-{snapshot.step}",
+        source_run_id=run.run_id,
+        params={name: str(record.config.get(name)) for name in record.searched},
+        tags={
+            DIRECTORY: str(snapshot.directory),
+            runs.SWEEP: sweep.name,
+            runs.TRIAL: str(record.number),
+            runs.CHECKPOINT_PATH: store.below(sweep.path, where),
+            "step": str(snapshot.step),
+        },
+    )
+    try:
+        _fill(run, model, directory, where, by_reference=sweep.arguments.get("keep") == "reference")
+    except BaseException:
+        with suppress(Exception):  # the error itself is on its way; a later sync removes what is not READY
+            run.client.finalize_logged_model(model.model_id, "FAILED")
+        raise
+    ready = run.client.finalize_logged_model(model.model_id, "READY")
+    points = [
+        Metric(mlflow_name(name), value, snapshot.timestamp, snapshot.step, model_id=model.model_id)
+        for name, value in snapshot.metrics.items()
+        if math.isfinite(value)
+    ]
+    for start in range(0, len(points), runs.METRICS_A_BATCH):
+        run.client.log_batch(run.run_id, metrics=points[start : start + runs.METRICS_A_BATCH])
+    run.client.log_outputs(run.run_id, [LoggedModelOutput(model.model_id, snapshot.step)])
+    return ready
+
+
+def _remove(run: Run, model: LoggedModel) -> None:
+    """Its files too: MLflow itself would keep them."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    with suppress(FileNotFoundError):
+        get_artifact_repository(model.artifact_location, tracking_uri=run.client.tracking_uri).delete_artifacts()
+    run.client.delete_logged_model(model.model_id)
+
+
+def _fill(run: Run, model: LoggedModel, directory: SweepDirectory, where: str, *, by_reference: bool) -> None:
+    """Puts a checkpoint's files, as MLflow lays them out, where a model's artifacts belong."""
+    location = urlparse(str(model.artifact_location))
+    is_near = location.scheme in ("", "file")
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(unquote(location.path)) if is_near else Path(folder, "artifacts")
+        if directory.is_local:
+            source = Path(directory.path, where)
+        else:
+            import pyarrow.fs
+
+            source = Path(folder, "checkpoint")
+            pyarrow.fs.copy_files(
+                f"{directory.path}/{where}", str(source), source_filesystem=directory.filesystem,
+                destination_filesystem=pyarrow.fs.LocalFileSystem(),
+            )  # fmt: skip
+        _lay_out(source, target, str(model.model_id), by_reference=by_reference and directory.is_local)
+        if not is_near:
+            run.client.log_model_artifacts(model.model_id, str(target))
+
+
+def _lay_out(source: Path, target: Path, model_id: str, *, by_reference: bool) -> None:
+    import mlflow
+    import transformers
+    import yaml
+
+    files = [file for file in sorted(source.rglob("*")) if file.is_file() and file.suffix in SAFE]
+    files = [file for file in files if file.name not in OF_TRAINING]
+    config = json.loads((source / CONFIG).read_text()) if (source / CONFIG).is_file() else {}
+    architecture = next(iter(config.get("architectures") or []), None)
+    flavors: dict[str, Any] = {}
+    if architecture is None:
+        flavors[runs.TAG] = {"checkpoint": PLAIN}
+    else:
+        task, pipeline = next((each for end, each in TASKS.items() if architecture.endswith(end)), ANY_TASK)
+        components = {
+            TOKENIZER: [file for file in files if file.name.startswith(TOKENIZERS)],
+            IMAGES: [file for file in files if file.name == IMAGE_CONFIG],
+        }
+        components = {name: found for name, found in components.items() if found}
+        types = {TOKENIZER: "AutoTokenizer", IMAGES: "AutoImageProcessor"}
+        flavors["transformers"] = {
+            "transformers_version": transformers.__version__,
+            "code": None,
+            "task": task,
+            "instance_type": pipeline,
+            "framework": "pt",
+            "pipeline_model_type": architecture,
+            "source_model_name": config.get("_name_or_path") or architecture,
+            "components": list(components),
+            **({"local_base_model_path": str(source)} if by_reference else {"model_binary": MODEL}),
+            **{f"{name}_type": types[name] for name in components},
+            **{f"{name}_name": config.get("_name_or_path") or architecture for name in components},
+        }
+        for name, found in components.items():
+            for file in found if name == IMAGES else [*found, source / CONFIG]:
+                _second_name(file, target / COMPONENTS / name / file.name)
+    for file in files if not (by_reference and architecture) else []:
+        _second_name(file, target / (MODEL if architecture else PLAIN) / file.relative_to(source))
+    target.mkdir(parents=True, exist_ok=True)
+    text = {"flavors": flavors, "mlflow_version": mlflow.__version__, "model_id": model_id, "model_uuid": model_id}
+    (target / "MLmodel").write_text(yaml.safe_dump(text, sort_keys=False))
+
+
+def _second_name(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileNotFoundError):
+        target.unlink()
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one that knows no second names
+        shutil.copy2(source, target)

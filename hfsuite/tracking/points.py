@@ -1,0 +1,230 @@
+"""From a trial's reports to what MLflow holds of them: points of curves, and tags. Pure functions of the reports.
+
+Numbers become metrics at their optimizer step; what else is reported becomes tags, and so do the values of settings
+that change while a trial runs. The timestamps are those of the reports, so that whatever is written again lands on
+itself.
+
+MLflow keeps every point that it was ever told, and a trial may go back to its last checkpoint and report some steps
+again. So what comes after a trial's last checkpoint waits for the next one, a minute at most, and is forgotten if the
+trial goes back. Of what was written all the same, a value that comes out the same is not written twice, nor is one that
+only says how fast it went; one that differs is written beside the old one, and a tag says which were superseded.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import posixpath
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ray.tune.result import AUTO_RESULT_KEYS, DEBUG_METRICS, SHOULD_CHECKPOINT
+
+from hfsuite.trainers.report_observer import FROM_HFSUITE
+
+NAME_LIMIT = 250  # characters; MLflow refuses longer ones
+KEPT_FROM_TUNE = {"training_iteration", "time_total_s"}
+FROM_TUNE = (
+    {*AUTO_RESULT_KEYS, *DEBUG_METRICS, *FROM_HFSUITE, SHOULD_CHECKPOINT, "config", "done", "trial_id"}
+    | {"experiment_tag", "checkpoint_dir_name"}
+    | {f"{each}_since_restore" for each in ("time", "iterations", "timesteps")}
+) - KEPT_FROM_TUNE
+OF_SPEED = re.compile(r"time_total_s|(.*_)?runtime|.*_per_second")  # differs each time a step is trained
+HELD_S = 60.0  # that a report without a checkpoint waits for one
+SUPERSEDED, INFINITE, REPORTED, CHANGED = "hfsuite.superseded", "infinite", "reported", "config"
+
+Point = tuple[str, float, int, int]  # name, value, milliseconds since 1970, optimizer step
+Known = dict[tuple[str, int], set[str]]  # the values of a metric at a step, as `repr` writes them
+
+
+def reported(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What the training function reported, without what Ray Tune adds for itself."""
+    return {name: value for name, value in result.items() if name not in FROM_TUNE}
+
+
+def numbers(result: Mapping[str, Any]) -> dict[str, float]:
+    """Of what was reported, the numbers; nested ones by names with dots."""
+    return {name: float(value) for name, value in _flat(reported(result)) if _is_number(value)}
+
+
+def step_of(result: Mapping[str, Any]) -> int:
+    """The optimizer step of a report; of one that does not name it, its number."""
+    step = result.get("step", result["training_iteration"])
+    return int(step) if _is_number(step) and math.isfinite(step) else int(result["training_iteration"])
+
+
+def milliseconds_of(result: Mapping[str, Any]) -> int:
+    """When a report was made."""
+    return int(result["timestamp"] * 1_000)
+
+
+@dataclass
+class Points:
+    """What a trial's reports add to its run, one after another.
+
+    Args:
+        known: what is in MLflow already.
+    """
+
+    known: Known = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    _steps: dict[int, int] = field(default_factory=dict)  # of each report
+    _last: int = 0  # number of the last report
+    _held: list[tuple[int, int, list[Point]]] = field(default_factory=list)  # number and time of a report, and points
+    _settled_until: int = 0  # of those held
+    _written: int = 0  # number of the last report whose points do not wait any more
+    _superseded: list[dict[str, int]] = field(default_factory=list)
+    _first: dict[str, Any] = field(default_factory=dict)  # the settings at the first report
+    _changes: dict[str, list[tuple[int, Any]]] = field(default_factory=dict)
+    _infinite: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, result: Mapping[str, Any]) -> None:
+        """Takes a report. Its points are in what `settled` returns; its tags add up in `tags`.
+
+        Args:
+            result: a line of Ray Tune's `result.json`.
+        """
+        step, moment, number = step_of(result), milliseconds_of(result), int(result["training_iteration"])
+        self._note_return(number, step, moment)
+        values = dict(flatten(reported(result)))
+        points = []
+        for name, value in values.items():
+            if _is_number(value):
+                points.append((name, self._finite(name, float(value), step), moment, step))
+            elif value is not None:
+                self.tags[f"{REPORTED}.{name}"] = as_text(value)
+        points += self._changed_settings(result.get("config", {}), step, moment)
+        self._held.append((number, moment, points))
+        if result.get(SHOULD_CHECKPOINT):
+            self._settled_until = len(self._held)
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether there are reports that wait for a checkpoint."""
+        return len(self._held) > self._settled_until
+
+    def settled(self, before: float) -> list[Point]:
+        """The points that are not there yet, of reports that a checkpoint has followed or that are old enough.
+
+        Args:
+            before: reports of an earlier time, in milliseconds since 1970, wait no longer.
+        """
+        while self.is_holding and self._held[self._settled_until][1] < before:
+            self._settled_until += 1
+        ready, self._held = self._held[: self._settled_until], self._held[self._settled_until :]
+        self._settled_until = 0
+        self._written = max([self._written, *(number for number, _, _ in ready)])
+        return [point for _, _, points in ready for point in points if self._is_new(point)]
+
+    def once(self, point: Point) -> list[Point]:
+        """A point that is no part of a report, unless it is there."""
+        return [point] if math.isfinite(point[1]) and self._is_new(point) else []
+
+    def _is_known(self, points: list[Point]) -> bool:
+        return any(repr(value) in self.known.get((name, step), ()) for name, value, _, step in points)
+
+    def _is_new(self, point: Point) -> bool:
+        name, value, _, step = point
+        there = self.known.setdefault((name, step), set())
+        if repr(value) in there or (there and OF_SPEED.fullmatch(name)):
+            return False
+        there.add(repr(value))
+        return True
+
+    def _note_return(self, number: int, step: int, moment: int) -> None:
+        last_step = self._steps.get(self._last, 0)
+        if number <= self._last or step < last_step:  # within one attempt of Tune's, Train may have made several
+            first = min([number, *(n for n, each in self._steps.items() if each >= step)])
+            gone = [each for each in self._held if each[0] >= first]
+            self._held = [each for each in self._held if each[0] < first]
+            self._settled_until = min(self._settled_until, len(self._held))
+            written = [each for n, each in self._steps.items() if first <= n <= self._written]
+            written += [points[0][3] for _, _, points in gone if self._is_known(points)]  # by another process
+            if written:
+                came_from = max((each for n, each in self._steps.items() if n < first), default=0)
+                self._superseded.append({"after_step": came_from, "to_step": max(written), "before": moment})
+                self.tags[SUPERSEDED] = json.dumps(self._superseded)
+            self._written = min(self._written, first - 1)
+            self._steps = {n: each for n, each in self._steps.items() if n < first}
+        self._steps[number], self._last = step, number
+
+    def _finite(self, name: str, value: float, step: int) -> float:
+        """MLflow turns infinities into 1.8e308, which wrecks charts; NaN it keeps. A tag tells them apart."""
+        if not math.isinf(value):
+            return value
+        where = self._infinite.setdefault(name, [])
+        where.append(f"{'+' if value > 0 else '-'}inf at step {step}")
+        self.tags[f"{INFINITE}.{name}"] = ", ".join(where)
+        return math.nan
+
+    def _changed_settings(self, config: Mapping[str, Any], step: int, moment: int) -> list[Point]:
+        """Parameters cannot change in MLflow: what a population changes is a metric, or a tag, over the steps."""
+        values = dict(flatten(_settings(config)))
+        self._first = self._first or values
+        points = []
+        for name, value in values.items():
+            before = self._changes.get(name) or [(0, self._first.get(name))]
+            if value == before[-1][1]:
+                continue
+            self._changes[name] = [*before, (step, value)]
+            if _is_number(value):
+                known = [(0, before[0][1])] if len(before) == 1 and _is_number(before[0][1]) else []
+                points += [(f"{CHANGED}.{name}", float(each), moment, at) for at, each in [*known, (step, value)]]
+            else:
+                told = " → ".join(f"{as_text(each)} (step {at})" for at, each in self._changes[name])
+                self.tags[f"{CHANGED}.{name}"] = told
+        return points
+
+
+def current(points: list[Any], last_step: int) -> list[Any]:
+    """Of a metric's history in MLflow, the last word at each step, in the order of the steps.
+
+    Args:
+        points: MLflow's `Metric` objects.
+        last_step: of the trial; what lies beyond was reported before it went back.
+    """
+    latest: dict[int, Any] = {}
+    for point in sorted(points, key=lambda each: each.timestamp):
+        latest[point.step] = point
+    return [point for step, point in sorted(latest.items()) if step <= last_step]
+
+
+def flatten(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Nested dicts as pairs of a name with dots, as MLflow takes names, and a value."""
+    return ((mlflow_name(name), value) for name, value in _flat(values))
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def mlflow_name(name: str) -> str:
+    """A name as MLflow takes it: `recall@5` becomes `recall_5`. It refuses whole reports for one name."""
+    name = re.sub(r"[^\w\-. :/]", "_", name)[:NAME_LIMIT]
+    is_path = posixpath.normpath(name) == name and not name.startswith(("/", ".."))
+    return name if is_path else name.replace("/", "_").strip(".") or "_"
+
+
+def as_text(value: Any) -> str:
+    """A value as a parameter or tag: texts as they are, lists and the like as JSON."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list | tuple | dict):
+        return json.dumps(value, default=str)
+    return str(value)
+
+
+def _settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The trial's own settings, below the one name that they have in Ray Tune's configuration."""
+    inner = [value for value in config.values() if isinstance(value, Mapping)]
+    return inner[0] if len(inner) == 1 else config
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,185 @@
+"""Where a sweep came from: code, packages, machine, command. Collected on the driver, before the sweep begins.
+
+Nothing secret: of the environment only variables from a list, addresses without credentials.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
+
+import psutil
+
+if TYPE_CHECKING:
+    from hfsuite.tracking.record import SweepRecord
+    from hfsuite.tracking.runs import Run
+
+FOLDER = "provenance"  # the artifact folder
+DIFF_LIMIT, SOURCE_LIMIT = 1_000_000, 1_000_000  # bytes
+VARIABLES = (
+    "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HOME", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES",
+    "CUBLAS_WORKSPACE_CONFIG", "PYTHONHASHSEED", "NCCL_DEBUG", "TOKENIZERS_PARALLELISM", "MLFLOW_EXPERIMENT_NAME",
+    "MLFLOW_TRACKING_URI", "RAY_ADDRESS", "VIRTUAL_ENV", "CONDA_DEFAULT_ENV", "SLURM_JOB_ID",
+)  # fmt: skip
+SECRETS = re.compile(
+    r"(?i)([\w-]*(?:password|passwd|secret|api[_-]?key|credential|token)s?\b[\"']?\s*[=: ]\s*)"
+    r"([\"'][^\"']+|[^\s,)}\"']+)"
+)
+SECRET_SETTINGS = re.compile(
+    r"(?i)(.*[._])?(password|passwd|secret|api_?key|(hf|hub|access|auth|api)_token|credentials?)"
+)
+KEYS = re.compile(r"\b(hf_|sk-|ghp_|gho_|github_pat_|glpat-|xox[abp]-|AKIA|dapi)[\w-]{12,}")  # as hubs hand them out
+HIDDEN = "..."
+
+
+def collect(module: str) -> dict[str, Any]:
+    """Everything that decides how a sweep goes, beside its settings.
+
+    Args:
+        module: where the experiment is declared.
+    """
+    source = _source_of(module)
+    return {
+        "command": without_secrets(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])),
+        "module": module,
+        "source": without_secrets(source.read_text(errors="replace")[:SOURCE_LIMIT]) if source else None,
+        "git": _git(source.parent if source else Path.cwd()),
+        "packages": dict(sorted((dist.name, dist.version) for dist in importlib.metadata.distributions() if dist.name)),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "gpu": _gpu(),
+        "cluster": _cluster(),
+        "environment": {
+            name: without_credentials(os.environ[name]) for name in VARIABLES if os.environ.get(name) is not None
+        },
+    }
+
+
+def write_provenance(run: Run, sweep: SweepRecord) -> None:
+    """Puts it into a run: short values as tags, long ones as artifacts. Again it writes the same."""
+    found = dict(sweep.provenance)
+    if not found or run.tags.get("hfsuite.provenance") == "recorded":
+        return
+    git = found.get("git") or {}
+    texts = {
+        "source.py": found.pop("source", None),
+        "uncommitted.diff": git.get("diff"),
+        "requirements.txt": "\n".join(f"{name}=={version}" for name, version in found.pop("packages", {}).items()),
+    }
+    for name, text in texts.items():
+        if text:
+            run.client.log_text(run.run_id, text, f"{FOLDER}/{name}")
+    run.client.log_dict(run.run_id, {**found, "git": {**git, "diff": None}}, f"{FOLDER}/environment.json")
+    run.write_tags(
+        {f"hfsuite.{name}": found[name] for name in ("command", "python", "system", "processor") if found.get(name)}
+        | ({"hfsuite.git.is_dirty": str(bool(git.get("diff")))} if git else {})
+        | {"hfsuite.provenance": "recorded"}
+    )
+
+
+def without_credentials(text: str) -> str:
+    """A text without the user names, passwords and query values of addresses in it."""
+
+    def clean(found: re.Match[str]) -> str:
+        try:
+            parts = urlsplit(found[0])
+        except ValueError:
+            return found[0].partition("@")[2] or found[0]
+        query = re.sub(r"=[^&]*", f"={HIDDEN}", parts.query) if SECRETS.search(parts.query) else parts.query
+        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=query))
+
+    return re.sub(r"\w[\w+.-]*://[^\s'\"]+", clean, text)
+
+
+def without_secrets(text: str) -> str:
+    """A text without what looks like a password, token or key, by its name or by its form."""
+    return KEYS.sub(rf"\1{HIDDEN}", SECRETS.sub(rf"\1{HIDDEN}", without_credentials(text)))
+
+
+def as_parameter(name: str, text: str) -> str:
+    """The value of a setting as it may be recorded; a `pad_token` is no secret."""
+    if SECRET_SETTINGS.fullmatch(name):
+        return HIDDEN
+    return KEYS.sub(rf"\1{HIDDEN}", without_credentials(text))
+
+
+def _source_of(module: str) -> Path | None:
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return Path(file) if file and Path(file).is_file() else None
+
+
+def _git(folder: Path) -> dict[str, Any] | None:
+    """Of the experiment's own repository; None if it is in none, or git is not installed."""
+
+    def ask(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20, check=True,
+            errors="replace", env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"},
+        )  # fmt: skip
+        return done.stdout.strip()
+
+    try:
+        commit = ask("rev-parse", "HEAD")
+        diff = ask("diff", "HEAD", "--no-ext-diff", "--no-textconv")
+        remotes = ask("remote", "-v").splitlines()
+        branch, untracked = ask("rev-parse", "--abbrev-ref", "HEAD"), ask("ls-files", "-o", "--exclude-standard")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {
+        "commit": commit,
+        "branch": branch,
+        "remote": without_credentials(remotes[0].split()[1]) if remotes else None,
+        "diff": without_secrets(diff)[:DIFF_LIMIT] or None,
+        "untracked": untracked.splitlines()[:1_000],
+    }
+
+
+def _processor() -> str:
+    with open("/proc/cpuinfo", encoding="utf-8", errors="replace") if os.path.exists("/proc/cpuinfo") else open(
+        os.devnull, encoding="utf-8"
+    ) as file:  # fmt: skip
+        found = re.search(r"model name\s*:\s*(.+)", file.read())
+    return found[1] if found else platform.processor() or platform.machine()
+
+
+def _gpu() -> dict[str, Any] | None:
+    """Of this machine; PyTorch must have been imported: it is not, only for this."""
+    torch = sys.modules.get("torch")
+    found: dict[str, Any] | None = None
+    if torch is not None and torch.cuda.is_available():
+        devices = range(torch.cuda.device_count())
+        found = {"names": [torch.cuda.get_device_name(each) for each in devices], "cuda": torch.version.cuda}
+        try:
+            done = subprocess.run(
+                ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
+                capture_output=True, text=True, timeout=20, check=True,
+            )  # fmt: skip
+            found["driver"] = done.stdout.splitlines()[0].strip()
+        except (OSError, subprocess.SubprocessError, IndexError):
+            found["driver"] = None
+    return found
+
+
+def _cluster() -> list[dict[str, float]]:
+    """The resources of each node of the Ray cluster."""
+    import ray
+
+    if not ray.is_initialized():
+        return []
+    kinds = ("CPU", "GPU", "memory")
+    return [
+        {kind: node["Resources"][kind] for kind in kinds if kind in node["Resources"]}
+        for node in ray.nodes()
+        if node["Alive"]
+    ]

@@ -1,0 +1,217 @@
+"""Tells MLflow what a sweep's directory says. Whatever is missing is written, and nothing twice.
+
+The same while a sweep runs (the writer's thread calls it when a trial has news) and afterwards (`hfsuite sync`).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from hfsuite.tracking import describe, models, runs, store
+from hfsuite.tracking.points import HELD_S, Points, mlflow_name, step_of
+from hfsuite.tracking.provenance import write_provenance
+from hfsuite.tracking.record import FAILURE_FILE, REPORTS_FILE, ReportReader, SweepDirectory, SweepRecord, TrialRecord
+from hfsuite.tracking.runs import Run
+from hfsuite.tracking.state import TrialState
+
+if TYPE_CHECKING:  # see `store`
+    from collections.abc import Iterator
+
+    import mlflow
+
+
+@dataclass
+class _Trial:
+    """What this process knows of a trial's run."""
+
+    run: Run
+    points: Points
+    reports: ReportReader
+    last_step: int = 0
+    has_failure: bool = False
+
+
+@dataclass
+class Recorder:
+    """Brings the runs of one sweep up to date. One thread at a time.
+
+    Args:
+        client: of the tracking store.
+        directory: the sweep's.
+        readers: of trials' reports, by trial id, where those are not read in the sweep's directory.
+    """
+
+    client: mlflow.MlflowClient
+    directory: SweepDirectory
+    readers: dict[str, ReportReader] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+    _parent: Run | None = None
+    _trials: dict[str, _Trial] = field(default_factory=dict)
+    _standing: dict[int, TrialRecord] = field(default_factory=dict)
+    _experiment_id: str = ""
+
+    def run_id(self, trial_id: str) -> str | None:
+        """Of a trial's run, if it has been made."""
+        return self._trials[trial_id].run.run_id if trial_id in self._trials else None
+
+    @property
+    def parent_id(self) -> str | None:
+        """Of the sweep's run, if it has been made."""
+        return self._parent.run_id if self._parent else None
+
+    def is_holding(self, trial_id: str) -> bool:
+        """Whether a trial has reports that wait to be written."""
+        return trial_id in self._trials and self._trials[trial_id].points.is_holding
+
+    def settle_sweep(self, sweep: SweepRecord) -> None:
+        """Writes what is missing about the sweep itself: its run, where it came from, how it stands."""
+        self._experiment_id = self._experiment_id or store.experiment_id(self.client, sweep.mlflow_experiment)
+        if sweep.kind != "sweep":
+            return
+        is_new = self._parent is None
+        if self._parent is None:
+            self._parent = runs.find_or_create(
+                self.client,
+                self._experiment_id,
+                {runs.SWEEP_ID: sweep.sweep_id, runs.KIND: sweep.kind},
+                name=sweep.name,
+                started_at=sweep.created_at,
+                tags=_tags(sweep),
+            )
+        run = self._parent
+        if is_new:
+            with self._unless_refused():
+                run.write_params(sweep.params)
+            with self._unless_refused():
+                write_provenance(run, sweep)
+        best = self._standing.get(sweep.best) if sweep.best is not None else None
+        tags: dict[str, Any] = {
+            **_tags(sweep),
+            runs.STATE: sweep.state,
+            "mlflow.note.content": describe.sweep(sweep, list(self._standing.values())),
+            **({f"{runs.TAG}.error": sweep.fault} if sweep.fault else {}),
+        }
+        if best is not None and best.best is not None:
+            kept = best.best
+            tags |= {runs.BEST_RUN: self.run_id(best.trial_id) or "", runs.BEST_VALUE: kept.metrics.get(sweep.metric)}
+            if kept.directory:
+                tags[runs.CHECKPOINT_PATH] = store.below(sweep.path, f"{best.directory}/{kept.directory}")
+            with self._unless_refused():
+                known = run.known_points() if is_new else {}
+                run.write_points(
+                    (mlflow_name(name), value, kept.timestamp, kept.step)
+                    for name, value in kept.metrics.items()
+                    if math.isfinite(value) and repr(value) not in known.get((mlflow_name(name), kept.step), set())
+                )
+        with self._unless_refused():
+            run.write_tags(tags)
+        with self._unless_refused():
+            run.write_status(sweep.state.mlflow_status, sweep.ended_at)
+
+    def settle_trial(self, sweep: SweepRecord, record: TrialRecord) -> None:
+        """Writes what is missing about a trial: its run, parameters, points, state, failure, checkpoints."""
+        self._standing[record.number] = record
+        trial = self._trials.get(record.trial_id) or self._open(sweep, record)
+        run = trial.run
+        if run.tags.get(runs.SETTLED) == _mark(record) and not run.unwritten:
+            return  # nothing is new
+        for result in trial.reports.new():
+            trial.points.add(result)
+            trial.last_step = step_of(result)
+        before = math.inf if record.state.is_over else (time.time() - HELD_S) * 1_000
+        with self._unless_refused():
+            run.write_points(trial.points.settled(before))
+        with self._unless_refused():
+            run.write_tags({
+                **trial.points.tags,
+                runs.STATE: record.state,
+                runs.LAST_STEP: trial.last_step,
+                "mlflow.runName": describe.trial(sweep, record),
+                **({runs.WHY: record.why} if record.why or runs.WHY in run.tags else {}),
+                **({runs.WARM_START: record.warm_start} if record.warm_start is not None else {}),
+            })  # fmt: skip
+        if record.state.is_over and record.best is not None:
+            name, value = mlflow_name(f"best_{sweep.metric}"), record.best.metrics.get(sweep.metric, math.nan)
+            with self._unless_refused():  # a run's own table shows the last value of each metric, not the best
+                run.write_points(trial.points.once((name, value, record.best.timestamp, record.best.step)))
+        if record.state is TrialState.FAILED and not trial.has_failure:
+            with self._unless_refused():
+                text = self.directory.read_text(f"{record.directory}/{FAILURE_FILE}") or record.failure or ""
+                self.client.log_text(run.run_id, text, FAILURE_FILE)
+                trial.has_failure = True
+        with self._unless_refused():
+            models.settle(run, self.directory, sweep, record)
+        with self._unless_refused():
+            run.write_status(record.state.mlflow_status, record.ended_at if record.state.is_over else None)
+        if record.state.is_over:
+            with self._unless_refused():
+                run.write_tags({runs.SETTLED: _mark(record)})
+
+    # ---- inside
+
+    def _open(self, sweep: SweepRecord, record: TrialRecord) -> _Trial:
+        is_alone = sweep.kind != "sweep"
+        if self._parent is None or not self._experiment_id:
+            self.settle_sweep(sweep)
+        parent = {} if self._parent is None else {"mlflow.parentRunId": self._parent.run_id}
+        run = runs.find_or_create(
+            self.client,
+            self._experiment_id,
+            {runs.SWEEP_ID: sweep.sweep_id, runs.TRIAL_ID: record.trial_id},
+            name=describe.trial(sweep, record),
+            started_at=record.started_at or sweep.created_at,
+            tags=_tags(sweep)
+            | parent
+            | {runs.KIND: sweep.kind if is_alone else "trial", runs.TRIAL: str(record.number),
+               runs.STATE: str(record.state)},
+        )  # fmt: skip
+        where = f"{self.directory.path}/{record.directory}/{REPORTS_FILE}"
+        reports = self.readers.get(record.trial_id) or ReportReader(self.directory.filesystem, where)
+        known = run.known_points() if run.tags.get(runs.SETTLED) != _mark(record) else {}
+        trial = self._trials[record.trial_id] = _Trial(run, Points(known), reports)
+        with self._unless_refused():
+            run.write_params({**record.config, "num_workers": sweep.params["workers"]})
+        if is_alone:
+            with self._unless_refused():
+                write_provenance(run, sweep)
+        return trial
+
+    @contextmanager
+    def _unless_refused(self) -> Iterator[None]:
+        """A write that the store refuses costs none of the others; one that it does not answer is tried again."""
+        try:
+            yield
+        except Exception as error:
+            if not store.is_refusal(error):
+                raise
+            text = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            if text not in self.faults:
+                self.faults.append(text)
+
+
+def _tags(sweep: SweepRecord) -> dict[str, str]:
+    """By which the runs of a sweep are found and filtered."""
+    git = sweep.provenance.get("git") or {}
+    return {
+        runs.SWEEP_ID: sweep.sweep_id,
+        runs.KIND: sweep.kind,
+        runs.SWEEP: sweep.name,
+        runs.MODULE: sweep.module,
+        runs.PATH: sweep.path,
+        runs.METRIC: sweep.metric,
+        runs.MODE: sweep.mode,
+        "mlflow.source.name": sweep.module,
+        "mlflow.source.type": "LOCAL",
+        **({"mlflow.source.git.commit": git["commit"]} if git.get("commit") else {}),
+        **({"mlflow.source.git.branch": git["branch"]} if git.get("branch") else {}),
+    }
+
+
+def _mark(record: TrialRecord) -> str:
+    """Set last on a run that is over, it says that all of the record has been written."""
+    kept = ",".join(str(each.directory) for each in record.kept)
+    return f"{record.state} {record.reports} {record.ended_at} {kept}"

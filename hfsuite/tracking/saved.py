@@ -1,0 +1,23 @@
+"""What an interrupted trial has saved, whether Ray Tune had taken it over or not. Driver."""
+
+from __future__ import annotations
+
+import posixpath
+
+from hfsuite.tracking.points import milliseconds_of, numbers, step_of
+from hfsuite.tracking.record import Snapshot, SweepDirectory, TrialRecord
+from hfsuite.trainers.reported_checkpoint import newest_reported
+
+
+def adopt(directory: SweepDirectory, record: TrialRecord) -> None:
+    """Makes the checkpoint from which a trial would go on the last of its saved ones; forgets those that are gone."""
+    there = directory.folders(record.directory)
+    record.saved = [each for each in record.saved if each.directory in there]
+    newest = newest_reported(directory.filesystem, f"{directory.path}/{record.directory}")
+    if newest is None:
+        return
+    checkpoint, report = newest
+    name = posixpath.basename(checkpoint.path)
+    last = Snapshot(directory=name, step=step_of(report), metrics=numbers(report), timestamp=milliseconds_of(report))
+    record.saved = [*(each for each in record.saved if each.directory != name), last]
+    record.reports = max(record.reports, int(report["training_iteration"]))

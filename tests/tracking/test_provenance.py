@@ -1,0 +1,89 @@
+"""Where a sweep came from is recorded, and nothing secret."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from hfsuite.tracking import provenance, runs, store
+from hfsuite.tracking.sync import sync
+from tests.tracking import made
+
+SECRETS = ("hunter2", "hf_abcdefghijklmnopqrstuvwx", "s3cr3t")
+
+
+@pytest.fixture
+def module(own_directory: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An experiment in a repository of its own, uncommitted, with secrets where people put them."""
+    project = own_directory / "project"
+    project.mkdir()
+    source = project / "mine.py"
+
+    def git(*arguments: str) -> None:
+        names = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        subprocess.run(["git", "-C", str(project), *names, *arguments], check=True, capture_output=True)
+
+    git("init", "-b", "trunk")
+    source.write_text("x = 1\n")
+    git("add", ".")
+    git("commit", "-m", "first")
+    git("remote", "add", "origin", "https://ann:hunter2@example.org/mine.git")
+    source.write_text('x = 2\nPASSWORD = "s3cr3t"\ntoken = "hf_abcdefghijklmnopqrstuvwx"\n')
+    loaded = ModuleType("mine")
+    loaded.__file__ = str(source)
+    monkeypatch.setitem(sys.modules, "mine", loaded)
+    monkeypatch.setenv("HF_TOKEN", SECRETS[1])
+    monkeypatch.setenv("RAY_ADDRESS", "ray://ann:hunter2@head:10001")
+    monkeypatch.setattr(sys, "argv", ["/bin/hfsuite", "sweep", "mine", "--set", "password=s3cr3t", "--set", "lr=0.1"])
+    return "mine"
+
+
+def test_code_packages_machine_and_command(module: str) -> None:
+    found = provenance.collect(module)
+    assert (found["git"]["branch"], len(found["git"]["commit"])) == ("trunk", 40)
+    assert "+x = 2" in found["git"]["diff"]
+    assert found["source"].startswith("x = 2")
+    assert found["packages"]["torch"]
+    assert found["command"] == "hfsuite sweep mine --set password=... --set lr=0.1"
+    assert found["environment"]["RAY_ADDRESS"] == "ray://head:10001"
+    assert found["cluster"][0]["CPU"] == 4
+    assert found["processor"]
+
+
+def test_nothing_secret_reaches_storage_or_mlflow(module: str, own_directory: Path) -> None:
+    directory, _ = made.sweep(provenance=provenance.collect(module))
+    made.trial(directory, 0, [], config={"data": "https://ann:hunter2@example.org/rows.csv", "x": 1})
+    sync(directory)
+    written = [path for path in own_directory.rglob("*") if path.is_file() and "project" not in path.parts]
+    assert {"mlflow.db", "source.py", "uncommitted.diff", "environment.json", "requirements.txt"} <= {
+        path.name for path in written
+    }
+    for path in written:
+        if path.name == "trial.json":
+            continue  # the sweep's own storage holds the settings as they are: with them it is taken up again
+        text = path.read_bytes()
+        assert not [secret for secret in SECRETS if secret.encode() in text], path
+
+
+def test_it_can_be_read_in_mlflow(module: str) -> None:
+    directory, _ = made.sweep(provenance=provenance.collect(module))
+    sync(directory)
+    client = store.open_store()
+    parent = runs.find_sweep(client, "made")
+    assert parent is not None
+    assert parent.data.tags["mlflow.source.git.branch"] == "trunk"
+    assert parent.data.tags["hfsuite.git.is_dirty"] == "True"
+    environment = client.download_artifacts(parent.info.run_id, "provenance/environment.json")
+    assert json.loads(Path(environment).read_text())["python"] == provenance.platform.python_version()
+    requirements = client.download_artifacts(parent.info.run_id, "provenance/requirements.txt")
+    assert "\ntorch==" in Path(requirements).read_text()
+
+
+def test_outside_a_repository_there_is_no_commit(own_directory: Path) -> None:
+    assert provenance.collect("nowhere")["git"] is None
+    assert provenance.collect("nowhere")["source"] is None
