@@ -156,7 +156,7 @@ def run_training(
 def _run(plan: Plan) -> SweepResult:
     """Lets Ray Tune run the trials and MLflow know of them; returns when all are over."""
     record = plan.record
-    with plan.lock, plan.head_start, closing(plan.writer), _closed_whatever_happens(plan):
+    with closing(plan.lock), plan.head_start, closing(plan.writer), _closed_whatever_happens(plan):
         plan.writer.begin()  # a store that takes nothing ends the sweep here
         observer = _observer(plan)
         _tune(plan, observer)

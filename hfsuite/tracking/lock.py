@@ -49,7 +49,7 @@ class DriverLock:
         if not self.directory.is_local:
             threading.Thread(target=self._beat_on, name="driver-lives", daemon=True).start()
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Gives it back."""
         self._ended.set()
         if self.directory.is_local:
@@ -62,7 +62,7 @@ class DriverLock:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.release()
+        self.close()
 
     def _holder(self) -> dict[str, Any]:
         try:

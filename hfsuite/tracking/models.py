@@ -105,22 +105,26 @@ def _make(
             "step": str(snapshot.step),
         },
     )
-    try:
-        _fill(run, model, directory, where, by_reference=sweep.arguments.get("keep") == "reference")
-    except BaseException:
-        with suppress(Exception):  # the error itself is on its way; a later sync removes what is not READY
-            run.client.finalize_logged_model(model.model_id, "FAILED")
-        raise
-    ready = run.client.finalize_logged_model(model.model_id, "READY")
     points = [
         Metric(mlflow_name(name), value, snapshot.timestamp, snapshot.step, model_id=model.model_id)
         for name, value in snapshot.metrics.items()
         if math.isfinite(value)
     ]
-    for start in range(0, len(points), runs.METRICS_A_BATCH):
-        run.client.log_batch(run.run_id, metrics=points[start : start + runs.METRICS_A_BATCH])
-    run.client.log_outputs(run.run_id, [LoggedModelOutput(model.model_id, snapshot.step)])
-    return ready
+    try:
+        _fill(run, model, directory, where, by_reference=is_by_reference(sweep))
+        for start in range(0, len(points), runs.METRICS_A_BATCH):
+            run.client.log_batch(run.run_id, metrics=points[start : start + runs.METRICS_A_BATCH])
+        run.client.log_outputs(run.run_id, [LoggedModelOutput(model.model_id, snapshot.step)])
+        return run.client.finalize_logged_model(model.model_id, "READY")
+    except BaseException:
+        with suppress(Exception):  # the error itself is on its way; what is not READY is removed later
+            run.client.finalize_logged_model(model.model_id, "FAILED")
+        raise
+
+
+def is_by_reference(sweep: SweepRecord) -> bool:
+    """Whether MLflow points to checkpoints instead of holding them."""
+    return str(sweep.arguments.get("keep")).startswith("reference")
 
 
 def _remove(run: Run, model: LoggedModel) -> None:

@@ -21,8 +21,6 @@ from hfsuite.tracking.state import TrialState
 if TYPE_CHECKING:  # see `store`
     from collections.abc import Iterator
 
-    import mlflow
-
 
 @dataclass
 class _Trial:
@@ -45,7 +43,7 @@ class Recorder:
         readers: of trials' reports, by trial id, where those are not read in the sweep's directory.
     """
 
-    client: mlflow.MlflowClient
+    client: Any
     directory: SweepDirectory
     readers: dict[str, ReportReader] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
@@ -53,6 +51,9 @@ class Recorder:
     _trials: dict[str, _Trial] = field(default_factory=dict)
     _standing: dict[int, TrialRecord] = field(default_factory=dict)
     _experiment_id: str = ""
+
+    def __post_init__(self) -> None:
+        self.client = store.patient(self.client)
 
     def run_id(self, trial_id: str) -> str | None:
         """Of a trial's run, if it has been made."""

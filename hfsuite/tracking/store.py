@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hfsuite.errors import TrackingError
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:  # MLflow takes seconds to import: not before a sweep's worker
 DEFAULT_DATABASE = "mlflow.db"
 DEFAULT_ARTIFACTS = "mlartifacts"
 ANSWER_WITHIN_S = 10.0
+BAD_MOMENTS_S, LONG_S = (0.05, 0.2, 0.5), 2.0
 
 
 def tracking_uri() -> str:
@@ -85,7 +87,8 @@ def _is_of_the_connection(error: BaseException | None) -> bool:
 def open_store(recorded: str | None = None) -> mlflow.MlflowClient:
     """A client of the tracking store, which has answered once.
 
-    A new SQLite store is made by one process at a time: several that open one at once would break it.
+    A new SQLite store is made aside, by one process at a time: several that open one at once would break it, and so
+    would a process that is killed while it makes one.
 
     Args:
         recorded: where a sweep has recorded before; `MLFLOW_TRACKING_URI` wins.
@@ -103,9 +106,12 @@ def open_store(recorded: str | None = None) -> mlflow.MlflowClient:
 
             logging.getLogger("alembic").setLevel(logging.WARNING)
             logging.getLogger("mlflow").setLevel(logging.WARNING)
-            client = mlflow.MlflowClient(tracking_uri=uri)
-            with _alone(uri):
-                client.search_experiments(max_results=1)
+            logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # what it logs it raises too
+            with _alone_if_sqlite(uri) as path:
+                if path is not None and not path.exists():
+                    _make_database(path)
+                client = mlflow.MlflowClient(tracking_uri=uri)
+                patient(client).search_experiments(max_results=1)
     except Exception as error:  # MLflow passes on whatever its store raises
         raise TrackingError(
             f"The MLflow store {without_credentials(uri)} cannot be used: {str(error).splitlines()[0]} "
@@ -115,15 +121,57 @@ def open_store(recorded: str | None = None) -> mlflow.MlflowClient:
     return client
 
 
+def patient(client: mlflow.MlflowClient) -> Any:
+    """The client, which asks again at once where the store has a bad moment.
+
+    Not what has taken long, since others wait behind it; nor what would be made twice if only its answer was lost.
+    """
+    return _Patient(client)
+
+
+class _Patient:
+    def __init__(self, client: mlflow.MlflowClient) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._client, name)
+        if not callable(value) or name.startswith("create_") or name == "log_outputs":
+            return value
+
+        def ask(*arguments: Any, **named: Any) -> Any:
+            for wait_s in BAD_MOMENTS_S:
+                began = time.monotonic()
+                try:
+                    return value(*arguments, **named)
+                except Exception as error:
+                    if is_refusal(error) or time.monotonic() - began > LONG_S:
+                        raise
+                    time.sleep(wait_s)
+            return value(*arguments, **named)
+
+        return ask
+
+
 @contextmanager
-def _alone(uri: str) -> Iterator[None]:
-    """With a SQLite file, which may be new, one process at a time."""
+def _alone_if_sqlite(uri: str) -> Iterator[Path | None]:
+    """The file of a SQLite store, which no other process opens meanwhile; None for any other store."""
     if not uri.startswith("sqlite:///"):
-        yield
+        yield None
         return
     path = Path(uri.removeprefix("sqlite:///"))
     with filelock.FileLock(path.with_name(f".{path.name}.lock")):
-        yield
+        yield path
+
+
+def _make_database(path: Path) -> None:
+    """Makes MLflow's tables in another file, and gives that the name when all of them are there."""
+    import mlflow
+
+    for left in path.parent.glob(f".{path.name}.*.new"):  # by processes that were killed
+        left.unlink()
+    draft = path.with_name(f".{path.name}.{os.getpid()}.new")
+    mlflow.MlflowClient(tracking_uri=f"sqlite:///{draft}").search_experiments(max_results=1)
+    os.replace(draft, path)
 
 
 def experiment_id(client: mlflow.MlflowClient, name: str) -> str:

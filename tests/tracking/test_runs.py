@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import mlflow
@@ -10,6 +11,7 @@ import pytest
 from hfsuite.errors import TrackingError
 from hfsuite.tracking import runs, store
 from hfsuite.tracking.state import TrialState
+from tests import program
 
 
 @pytest.fixture
@@ -115,3 +117,16 @@ def test_a_database_may_lie_where_a_path_has_an_at_sign() -> None:
 def test_a_path_below_a_storage_with_a_query() -> None:
     assert store.below("/data/results", "one") == "/data/results/one"
     assert store.below("s3://bucket/sweeps?region=eu-west-1", "one") == "s3://bucket/sweeps/one?region=eu-west-1"
+
+
+@pytest.mark.slow
+def test_thirty_processes_may_open_a_new_store_at_once_and_be_killed(own_directory: Path) -> None:
+    code = "from hfsuite.tracking import store; print(len(store.open_store().search_experiments()))"
+    opening = [program.start("-c", code) for _ in range(30)]
+    for process in opening[:10]:
+        time.sleep(0.5)
+        process.kill()
+    assert [program.output(process, 240)[0] for process in opening[10:]] == ["1\n"] * 20
+    for process in opening[:10]:
+        process.communicate()
+    assert not list(own_directory.glob(".mlflow.db.*.new"))
