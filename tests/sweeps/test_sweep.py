@@ -21,7 +21,7 @@ from hfsuite.tracking import runs, store
 from hfsuite.tracking.state import TrialState
 from tests import toy
 
-TRIALS = 4
+TRIALS = 8  # of which some must be worse than those before them
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from collections.abc import Iterator
@@ -44,5 +43,8 @@ def test_a_sweep_is_recorded_on_the_server(server: str, own_directory: Path) -> 
     trials = runs.children(client, parent)
     assert [run.info.run_id for run in trials] == [trial.run_id for trial in result.trials]
     assert [run.info.status for run in trials] == ["FINISHED"] * 2
-    local = client.download_artifacts(trials[0].info.run_id, "checkpoint/state.json", str(own_directory))
-    assert json.loads(Path(local).read_text())["step"] == 3
+    models = client.search_logged_models([parent.info.experiment_id])
+    assert {model.source_run_id for model in models} == {run.info.run_id for run in trials}
+    for model in models:
+        files = [each.path for each in client.list_logged_model_artifacts(model.model_id, "checkpoint")]
+        assert "checkpoint/state.json" in files

@@ -313,6 +313,15 @@ def test_what_ray_tune_keeps_of_a_trial(tmp_path: Path) -> None:
     assert source.index("self._trial_info = trial_info") < source.index("self.reset_config("), "the next trial's"
 
 
+def test_ray_tune_saves_what_it_knows_when_it_is_told_to() -> None:
+    parameters = inspect.signature(TuneController.checkpoint).parameters
+    assert {"force", "wait"} <= set(parameters)
+    assert callable(TuneController.get_trials)
+    assert callable(TuneController.get_live_trials)
+    source = inspect.getsource(TuneController.step)
+    assert source.index("self.checkpoint()") < source.index("self._callbacks.on_step_end(")
+
+
 def test_ray_tunes_patience_with_the_last_trials() -> None:
     assert "self._actor_force_cleanup_timeout: int = 10" in inspect.getsource(TuneController.__init__)
     assert "< self._actor_force_cleanup_timeout" in inspect.getsource(TuneController)
