@@ -23,6 +23,7 @@ from hfsuite.errors import ConfigurationError
 from hfsuite.search.searchers import AnySearcher, make_searcher
 from hfsuite.search.spaces import grid_size, is_searched
 from hfsuite.search.trial_schedulers import Budget
+from hfsuite.sweeps import tune_state
 from hfsuite.sweeps.display import Display
 from hfsuite.sweeps.metric_check import MetricIsReported
 from hfsuite.sweeps.observer import SweepObserver
@@ -35,7 +36,7 @@ from hfsuite.tracking.record import REPORTS_FILE, ReportReader, SweepDirectory
 from hfsuite.tracking.state import TrialState
 from hfsuite.trainers.datasets import is_streamed
 from hfsuite.trials import resources
-from hfsuite.trials.worker_group import snapshots_in_time, time_to_end
+from hfsuite.trials.worker_group import lasting_state, time_to_end
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -238,8 +239,10 @@ def _tune(plan: Plan, observer: SweepObserver) -> None:
     resume = tune.ResumeConfig(
         errored=tune.ResumeConfig.ResumeType.RESUME if plan.retry_failed else tune.ResumeConfig.ResumeType.SKIP
     )
+    resumed = plan.resumed and tune_state.restore(plan.directory, expected=bool(plan.known))
     patience = time_to_end(plan.worker_policy.stop_grace_s + END_TAKES_S)
-    with observer.display, observer.ending_in_order(), _tune_as_a_sweep_needs_it(), patience, snapshots_in_time():
+    lasting = lasting_state(functools.partial(tune_state.keep, plan.directory))
+    with observer.display, observer.ending_in_order(), _tune_as_a_sweep_needs_it(), patience, lasting:
         try:
             tune.run(
                 plan.trainable,
@@ -265,7 +268,7 @@ def _tune(plan: Plan, observer: SweepObserver) -> None:
                     checkpoint_score_order=experiment.mode,
                     checkpoint_at_end=False,
                 ),
-                **({"resume": True, "resume_config": resume} if plan.resumed else {}),
+                **({"resume": True, "resume_config": resume} if resumed else {}),
             )
         except BaseException:  # a second Ctrl-C, for example
             observer.stop_rest()

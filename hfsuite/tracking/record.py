@@ -214,12 +214,27 @@ class SweepDirectory:
         found = self.filesystem.get_file_info(selector)
         return {entry.base_name for entry in found if entry.type == pyarrow.fs.FileType.Directory}
 
-    def read_text(self, name: str) -> str | None:
+    def read(self, name: str) -> bytes | None:
         """A small file; None if it is not there."""
         if not self.filesystem.get_file_info(f"{self.path}/{name}").is_file:
             return None
         with self.filesystem.open_input_stream(f"{self.path}/{name}") as stream:
-            return str(stream.read().decode(errors="replace"))
+            return bytes(stream.read())
+
+    def read_text(self, name: str) -> str | None:
+        """Likewise, of a text."""
+        data = self.read(name)
+        return data.decode(errors="replace") if data is not None else None
+
+    def write(self, name: str, data: bytes) -> None:
+        """Replaces a file as a whole: whoever reads it, even after a kill in the middle, sees one or the other."""
+        path = f"{self.path}/{name}"
+        own = f"{path}.new" if self.is_local else path  # object stores replace a file as a whole
+        self.filesystem.create_dir(posixpath.dirname(path), recursive=True)
+        with self.filesystem.open_output_stream(own) as stream:
+            stream.write(data)
+        if own != path:
+            os.replace(own, path)
 
     def _read(self, name: str) -> dict[str, Any] | None:
         text = self.read_text(name)
@@ -232,14 +247,7 @@ class SweepDirectory:
         return values
 
     def _write(self, name: str, values: Mapping[str, Any]) -> None:
-        data = json.dumps({"format": FORMAT, **values}, default=str).encode()
-        path = f"{self.path}/{name}"
-        own = f"{path}.new" if self.is_local else path  # object stores replace a file as a whole
-        self.filesystem.create_dir(posixpath.dirname(path), recursive=True)
-        with self.filesystem.open_output_stream(own) as stream:
-            stream.write(data)
-        if own != path:
-            os.replace(own, path)
+        self.write(name, json.dumps({"format": FORMAT, **values}, default=str).encode())
 
 
 class ReportReader:

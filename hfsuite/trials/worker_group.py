@@ -45,7 +45,7 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from hfsuite.errors import StopTraining
+from hfsuite.errors import ConfigurationError, StopTraining
 from hfsuite.trainers import manifest
 from hfsuite.trainers.upload import moved
 from hfsuite.trials.decision_box import box
@@ -95,21 +95,40 @@ def time_to_end(seconds: float) -> Iterator[None]:
 
 
 @contextmanager
-def snapshots_in_time() -> Iterator[None]:
-    """Has Ray Tune save what it knows whenever a trial begins or ends, and not only now and then. Driver.
+def lasting_state(keep: Callable[[str], None]) -> Iterator[None]:
+    """Has Ray Tune save what it knows whenever a trial begins or ends, and never start anew without a word. Driver.
 
     A driver that is killed then forgets no trial of which anybody has been told: callbacks hear that the loop has
     turned (`on_step_end`) after it has saved.
+
+    Args:
+        keep: is given the folder with the files of Ray Tune's state, each time that it has written them.
     """
-    own, saved = TuneController.checkpoint, (0, 0)
+    own, own_save, own_resume = TuneController.checkpoint, TuneController.save_to_dir, TuneController.resume
+    saved = 0, 0
 
     def checkpoint(controller: Any, force: bool = False, wait: bool = False) -> None:
         nonlocal saved
         known = len(controller.get_trials()), len(controller.get_live_trials())
-        own(controller, force=force or known != saved, wait=wait or known != saved)
+        own(controller, force=force or known != saved, wait=wait)
         saved = known
 
-    with mock.patch.object(TuneController, "checkpoint", checkpoint):
+    def save_to_dir(controller: Any) -> None:
+        own_save(controller)
+        if controller.get_trials():
+            keep(controller._storage.experiment_driver_staging_path)
+
+    def resume(controller: Any, resume_config: Any) -> None:
+        try:
+            own_resume(controller, resume_config)
+        except Exception as error:
+            controller._fail_fast = True  # otherwise it logs the error, and starts anew
+            raise ConfigurationError(
+                f"Ray Tune cannot take the sweep up again ({type(error).__name__}: {error}). What its trials have "
+                "reported and saved is still there: hfsuite sync brings it to MLflow."
+            ) from error
+
+    with mock.patch.multiple(TuneController, checkpoint=checkpoint, save_to_dir=save_to_dir, resume=resume):
         yield
 
 

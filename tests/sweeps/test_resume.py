@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import time
+import zipfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 
 from hfsuite.errors import ConfigurationError, UnknownName
+from hfsuite.sweeps import tune_state
 from hfsuite.tracking import runs, store
 from hfsuite.tracking.record import SweepDirectory
 from hfsuite.tracking.sync import sync
@@ -69,6 +72,8 @@ def test_it_goes_on_where_it_was_interrupted(own_directory: Path, number: signal
     if number == signal.SIGTERM:
         assert "Take the sweep up again: hfsuite resume cut" in err
     program.wait_for_free_cpus()
+    for path in Path("results", "cut").glob("experiment_state-*.json"):
+        os.truncate(path, 1_000)  # Ray Tune copies its state over the one before: a kill can leave half of it
     before = len(toy.read(own_directory / "diary"))
 
     result = toy.experiment.resume()
@@ -80,6 +85,24 @@ def test_it_goes_on_where_it_was_interrupted(own_directory: Path, number: signal
     check_records()
     with pytest.raises(UnknownName, match=r"no sweep that was interrupted in .*results\. Known: cut\."):
         toy.experiment.resume()
+
+
+@pytest.mark.parametrize("damage", ["missing", "damaged", "of another kind"])
+def test_a_state_that_cannot_be_read_is_not_taken_for_an_empty_one(own_directory: Path, damage: str) -> None:
+    toy.experiment.sweep(
+        trials=2, searcher="random", trial_scheduler="fifo", workers=1, name="whole", set={"reports": 2}
+    )
+    state = Path("results", "whole", tune_state.STATE_FILE)
+    if damage == "missing":
+        state.unlink()
+    elif damage == "damaged":
+        os.truncate(state, 100)
+    else:
+        with zipfile.ZipFile(state, "w") as archive:
+            archive.writestr("experiment_state-9.json", "{}")
+    with pytest.raises(ConfigurationError, match=rf"{damage}|cannot take the sweep up again.*\bKeyError"):
+        toy.experiment.resume("whole")
+    assert len(list(Path("results", "whole").glob("trial_*"))) == 2
 
 
 @pytest.mark.slow

@@ -320,6 +320,16 @@ def test_ray_tune_saves_what_it_knows_when_it_is_told_to() -> None:
     assert callable(TuneController.get_live_trials)
     source = inspect.getsource(TuneController.step)
     assert source.index("self.checkpoint()") < source.index("self._callbacks.on_step_end(")
+    assert "save_fn=self.save_to_dir," in inspect.getsource(TuneController.checkpoint)
+    assert "driver_staging_path = self._storage.experiment_driver_staging_path" in inspect.getsource(
+        TuneController.save_to_dir
+    )
+
+
+def test_ray_tune_would_start_anew_where_it_cannot_resume() -> None:
+    source = inspect.getsource(TuneController.__init__)
+    assert "self.resume(resume_config=resume_config)" in source
+    assert "if self._fail_fast:\n                    raise" in source
 
 
 def test_ray_tunes_patience_with_the_last_trials() -> None:
