@@ -112,6 +112,7 @@ def train_loop_per_worker(settings: dict[str, Any]) -> None:
             **evaluate(accelerator, model, validation),
             "step": (epoch + 1) * steps_per_epoch,
             "epoch": epoch + 1,
+            "samples": (epoch + 1) * steps_per_epoch * settings["global_batch_size"],
             "training_finished": epoch + 1 == settings["epochs"],  # complete: no trial scheduler is asked
         }
         report(accelerator, metrics, model, optimizer, schedule)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
-from hfsuite.tracking import runs, store
+from hfsuite.tracking import inputs, runs, store
 from hfsuite.tracking.points import mlflow_name
 from hfsuite.tracking.record import Snapshot, SweepDirectory, SweepRecord, TrialRecord
 
@@ -106,7 +106,14 @@ def _make(
         },
     )
     points = [
-        Metric(mlflow_name(name), value, snapshot.timestamp, snapshot.step, model_id=model.model_id)
+        Metric(
+            mlflow_name(name),
+            value,
+            snapshot.timestamp,
+            snapshot.step,
+            model_id=model.model_id,
+            **inputs.dataset_of(run, name),
+        )
         for name, value in snapshot.metrics.items()
         if math.isfinite(value)
     ]

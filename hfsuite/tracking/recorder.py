@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from hfsuite.tracking import describe, models, runs, store
-from hfsuite.tracking.points import HELD_S, Points, mlflow_name, step_of
+from hfsuite.tracking import describe, inputs, models, runs, store
+from hfsuite.tracking.points import HELD_S, Point, Points, mlflow_name, step_of
 from hfsuite.tracking.provenance import write_provenance
 from hfsuite.tracking.record import FAILURE_FILE, REPORTS_FILE, ReportReader, SweepDirectory, SweepRecord, TrialRecord
 from hfsuite.tracking.runs import Run
 from hfsuite.tracking.state import TrialState
+from hfsuite.tracking.system_metrics import SystemMetrics
 
 if TYPE_CHECKING:  # see `store`
     from collections.abc import Iterator
@@ -41,11 +42,13 @@ class Recorder:
         client: of the tracking store.
         directory: the sweep's.
         readers: of trials' reports, by trial id, where those are not read in the sweep's directory.
+        system: measures this machine meanwhile; None where nothing runs.
     """
 
     client: Any
     directory: SweepDirectory
     readers: dict[str, ReportReader] = field(default_factory=dict)
+    system: SystemMetrics | None = None
     faults: list[str] = field(default_factory=list)
     _parent: Run | None = None
     _trials: dict[str, _Trial] = field(default_factory=dict)
@@ -109,6 +112,8 @@ class Recorder:
                     if math.isfinite(value) and repr(value) not in known.get((mlflow_name(name), kept.step), set())
                 )
         with self._unless_refused():
+            run.write_points(self._measured())
+        with self._unless_refused():
             run.write_tags(tags)
         with self._unless_refused():
             run.write_status(sweep.state.mlflow_status, sweep.ended_at)
@@ -123,6 +128,9 @@ class Recorder:
         for result in trial.reports.new():
             trial.points.add(result)
             trial.last_step = step_of(result)
+        if self._parent is None:
+            with self._unless_refused():
+                run.write_points(self._measured())
         before = math.inf if record.state.is_over else (time.time() - HELD_S) * 1_000
         with self._unless_refused():
             run.write_points(trial.points.settled(before))
@@ -145,6 +153,8 @@ class Recorder:
                 self.client.log_text(run.run_id, text, FAILURE_FILE)
                 trial.has_failure = True
         with self._unless_refused():
+            inputs.write_inputs(run, self.directory, sweep, record)
+        with self._unless_refused():
             models.settle(run, self.directory, sweep, record)
         with self._unless_refused():
             run.write_status(record.state.mlflow_status, record.ended_at if record.state.is_over else None)
@@ -153,6 +163,9 @@ class Recorder:
                 run.write_tags({runs.SETTLED: _mark(record)})
 
     # ---- inside
+
+    def _measured(self) -> list[Point]:
+        return self.system.take() if self.system is not None else []
 
     def _open(self, sweep: SweepRecord, record: TrialRecord) -> _Trial:
         is_alone = sweep.kind != "sweep"

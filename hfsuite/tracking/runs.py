@@ -40,6 +40,7 @@ class Run:
         self.metrics: list[str] = list(found.data.metrics)
         self.status, self.end_time = str(found.info.status), found.info.end_time
         self.unwritten: list[Point] = []
+        self.datasets: dict[str, tuple[str, str]] = {}  # name and digest, by what they are for
         self.models: dict[str, LoggedModel] | None = None  # by the directory of the checkpoint; None: not asked yet
 
     def known_points(self) -> Known:

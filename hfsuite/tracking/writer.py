@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from hfsuite.errors import TrackingError
+from hfsuite.tracking.system_metrics import SystemMetrics
 
 if TYPE_CHECKING:
     from hfsuite.tracking.record import SweepRecord, TrialRecord
@@ -34,6 +35,7 @@ class Writer:
 
     def __init__(self, recorder: Recorder, sweep: SweepRecord) -> None:
         self.recorder, self._sweep = recorder, sweep
+        self._system = recorder.system = SystemMetrics(sweep.created_at)
         self._news: dict[str, TrialRecord] = {}
         self._sweep_news: SweepRecord | None = None
         self._changed, self._written = threading.Condition(), threading.Event()
@@ -58,6 +60,7 @@ class Writer:
         if self.recorder.faults:
             raise TrackingError(f"MLflow refuses to record the sweep: {self.recorder.faults[0]}")
         self._thread.start()
+        self._system.begin()
 
     def touch(self, record: TrialRecord | None = None) -> None:
         """A trial, or the sweep itself, has news. Returns at once."""
@@ -89,6 +92,7 @@ class Writer:
 
     def close(self) -> None:
         """Nothing more will be written."""
+        self._system.close()
         with self._changed:
             self._is_closed = True
             self._changed.notify()

@@ -114,7 +114,12 @@ class AccelerateTrainer(HuggingFaceTrainer):
 
     def worker_loop(self) -> AccelerateLoop:
         """What every rank runs."""
-        return AccelerateLoop(self.function, self.accelerate_config, self.scaling_config.num_cpus_per_worker)
+        return AccelerateLoop(
+            self.function,
+            self.accelerate_config,
+            self.scaling_config.num_cpus_per_worker,
+            is_local=self.running_in_local_mode,
+        )
 
     def definition(self) -> dict[str, Any]:
         """The arguments that make this trainer again, without its datasets."""
@@ -136,15 +141,20 @@ class AccelerateLoop:
         train_loop_per_worker: the user's loop.
         config: accelerate's configuration, as the driver read it.
         cpus: CPUs of each worker.
+        is_local: whether this is the driver's own process.
     """
 
     train_loop_per_worker: Callable[..., Any]
     config: AccelerateConfig
     cpus: float
+    is_local: bool
 
     def __call__(self, config: dict[str, Any]) -> Any:
         """Trains. Runs in every rank, in the thread that Ray Train makes for it."""
+        from hfsuite.trainers import facts
+
         context = ray.train.get_context()
+        seeds: dict[str, Any] = {name: config[name] for name in ("seed", "data_seed") if name in config}
         with accelerate_configuration.scratch_directory() as directory:
             accelerate_configuration.apply(
                 self.config,
@@ -155,4 +165,5 @@ class AccelerateLoop:
                 directory=directory,
             )
             parameters = inspect.signature(self.train_loop_per_worker).parameters
-            return self.train_loop_per_worker(config) if parameters else self.train_loop_per_worker()
+            with facts.of_prepared(seeds, self.is_local):
+                return self.train_loop_per_worker(config) if parameters else self.train_loop_per_worker()

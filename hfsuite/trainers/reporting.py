@@ -39,7 +39,8 @@ class ReportCallback(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Collects what Transformers logs."""
-        self.pending |= {**(logs or {}), "step": state.global_step, "epoch": state.epoch}
+        samples = state.global_step * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        self.pending |= {"samples": samples, **(logs or {}), "step": state.global_step, "epoch": state.epoch}
         self.logged_step = state.global_step
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:

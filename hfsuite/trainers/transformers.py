@@ -175,6 +175,7 @@ class TransformersLoop:
         for integration in get_reporting_integration_callbacks(trainer.args.report_to):
             trainer.pop_callback(integration)  # tracking is the driver's job
         sharded = bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
+        self._note_facts(trainer)
         reports = ReportCallback(sharded, keep_local=self.is_local)
         trainer.add_callback(reports)
 
@@ -185,6 +186,16 @@ class TransformersLoop:
                     reports.report_finished(trainer, directory)
         else:
             trainer.train()
+
+    def _note_facts(self, trainer: transformers.Trainer) -> None:
+        from hfsuite.trainers.facts import BASE_MODEL, EVALUATION, TRAINING, Facts
+
+        facts, evaluation = Facts(self.is_local), trainer.eval_dataset
+        facts.note(BASE_MODEL, trainer.model)
+        facts.note(TRAINING, trainer.train_dataset)
+        for dataset in evaluation.values() if isinstance(evaluation, dict) else [evaluation]:
+            facts.note(EVALUATION, dataset)
+        facts.write({"seed": trainer.args.seed, "data_seed": trainer.args.data_seed})
 
 
 def _renamed(error: Exception) -> ConfigurationError | None:

