@@ -43,6 +43,17 @@ def wait_for(what: Callable[[], object], program: subprocess.Popen[str], timeout
         time.sleep(0.1)
 
 
+def said_until(program: subprocess.Popen[str], words: str) -> str:
+    """What a program prints up to the line with these words in it, or up to its end."""
+    assert program.stdout is not None
+    said = ""
+    for line in program.stdout:
+        said += line
+        if words in line:
+            break
+    return said
+
+
 def output(program: subprocess.Popen[str], timeout_s: float = 120) -> tuple[str, str]:
     """Standard output and standard error of a program that is about to end; one that does not is killed."""
     try:

@@ -8,44 +8,60 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from typing import Annotated
-from urllib.parse import quote, urlencode
+from urllib.request import ProxyHandler, build_opener
 
 import typer
 from rich.console import Console
 
-from hfsuite.errors import ConfigurationError, TrackingError
+from hfsuite.errors import ConfigurationError, TrackingError, UnknownName, did_you_mean
 
 
 def ui(
+    sweep: Annotated[
+        str | None, typer.Argument(metavar="[SWEEP]", help="A sweep's name; by default the newest.")
+    ] = None,
     port: Annotated[int, typer.Option(help="Where to serve, on this machine only.")] = 5000,
 ) -> int:
-    """Serve the MLflow interface over the recorded runs, and print a link to the newest sweep."""
-    from hfsuite.tracking import runs, store
+    """Serve the MLflow interface over the recorded runs, and print links to a sweep's trials and their comparison."""
+    from hfsuite.tracking import runs, store, views
 
     client = store.open_store()
     uri = store.tracking_uri()
     remote = uri.startswith(("http://", "https://"))
     address = store.without_credentials(uri).rstrip("/") if remote else f"http://127.0.0.1:{port}"
     console = Console()
-    if (newest := runs.find_sweep(client, None)) is not None:
-        console.print("newest sweep:", style="bold")
-        console.print(f"  {comparison_link(address, newest)}", soft_wrap=True, highlight=False)
+    found = runs.find_sweep(client, sweep)
+    if found is None and sweep is not None:
+        raise UnknownName(f"MLflow has no sweep {sweep!r}. {did_you_mean(sweep, runs.sweep_names(client))}")
+    links: dict[str, str] = {}
+    if found is not None:
+        tags = client.get_experiment(found.info.experiment_id).tags
+        links |= {
+            f"{found.info.run_name}, its trials and their curves": views.link(address, found, tags),
+            "every detail side by side": views.comparison_link(address, found, runs.children(client, found)),
+        }
     if remote:
+        _show(console, links)
         return 0
     _check_free(port)
-    console.print(f"serving {store.without_credentials(uri)} on {address}; Ctrl-C ends it")
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
         "--backend-store-uri", uri, "--default-artifact-root", f"./{store.DEFAULT_ARTIFACTS}",
     ]  # fmt: skip
-    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    # Jobs, for evaluations of language models, would be six more processes and leave a folder in the machine's memory.
+    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
         # A process group of its own: MLflow starts helpers, and all must end with it.
         server = subprocess.Popen(command, start_new_session=True, env=environment, stdout=log, stderr=log)
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # whatever ends this command ends its server
         try:
+            _wait_for_answer(server, f"{address}/health")
+            if server.poll() is None:
+                _show(console, links)
+                console.print(f"serving {store.without_credentials(uri)} on {address}; Ctrl-C ends it")
             server.wait()
         except KeyboardInterrupt:
             return 0
@@ -53,6 +69,25 @@ def ui(
             _end_group(server)
         log.seek(0)
         raise TrackingError(f"MLflow's server has ended with code {server.returncode}. It said:\n{log.read()[-2_000:]}")
+
+
+def _wait_for_answer(server: subprocess.Popen[bytes], address: str) -> None:
+    """Until the server answers, or has ended."""
+    directly = build_opener(ProxyHandler({}))
+    while server.poll() is None:
+        with suppress(OSError), directly.open(address, timeout=5):
+            return
+        time.sleep(0.2)
+
+
+def _show(console: Console, links: dict[str, str]) -> None:
+    """Prints the links, and opens the first where there is a screen to show it on."""
+    for title, link in links.items():
+        console.print(f"{title}:", style="bold", highlight=False)
+        console.print(f"  {link}", soft_wrap=True, highlight=False)
+    has_screen = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or sys.platform in ("darwin", "win32")
+    if links and has_screen and sys.stdout.isatty():
+        typer.launch(next(iter(links.values())))
 
 
 def _check_free(port: int) -> None:
@@ -63,25 +98,6 @@ def _check_free(port: int) -> None:
         raise ConfigurationError(
             f"Port {port} of this machine is in use ({error.strerror}): give another with --port."
         ) from error
-
-
-def comparison_link(address: str, sweep: object) -> str:
-    """The page of MLflow that shows a sweep's trials side by side, with charts.
-
-    An experiment opens on another page, and folds children under their parent, unless the link says otherwise.
-    """
-    info = sweep.info  # type: ignore[attr-defined]
-    query = urlencode(
-        {
-            "workflowType": "machine_learning",
-            "searchFilter": f'tags."mlflow.parentRunId" = "{info.run_id}"',
-            "orderByKey": "attributes.run_name",
-            "orderByAsc": "true",
-            "compareRunsMode": "CHART",
-        },
-        quote_via=quote,
-    )
-    return f"{address}/#/experiments/{info.experiment_id}/runs?{query}"
 
 
 def _end_group(server: subprocess.Popen[bytes]) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from hfsuite.tracking import describe, inputs, models, runs, store
+from hfsuite.tracking import describe, inputs, models, runs, store, views
 from hfsuite.tracking.points import HELD_S, Point, Points, mlflow_name, step_of
 from hfsuite.tracking.provenance import write_provenance
 from hfsuite.tracking.record import FAILURE_FILE, REPORTS_FILE, ReportReader, SweepDirectory, SweepRecord, TrialRecord
@@ -115,6 +115,10 @@ class Recorder:
             run.write_points(self._measured())
         with self._unless_refused():
             run.write_tags(tags)
+        if sweep.state.is_over or is_new:
+            with self._unless_refused():
+                searched = views.searched_by(list(self._standing.values()))
+                views.write_view(self.client, run, sweep, searched or list(sweep.params["space"]))
         with self._unless_refused():
             run.write_status(sweep.state.mlflow_status, sweep.ended_at)
 

@@ -27,8 +27,9 @@ def test_it_serves_the_runs_and_ends_with_its_server(own_directory: Path) -> Non
     ).json()
     assert [run["info"]["run_name"] for run in found["runs"]] == ["shown"]
     assert program.answers(port, "")
+    out = program.said_until(ui, "Ctrl-C")
     ui.send_signal(signal.SIGTERM)
-    out, err = program.output(ui)
+    _, err = program.output(ui)
     assert ui.returncode == 0
     assert f"http://127.0.0.1:{port}/#/experiments/{experiment}/runs?workflowType=machine_learning" in out
     assert sweep.run_id in out
