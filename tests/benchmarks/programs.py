@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import ways, workload
+from tests.benchmarks import tracking, ways, workload
 
 
 def bare(folder: Path, trials: int) -> dict[str, Any]:
@@ -150,10 +150,31 @@ def sentiment_ray_pattern(folder: Path, trials: int) -> dict[str, Any]:
     return ways.ray_pattern(sentiment.as_ray_documents_it, space, "eval_loss", folder, trials)
 
 
+def record_ours(folder: Path, trials: int, reports: int, store: str) -> dict[str, Any]:
+    """A sweep's events, recorded by this project."""
+    return tracking.ours(folder, trials, reports, store)
+
+
+def record_rays(folder: Path, trials: int, reports: int, store: str) -> dict[str, Any]:
+    """The same events, recorded by Ray's callback."""
+    return tracking.rays(folder, trials, reports, store)
+
+
+def lookups(folder: Path, trials: int, count: int) -> dict[str, Any]:
+    """Finding a trial's run again."""
+    return tracking.lookups(folder, trials, count)
+
+
+def tracked(folder: Path, trials: int, epochs: int, how: str) -> dict[str, Any]:
+    """The sentiment experiment without tracking, with it, and with a server that takes a second a call."""
+    with tracking.sweeps_tracked(how, folder):
+        return sentiment_ours(folder, trials, epochs)
+
+
 def main() -> None:
-    name, folder, *numbers = sys.argv[1:]
+    name, folder, *given = sys.argv[1:]
     program: Callable[..., Any] = globals()[name]
-    print(json.dumps(program(Path(folder), *map(int, numbers))))
+    print(json.dumps(program(Path(folder), *(int(each) if each.isdigit() else each for each in given))))
 
 
 if __name__ == "__main__":

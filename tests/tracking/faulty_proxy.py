@@ -27,6 +27,7 @@ class Faults:
         hangs: no answer for seconds.
         delay_s: how long every answer takes.
         is_down: no answer to anything.
+        answers: while it is not set, every answer waits for it.
     """
 
     errors: float = 0.0
@@ -34,8 +35,12 @@ class Faults:
     hangs: float = 0.0
     delay_s: float = 0.0
     is_down: bool = False
+    answers: threading.Event = field(default_factory=threading.Event)
     befell: int = 0
     chance: random.Random = field(default_factory=lambda: random.Random(3))
+
+    def __post_init__(self) -> None:
+        self.answers.set()
 
 
 @contextmanager
@@ -48,8 +53,10 @@ def faulty(uri: str, faults: Faults) -> Iterator[str]:
         def answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             if faults.is_down:
+                faults.befell += 1
                 self.reset()
                 return
+            faults.answers.wait()
             time.sleep(faults.delay_s)
             drawn, is_done = faults.chance.random(), faults.chance.random() < 0.5
             is_faulty = drawn < faults.errors + faults.resets + faults.hangs and self.path != "/health"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -49,10 +48,8 @@ def fail(times: int, error: BaseException, own: Callable[..., Any]) -> Callable[
 def test_nobody_waits_for_a_slow_store(begun: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
     answers, client = threading.Event(), begun.recorder.client
     own = client.log_batch
-    monkeypatch.setattr(client, "log_batch", lambda *a, **k: answers.wait(60) and own(*a, **k))
-    began = time.monotonic()
-    trial(begun)
-    assert time.monotonic() - began < 5
+    monkeypatch.setattr(client, "log_batch", lambda *a, **k: answers.wait() and own(*a, **k))
+    trial(begun)  # returns, though the store does not
     answers.set()
     assert begun.finish() is None
     (run,) = recorded(client)[1]
