@@ -10,21 +10,28 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import psutil
 import ray
 import requests
 
 
-def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-    """Python with these arguments, in the working directory; output and errors are kept."""
+def start(*arguments: str, output: int | IO[str] = subprocess.PIPE, **environment: str) -> subprocess.Popen[str]:
+    """Python with these arguments, in the working directory; output and errors are kept.
+
+    Args:
+        output: where they go instead: a pipe that nobody reads stops whoever says much.
+    """
     return subprocess.Popen(
         [sys.executable, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stdout=output,
+        stderr=output,
         text=True,
         start_new_session=True,
-        env=os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address} | environment,
+        env=os.environ
+        | ({"RAY_ADDRESS": ray.get_runtime_context().gcs_address} if ray.is_initialized() else {})
+        | environment,
     )
 
 
@@ -39,7 +46,7 @@ def wait_for(what: Callable[[], object], program: subprocess.Popen[str], timeout
     while not what():
         if program.poll() is not None or time.monotonic() > deadline:
             program.kill()
-            raise AssertionError("\n".join(program.communicate()))
+            raise AssertionError("\n".join(filter(None, program.communicate())) or "it said nothing here")
         time.sleep(0.1)
 
 

@@ -23,18 +23,20 @@ def sqlite(folder: Path) -> Iterator[None]:
 def server(folder: Path, database: str | None = None) -> Iterator[str]:
     """A real `mlflow server`, with artifacts of its own; SQLite behind it unless told otherwise."""
     port = program.free_port()
-    process = program.start(
-        "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-        "--backend-store-uri", database or f"sqlite:///{folder}/server.db",
-        "--artifacts-destination", str(folder / "kept by the server"),
-    )  # fmt: skip
+    with open(folder / "server.log", "w", encoding="utf-8") as log:
+        process = program.start(
+            "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+            "--backend-store-uri", database or f"sqlite:///{folder}/server.db",
+            "--artifacts-destination", str(folder / "kept by the server"), output=log,
+            MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",
+        )  # fmt: skip
     try:
         program.wait_for(lambda: program.answers(port), process)
         with mock.patch.dict(os.environ, MLFLOW_TRACKING_URI=f"http://127.0.0.1:{port}"):
             yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        process.wait()
 
 
 @contextmanager
