@@ -55,11 +55,12 @@ def find_parent(client: Any, sweep: str | None) -> Any:
         UnknownName: there is none, with the nearest names.
     """
     from hfsuite.tracking import runs, store
+    from hfsuite.tracking.provenance import without_credentials
 
     if (parent := runs.find_sweep(client, sweep)) is not None:
         return parent
     names = runs.sweep_names(client)
-    where = store.without_credentials(store.tracking_uri())
+    where = without_credentials(store.tracking_uri())
     wanted = "no sweep yet" if sweep is None else f"no sweep {sweep!r}"
     hint = did_you_mean(sweep, names) if sweep and names else "Run one: hfsuite sweep MODULE"
     raise UnknownName(f"There is {wanted} in {where}. {hint}")

@@ -21,12 +21,10 @@ def sync(
 ) -> int:
     """Write to MLflow whatever it lacks of a sweep, from the sweep's own files; close what a dead driver left."""
     from hfsuite.sweeps.finding import find_directory
-    from hfsuite.sweeps.keeping import clean
     from hfsuite.tracking.sync import sync as sync_directory
 
     with answer(json) as say:
         directory, _ = find_directory(sweep, storage, unfinished=False)
-        clean(directory)
         synced = sync_directory(directory)
         if json:
             say(asdict(synced))

@@ -27,11 +27,12 @@ def ui(
 ) -> int:
     """Serve the MLflow interface over the recorded runs, and print links to a sweep's trials and their comparison."""
     from hfsuite.tracking import runs, store, views
+    from hfsuite.tracking.provenance import without_credentials
 
     client = store.open_store()
     uri = store.tracking_uri()
     remote = uri.startswith(("http://", "https://"))
-    address = store.without_credentials(uri).rstrip("/") if remote else f"http://127.0.0.1:{port}"
+    address = without_credentials(uri).rstrip("/") if remote else f"http://127.0.0.1:{port}"
     console = Console()
     found = runs.find_sweep(client, sweep)
     if found is None and sweep is not None:
@@ -49,10 +50,11 @@ def ui(
     _check_free(port)
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-        "--backend-store-uri", uri, "--default-artifact-root", f"./{store.DEFAULT_ARTIFACTS}",
+        "--default-artifact-root", f"./{store.DEFAULT_ARTIFACTS}",
     ]  # fmt: skip
     # Jobs, for evaluations of language models, would be six more processes and leave a folder in the machine's memory.
     environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment["MLFLOW_BACKEND_STORE_URI"] = uri  # a password in it is none of other users' business
     with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
         # A process group of its own: MLflow starts helpers, and all must end with it.
         server = subprocess.Popen(command, start_new_session=True, env=environment, stdout=log, stderr=log)
@@ -61,7 +63,7 @@ def ui(
             _wait_for_answer(server, f"{address}/health")
             if server.poll() is None:
                 _show(console, links)
-                console.print(f"serving {store.without_credentials(uri)} on {address}; Ctrl-C ends it")
+                console.print(f"serving {without_credentials(uri)} on {address}; Ctrl-C ends it")
             server.wait()
         except KeyboardInterrupt:
             return 0

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import posixpath
+from contextlib import suppress
 
 import pyarrow.fs
 
-from hfsuite.errors import UnknownName, did_you_mean
-from hfsuite.tracking import store
+from hfsuite.errors import ConfigurationError, UnknownName, did_you_mean
+from hfsuite.tracking.provenance import without_credentials
 from hfsuite.tracking.record import SweepDirectory, SweepRecord
 from hfsuite.tracking.state import TrialState
 
@@ -33,7 +34,7 @@ def find_directory(
     if sweep is not None and (directory := SweepDirectory.at(storage, sweep)).exists:
         return directory, storage
     found = {record.name: record for record in _sweeps_in(storage) if experiment in (None, record.experiment)}
-    shown = store.without_credentials(storage)
+    shown = without_credentials(storage)
     if sweep is not None:
         raise UnknownName(
             f"There is no sweep {sweep!r} in {shown}. {did_you_mean(sweep, found)} Name its storage with --storage."
@@ -58,5 +59,6 @@ def _sweeps_in(storage: str) -> list[SweepRecord]:
     for entry in directory.filesystem.get_file_info(selector):
         candidate = SweepDirectory(directory.filesystem, posixpath.join(directory.path, entry.base_name))
         if entry.type == pyarrow.fs.FileType.Directory and candidate.exists:
-            found.append(candidate.read_sweep())
+            with suppress(ConfigurationError):  # whoever names that one is told what is wrong with it
+                found.append(candidate.read_sweep())
     return found

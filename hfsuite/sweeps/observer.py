@@ -18,11 +18,10 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from hfsuite.search.trial_schedulers import Budget
-from hfsuite.sweeps import keeping
 from hfsuite.sweeps.display import Display
 from hfsuite.sweeps.result import TrialResult
 from hfsuite.sweeps.trial_names import TrialNames
-from hfsuite.tracking import saved
+from hfsuite.tracking import keeping, saved
 from hfsuite.tracking.points import milliseconds_of, numbers, reported, step_of
 from hfsuite.tracking.record import Snapshot, SweepDirectory, SweepRecord, TrialRecord
 from hfsuite.tracking.state import TrialState
@@ -44,7 +43,6 @@ class SweepObserver(Callback):
         budget: of the trial scheduler: a trial stopped at its end is complete.
         trial_scheduler: what stops trials, by name.
         keep: which checkpoints stay.
-        keeps_at_end: whether that is decided only when the sweep is over, since a population exploits finished trials.
         known: records of a sweep that is taken up again.
     """
 
@@ -60,12 +58,11 @@ class SweepObserver(Callback):
         budget: Budget,
         trial_scheduler: str,
         keep: str,
-        keeps_at_end: bool,
         known: Mapping[str, TrialRecord],
     ) -> None:
         self.sweep, self.directory, self.writer = sweep, directory, writer
         self.new_trial, self.settings, self.display, self.budget = new_trial, settings, display, budget
-        self.trial_scheduler, self.keep, self.keeps_at_end = trial_scheduler, keep, keeps_at_end
+        self.trial_scheduler, self.keep = trial_scheduler, keep
         self.records: dict[str, TrialRecord] = dict(known)
         self.trials: dict[str, TrialResult] = {}
         self.interrupted = False
@@ -240,16 +237,21 @@ class SweepObserver(Callback):
         self._forget_removed(record)
         if state.is_unfinished:
             saved.adopt(self.directory, record)
-        self._write(trial.trial_id)
+        record.state = state
+        at_end = self.sweep.decides_at_end
+        changed = [] if at_end else keeping.decide(self.sweep, self.records.values(), self.keep)
         self._news.discard(trial.trial_id)
-        if not self.keeps_at_end:
-            changed = keeping.decide(self.sweep, self.records.values(), self.keep)
-            self._remove_others({each.trial_id: each for each in [*changed, record]}.values())
+        if at_end:
+            self._write(trial.trial_id)
+        else:
+            self._remove_others({each.trial_id: each for each in [record, *changed]}.values())
 
     def _remove_others(self, records: Iterable[TrialRecord]) -> None:
-        """What the policy does not keep goes from storage; that it goes is written down first."""
+        """What the policy does not keep goes from storage; what stays and what goes is written down first."""
+        records = list(records)
         for record in records:
             self._write(record.trial_id)
+        for record in records:
             before = copy.copy(record)
             keeping.remove_others(self.directory, record)
             if record != before:

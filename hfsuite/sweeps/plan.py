@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import time
@@ -15,15 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.fs
 import ray
-from ray.tune.schedulers import TrialScheduler
+from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
 
 from hfsuite.errors import ConfigurationError, TrackingError
 from hfsuite.search.searchers import AnySearcher, check_searcher
 from hfsuite.search.spaces import describe, grid_size
 from hfsuite.search.trial_schedulers import check_trial_scheduler, make_trial_scheduler
-from hfsuite.sweeps import cluster, keeping
-from hfsuite.tracking import provenance, store
+from hfsuite.sweeps import cluster, tune_state
+from hfsuite.tracking import keeping, provenance, store
 from hfsuite.tracking.lock import DriverLock
+from hfsuite.tracking.provenance import without_credentials
 from hfsuite.tracking.record import SweepDirectory, SweepRecord, TrialRecord
 from hfsuite.tracking.recorder import Recorder
 from hfsuite.tracking.state import TrialState
@@ -62,7 +64,7 @@ class Plan:
     keep: str
     trainable: type[TrainingTrial]
     head_start: HeadStart
-    resumed: bool
+    former: SweepRecord | None  # of a sweep that is taken up again: as it stood
     retry_failed: bool
 
 
@@ -123,10 +125,15 @@ def checked_plan(
     trials = grid_size(space) or trials
     seeded = {"seed": seed} if "seed" in experiment.defaults else {}
     with ExitStack() as unless_planned:
+        lock = resumed and attempt(lambda: unless_planned.enter_context(DriverLock(SweepDirectory.at(storage, name))))
+        known: list[TrialRecord] = []
+        if resumed is not None and lock is not None:  # the driver before may have written until it let go
+            directory = SweepDirectory.at(storage, name)
+            resumed, known = directory.read_sweep(), directory.read_trials()
+            attempt(lambda: tune_state.check(directory, expected=bool(known)))
         head_start = unless_planned.enter_context(HeadStart())
         if not faults:
             slots = resources.concurrent_trials(trainer.scaling_config, uses_ray_data=is_streamed(trainer.datasets))
-            known = SweepDirectory.at(storage, name).read_trials() if resumed is not None else []
             trainable = trainable_for(trainer, **asdict(policy))
             head_start.begin(trainable, min(trials, slots))
         uri = resumed.tracking_uri if resumed is not None else None
@@ -135,9 +142,10 @@ def checked_plan(
             only_tracking = client is None and len(faults) == 1
             raise TrackingError(faults[0]) if only_tracking else ConfigurationError(faults)
         directory = SweepDirectory.at(storage, name)
-        lock = unless_planned.enter_context(DriverLock(directory))
+        lock = lock or unless_planned.enter_context(DriverLock(directory))
         if resumed is not None:
             mark_lost(directory, resumed, known)
+        former = copy.copy(resumed)
         record = resumed or SweepRecord(
             sweep_id=uuid.uuid4().hex,
             name=name,
@@ -146,7 +154,7 @@ def checked_plan(
             module=experiment.module,
             metric=experiment.metric,
             mode=experiment.mode,
-            path=store.below(store.without_credentials(storage), name),
+            path=store.below(without_credentials(storage), name),
             planned=trials,
             arguments=asked,
             params=_params(asked, policy, space, trainer.scaling_config.num_workers, searcher, trial_scheduler),
@@ -154,6 +162,7 @@ def checked_plan(
             tracking_uri=store.recorded_uri(),
             provenance=provenance.collect(experiment.module),
             created_at=int(time.time() * 1_000),
+            decides_at_end=isinstance(make_trial_scheduler(trial_scheduler), PopulationBasedTraining),
         )
         record.state, record.ended_at, record.fault = TrialState.RUNNING, None, None
         directory.write_sweep(record)
@@ -176,7 +185,7 @@ def checked_plan(
             keep=keep,
             trainable=trainable,
             head_start=head_start,
-            resumed=resumed is not None,
+            former=former,
             retry_failed=retry_failed,
         )
         unless_planned.pop_all()
@@ -228,7 +237,7 @@ def _absolute(storage: str | os.PathLike[str]) -> str:
 
 def _check_storage(storage: str, name: str) -> None:
     """The sweep's directory must be new, and the storage must take a file."""
-    shown = store.without_credentials(storage)
+    shown = without_credentials(storage)
     try:
         filesystem, root = (
             pyarrow.fs.FileSystem.from_uri(storage) if "://" in storage else (pyarrow.fs.LocalFileSystem(), storage)

@@ -3,47 +3,37 @@
 from __future__ import annotations
 
 import functools
-import logging
 import os
+import shlex
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import pyarrow.fs
-from ray import tune
 from ray.tune.experiment import Trial
-from ray.tune.logger import CSVLoggerCallback
-from ray.tune.schedulers import HyperBandScheduler, PopulationBasedTraining, TrialScheduler
-from ray.tune.search import ConcurrencyLimiter
+from ray.tune.schedulers import TrialScheduler
 
 from hfsuite.errors import ConfigurationError
-from hfsuite.search.searchers import AnySearcher, make_searcher
-from hfsuite.search.spaces import grid_size, is_searched
+from hfsuite.search.searchers import AnySearcher
+from hfsuite.search.spaces import is_searched
 from hfsuite.search.trial_schedulers import Budget
-from hfsuite.sweeps import tune_state
 from hfsuite.sweeps.display import Display
-from hfsuite.sweeps.metric_check import MetricIsReported
 from hfsuite.sweeps.observer import SweepObserver
 from hfsuite.sweeps.plan import Plan, checked_plan
-from hfsuite.sweeps.report_log import ReportLog
 from hfsuite.sweeps.result import SweepResult, TrialResult, address, best_trial
-from hfsuite.sweeps.trial_names import TrialNames
-from hfsuite.tracking import store
+from hfsuite.sweeps.tuning import run_tune
+from hfsuite.tracking.provenance import without_credentials
 from hfsuite.tracking.record import REPORTS_FILE, ReportReader, SweepDirectory
 from hfsuite.tracking.state import TrialState
-from hfsuite.trainers.datasets import is_streamed
-from hfsuite.trials import resources
-from hfsuite.trials.worker_group import lasting_state, time_to_end
+from hfsuite.tracking.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hfsuite.sweeps.experiment import Experiment
 
-END_TAKES_S = 15.0  # what a trial's end takes beside the unwinding of its training function
 AFTER_ERROR_S = 10.0  # for MLflow to record a sweep's end: the error waits meanwhile
 
 P = ParamSpec("P")
@@ -110,6 +100,10 @@ def resume_sweep(
         storage: the folder or URI that it is in.
     """
     record = directory.read_sweep()
+    if record.experiment != experiment.name:
+        raise ConfigurationError(
+            f"The sweep {record.name!r} is of the experiment {record.experiment}, not {experiment.name}."
+        )
     asked = record.arguments
     chosen = {"searcher": searcher or asked["searcher"], "trial_scheduler": trial_scheduler or asked["trial_scheduler"]}
     faults = [
@@ -160,7 +154,7 @@ def _run(plan: Plan) -> SweepResult:
     with closing(plan.lock), plan.head_start, closing(plan.writer), _closed_whatever_happens(plan):
         plan.writer.begin()  # a store that takes nothing ends the sweep here
         observer = _observer(plan)
-        _tune(plan, observer)
+        run_tune(plan, observer)
         observer.settle()
         result = SweepResult(
             name=record.name,
@@ -169,7 +163,7 @@ def _run(plan: Plan) -> SweepResult:
             metric=record.metric,
             mode=record.mode,
             run_id=None,
-            tracking_uri=store.without_credentials(plan.writer.recorder.client.tracking_uri),
+            tracking_uri=without_credentials(plan.writer.recorder.client.tracking_uri),
             path=record.path,
             trials=sorted(observer.trials.values(), key=lambda trial: trial.number),
             planned=record.planned,
@@ -178,14 +172,29 @@ def _run(plan: Plan) -> SweepResult:
         best = best_trial(result.trials, result.metric, result.mode)
         record.best = best.number if best is not None else None
         _end(plan, _sweep_state(result))
-        if fault := plan.writer.finish():
-            result.tracking_fault = f"{fault} Fill it in later: hfsuite sync {record.name}"
+        if fault := _finish(plan.writer):
+            result.tracking_fault = f"{fault} Fill it in later: hfsuite sync {record.name}{_where(plan)}"
         observer.note_runs()
         result.run_id = plan.writer.recorder.parent_id
     if result.interrupted and record.kind == "sweep":
-        where = "" if plan.storage == os.path.abspath("results") else f" --storage {plan.storage}"
-        observer.display.console.print(f"Take the sweep up again: hfsuite resume {record.name}{where}", soft_wrap=True)
+        observer.display.console.print(
+            f"Take the sweep up again: hfsuite resume {record.name}{_where(plan)}", soft_wrap=True
+        )
     return result
+
+
+def _finish(writer: Writer) -> str | None:
+    """What MLflow has not recorded, in words. Whoever does not want to wait for it has a sweep all the same."""
+    try:
+        return writer.finish()
+    except KeyboardInterrupt:
+        return "MLflow has not recorded everything: it was not waited for."
+
+
+def _where(plan: Plan) -> str:
+    """The option with which commands find the sweep; none where they look anyway."""
+    is_default = plan.storage == os.path.abspath("results")
+    return "" if is_default else f" --storage {shlex.quote(without_credentials(plan.storage))}"
 
 
 def _observer(plan: Plan) -> SweepObserver:
@@ -220,68 +229,8 @@ def _observer(plan: Plan) -> SweepObserver:
         budget=Budget.of(plan.trial_scheduler),
         trial_scheduler=str(record.params["trial_scheduler"]),
         keep=plan.keep,
-        keeps_at_end=isinstance(plan.trial_scheduler, PopulationBasedTraining),
         known=plan.known,
     )
-
-
-def _tune(plan: Plan, observer: SweepObserver) -> None:
-    """Ray Tune's part: from the first proposal to the end of the last trial."""
-    experiment, record = plan.experiment, plan.record
-    metric_is_reported = MetricIsReported(experiment.metric)
-    names = TrialNames(record.path, {each.trial_id: each.number for each in plan.known.values()})
-    directory = Path(plan.storage, record.name) if "://" not in plan.storage else None
-    slots = resources.concurrent_trials(plan.trainer.scaling_config, uses_ray_data=is_streamed(plan.trainer.datasets))
-    budget = Budget.of(plan.trial_scheduler)
-    searcher = make_searcher(plan.searcher, seed=plan.seed, study_name=record.name, directory=directory, budget=budget)
-    # HyperBand pauses trials until its bracket is full, which a limit would never let happen.
-    limits_itself = isinstance(searcher, ConcurrencyLimiter) or isinstance(plan.trial_scheduler, HyperBandScheduler)
-    resume = tune.ResumeConfig(
-        errored=tune.ResumeConfig.ResumeType.RESUME if plan.retry_failed else tune.ResumeConfig.ResumeType.SKIP
-    )
-    resumed = plan.resumed and tune_state.restore(plan.directory, expected=bool(plan.known))
-    patience = time_to_end(plan.worker_policy.stop_grace_s + END_TAKES_S)
-    lasting = lasting_state(functools.partial(tune_state.keep, plan.directory))
-    with observer.display, observer.ending_in_order(), _tune_as_a_sweep_needs_it(), patience, lasting:
-        try:
-            tune.run(
-                plan.trainable,
-                name=record.name,
-                storage_path=plan.storage,
-                config={plan.trainer.config_argument: {**plan.constants, **plan.space}},
-                num_samples=1 if grid_size(plan.space) else plan.trials,
-                search_alg=searcher,
-                scheduler=plan.trial_scheduler,
-                metric=experiment.metric,
-                mode=experiment.mode,
-                max_concurrent_trials=None if limits_itself else slots,
-                reuse_actors=True,
-                trial_name_creator=names,
-                trial_dirname_creator=names,
-                callbacks=[observer, plan.head_start, ReportLog(), CSVLoggerCallback()],
-                stop=metric_is_reported,
-                verbose=0,
-                raise_on_failed_trial=False,
-                checkpoint_config=tune.CheckpointConfig(
-                    num_to_keep=_checkpoints_of_a_trial(plan),
-                    checkpoint_score_attribute=experiment.metric,
-                    checkpoint_score_order=experiment.mode,
-                    checkpoint_at_end=False,
-                ),
-                **({"resume": True, "resume_config": resume} if resumed else {}),
-            )
-        except BaseException:  # a second Ctrl-C, for example
-            observer.stop_rest()
-            raise
-    if metric_is_reported.fault is not None:
-        raise metric_is_reported.fault
-
-
-def _checkpoints_of_a_trial(plan: Plan) -> int | None:
-    """The best; Ray Tune always keeps the last too. A population must also find what it exploits."""
-    if plan.keep == "all":
-        return None
-    return 4 if isinstance(plan.trial_scheduler, PopulationBasedTraining) else 1
 
 
 def _end(plan: Plan, state: TrialState) -> None:
@@ -291,35 +240,17 @@ def _end(plan: Plan, state: TrialState) -> None:
 
 
 @contextmanager
-def _tune_as_a_sweep_needs_it() -> Iterator[None]:
-    """Ray Tune is silent, and writes what a sweep reads; afterwards it is as before, for Tuners of the user's own.
-
-    Tune logs each failure, with frames of its own, before anyone can say what the trial's rank said.
-    """
-    variables = {
-        "RAY_AIR_NEW_OUTPUT": "0",  # the old output engine can be silent
-        "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # MetricIsReported says it better, and as early
-        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # without TensorBoard's files: MLflow draws the charts
-    }
-    logger, before = logging.getLogger("ray.tune"), {name: os.environ.get(name) for name in variables}
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    os.environ |= variables
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        for name, value in before.items():
-            del os.environ[name]
-            os.environ |= {name: value} if value is not None else {}
-
-
-@contextmanager
 def _closed_whatever_happens(plan: Plan) -> Iterator[None]:
     """An error in the driver must not leave a run that seems to go on for ever."""
     try:
         yield
     except BaseException as error:
+        if plan.former is not None and isinstance(error, ConfigurationError):  # it could not be taken up
+            vars(plan.record).update(vars(plan.former))
+            plan.directory.write_sweep(plan.record)
+            plan.writer.touch()
+            plan.writer.finish(AFTER_ERROR_S)
+            raise
         plan.record.fault = f"{type(error).__name__}: {error}"
         _end(plan, TrialState.FAILED if isinstance(error, Exception) else TrialState.STOPPED)
         plan.writer.finish(AFTER_ERROR_S)  # the error itself is on its way

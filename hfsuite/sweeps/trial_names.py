@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 from ray.tune.experiment import Trial
@@ -31,6 +31,10 @@ class TrialNames:
         if trial.trial_id not in numbers:
             numbers[trial.trial_id] = max(numbers.values(), default=-1) + 1
         return f"trial_{numbers[trial.trial_id]:03d}"
+
+    def learn(self, trials: Iterable[Trial]) -> None:
+        """Takes note of trials that have names already: no other gets one of those."""
+        self._numbers.setdefault(self.sweep, {}).update({trial.trial_id: self.number(trial) for trial in trials})
 
     @staticmethod
     def number(trial: Trial) -> int:

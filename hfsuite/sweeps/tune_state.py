@@ -16,19 +16,29 @@ from hfsuite.tracking.record import SweepDirectory
 STATE_FILE = ".hfsuite/tune.zip"
 
 
-def keep(directory: SweepDirectory, written: str) -> None:
+def keep(directory: SweepDirectory, written: str, session: str) -> None:
     """Puts aside what Ray Tune has just written.
 
     Args:
         directory: of the sweep.
         written: the folder of the driver's machine where Ray Tune writes its state.
+        session: what the names of its files have in them, since the sweep was last taken up.
     """
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as archive:
-        for path in Path(written).iterdir():
+        for path in Path(written).glob(f"*{session}*"):
             if path.suffix in (".json", ".pkl") and not path.name.startswith("."):
                 archive.write(path, path.name)
     directory.write(STATE_FILE, data.getvalue())
+
+
+def check(directory: SweepDirectory, *, expected: bool) -> None:
+    """Whether a sweep can be taken up again.
+
+    Raises:
+        ConfigurationError: what was put aside is missing or damaged.
+    """
+    _read(directory, expected=expected)
 
 
 def restore(directory: SweepDirectory, *, expected: bool) -> bool:
@@ -44,18 +54,22 @@ def restore(directory: SweepDirectory, *, expected: bool) -> bool:
     Raises:
         ConfigurationError: it is missing or damaged.
     """
+    files = _read(directory, expected=expected)
+    for name, content in files.items():
+        directory.write(name, content)
+    return bool(files)
+
+
+def _read(directory: SweepDirectory, *, expected: bool) -> dict[str, bytes]:
     data = directory.read(STATE_FILE)
     if data is None and not expected:
-        return False
+        return {}
     try:
         with zipfile.ZipFile(io.BytesIO(data or b"")) as archive:
-            files = {name: archive.read(name) for name in archive.namelist()}
+            return {name: archive.read(name) for name in archive.namelist()}
     except zipfile.BadZipFile as error:
         raise ConfigurationError(
             f"The sweep in {directory.path} cannot be taken up again: {STATE_FILE} is "
             f"{'missing' if data is None else f'damaged ({error})'}. What its trials have reported and saved is still "
             "there: hfsuite sync brings it to MLflow."
         ) from error
-    for name, content in files.items():
-        directory.write(name, content)
-    return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import posixpath
 from collections.abc import Sequence
 from typing import Any
 
@@ -72,12 +73,16 @@ def sweep(sweep: SweepRecord, trials: Sequence[TrialRecord]) -> str:
             lines.append(f"| {record.number:03d} | {value} | {record.best.step} | {record.state} | {values} |")
         lines.append("")
     lines += ["To do it again:", "", "```"]
+    asked = sweep.arguments
     if sweep.state.is_unfinished:
-        lines.append(f"hfsuite resume {sweep.name}")
+        where = sweep.path if "://" not in sweep.path else f"{sweep.name} --storage {posixpath.dirname(sweep.path)}"
+        lines.append(f"hfsuite resume {where}")
     if leaders:
-        settings = " ".join(f"--set {name}={_typed(leaders[0].config.get(name))}" for name in leaders[0].searched)
-        lines.append(f"hfsuite train {sweep.module} --workers {sweep.params['workers']} {settings}".rstrip())
-    lines += [sweep.arguments.get("command", f"hfsuite sweep {sweep.module} --trials {sweep.planned}"), "```"]
+        chosen = {**asked.get("fixed", {}), **{name: leaders[0].config.get(name) for name in leaders[0].searched}}
+        settings = " ".join(f"--set {name}={_typed(value)}" for name, value in chosen.items())
+        seed = f" --seed {asked['seed']}" if asked.get("seed") else ""
+        lines.append(f"hfsuite train {sweep.module} --workers {sweep.params['workers']}{seed} {settings}".rstrip())
+    lines += [sweep.provenance.get("command") or f"hfsuite sweep {sweep.module} --trials {sweep.planned}", "```"]
     return "\n".join(lines)
 
 

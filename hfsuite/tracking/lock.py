@@ -7,6 +7,8 @@ import os
 import socket
 import threading
 import time
+import uuid
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,6 +19,7 @@ from hfsuite.tracking.record import SweepDirectory
 
 LOCK_FILE, DRIVER_FILE = ".hfsuite/driver.lock", ".hfsuite/driver.json"
 BEAT_S, DEAD_AFTER_S = 15.0, 60.0  # on storage that knows no locks, a driver writes now and then that it lives
+TOGETHER_S = 1.0  # within which another may have looked, and have begun to write
 
 
 class DriverLock:
@@ -30,6 +33,7 @@ class DriverLock:
         self.directory = directory
         self._file = filelock.FileLock(f"{directory.path}/{LOCK_FILE}", thread_local=False)
         self._ended = threading.Event()
+        self._own, self._since = uuid.uuid4().hex, 0.0
 
     def acquire(self) -> None:
         """Takes it.
@@ -45,8 +49,12 @@ class DriverLock:
                 raise self._taken() from error
         elif time.time() - self._holder().get("beat", 0) < DEAD_AFTER_S:
             raise self._taken()
+        self._since = time.time()
         self._beat()
         if not self.directory.is_local:
+            time.sleep(TOGETHER_S)  # of two that have looked at the same time, the last to write stays
+            if self._holder().get("own") != self._own:
+                raise self._taken()
             threading.Thread(target=self._beat_on, name="driver-lives", daemon=True).start()
 
     def close(self) -> None:
@@ -79,11 +87,14 @@ class DriverLock:
         )
 
     def _beat(self) -> None:
-        now = time.time()
-        holder = {"host": socket.gethostname(), "process": os.getpid(), "since": now, "beat": now}
+        holder = {
+            "host": socket.gethostname(), "process": os.getpid(), "since": self._since, "beat": time.time(),
+            "own": self._own,
+        }  # fmt: skip
         with self.directory.filesystem.open_output_stream(f"{self.directory.path}/{DRIVER_FILE}") as stream:
             stream.write(json.dumps(holder).encode())
 
     def _beat_on(self) -> None:
         while not self._ended.wait(BEAT_S):
-            self._beat()
+            with suppress(OSError):  # the storage has a bad moment; there are four beats until others think it dead
+                self._beat()

@@ -18,8 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
+import pyarrow.fs
+
+from hfsuite.errors import CheckpointError
 from hfsuite.tracking import inputs, runs, store
-from hfsuite.tracking.points import mlflow_name
+from hfsuite.tracking.points import as_text, mlflow_name
+from hfsuite.tracking.provenance import as_parameter
 from hfsuite.tracking.record import Snapshot, SweepDirectory, SweepRecord, TrialRecord
 
 if TYPE_CHECKING:  # see `store`
@@ -96,7 +100,7 @@ def _make(
         run.experiment_id,
         name=f"{sweep.name}-{record.number:03d}-step-{snapshot.step}",
         source_run_id=run.run_id,
-        params={name: str(record.config.get(name)) for name in record.searched},
+        params={name: as_parameter(name, as_text(record.config.get(name))) for name in record.searched},
         tags={
             DIRECTORY: str(snapshot.directory),
             runs.SWEEP: sweep.name,
@@ -145,29 +149,30 @@ def _remove(run: Run, model: LoggedModel) -> None:
 
 def _fill(run: Run, model: LoggedModel, directory: SweepDirectory, where: str, *, by_reference: bool) -> None:
     """Puts a checkpoint's files, as MLflow lays them out, where a model's artifacts belong."""
+    if directory.filesystem.get_file_info(f"{directory.path}/{where}").type != pyarrow.fs.FileType.Directory:
+        raise CheckpointError(f"The checkpoint {where} of the sweep in {directory.path} is not there any more.")
     location = urlparse(str(model.artifact_location))
     is_near = location.scheme in ("", "file")
     with tempfile.TemporaryDirectory() as folder:
         target = Path(unquote(location.path)) if is_near else Path(folder, "artifacts")
-        if directory.is_local:
+        if by_reference and not directory.is_local:
+            _describe(target, str(model.model_id), {runs.TAG: {"checkpoint": model.tags[runs.CHECKPOINT_PATH]}})
+        elif directory.is_local:
             source = Path(directory.path, where)
+            _lay_out(source, target, str(model.model_id), by_reference=by_reference)
         else:
-            import pyarrow.fs
-
             source = Path(folder, "checkpoint")
             pyarrow.fs.copy_files(
                 f"{directory.path}/{where}", str(source), source_filesystem=directory.filesystem,
                 destination_filesystem=pyarrow.fs.LocalFileSystem(),
             )  # fmt: skip
-        _lay_out(source, target, str(model.model_id), by_reference=by_reference and directory.is_local)
+            _lay_out(source, target, str(model.model_id), by_reference=False)
         if not is_near:
             run.client.log_model_artifacts(model.model_id, str(target))
 
 
 def _lay_out(source: Path, target: Path, model_id: str, *, by_reference: bool) -> None:
-    import mlflow
     import transformers
-    import yaml
 
     files = [file for file in sorted(source.rglob("*")) if file.is_file() and file.suffix in SAFE]
     files = [file for file in files if file.name not in OF_TRAINING]
@@ -175,7 +180,7 @@ def _lay_out(source: Path, target: Path, model_id: str, *, by_reference: bool) -
     architecture = next(iter(config.get("architectures") or []), None)
     flavors: dict[str, Any] = {}
     if architecture is None:
-        flavors[runs.TAG] = {"checkpoint": PLAIN}
+        flavors[runs.TAG] = {"checkpoint": str(source) if by_reference else PLAIN}
     else:
         task, pipeline = next((each for end, each in TASKS.items() if architecture.endswith(end)), ANY_TASK)
         components = {
@@ -200,8 +205,16 @@ def _lay_out(source: Path, target: Path, model_id: str, *, by_reference: bool) -
         for name, found in components.items():
             for file in found if name == IMAGES else [*found, source / CONFIG]:
                 _second_name(file, target / COMPONENTS / name / file.name)
-    for file in files if not (by_reference and architecture) else []:
+    for file in [] if by_reference else files:
         _second_name(file, target / (MODEL if architecture else PLAIN) / file.relative_to(source))
+    _describe(target, model_id, flavors)
+
+
+def _describe(target: Path, model_id: str, flavors: dict[str, Any]) -> None:
+    """What MLflow reads of a model: how it is loaded. Ours is a folder of files, or the address of one."""
+    import mlflow
+    import yaml
+
     target.mkdir(parents=True, exist_ok=True)
     text = {"flavors": flavors, "mlflow_version": mlflow.__version__, "model_id": model_id, "model_uuid": model_id}
     (target / "MLmodel").write_text(yaml.safe_dump(text, sort_keys=False))

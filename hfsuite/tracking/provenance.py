@@ -14,7 +14,6 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
 
 import psutil
 
@@ -29,10 +28,15 @@ VARIABLES = (
     "CUBLAS_WORKSPACE_CONFIG", "PYTHONHASHSEED", "NCCL_DEBUG", "TOKENIZERS_PARALLELISM", "MLFLOW_EXPERIMENT_NAME",
     "MLFLOW_TRACKING_URI", "RAY_ADDRESS", "VIRTUAL_ENV", "CONDA_DEFAULT_ENV", "SLURM_JOB_ID",
 )  # fmt: skip
-SECRETS = re.compile(
-    r"(?i)([\w-]*(?:password|passwd|secret|api[_-]?key|credential|token)s?\b[\"']?\s*[=: ]\s*)"
-    r"([\"'][^\"']+|[^\s,)}\"']+)"
+SECRET_NAME = (
+    r"(?:passwords?|passwd|pass|pwd|passphrase|secrets?(?:[_-]?(?:access[_-]?)?key)?|api[_-]?keys?|private[_-]?key"
+    r"|credentials?|(?<!pad_)(?<!eos_)(?<!bos_)(?<!unk_)(?<!sep_)(?<!cls_)(?<!mask_)token)"  # a tokenizer's are none
 )
+SECRETS = re.compile(  # an option, or an assignment, perhaps in quotes and brackets, perhaps with a type
+    rf"(?i)(--[\w-]*{SECRET_NAME}\b[= ]\s*|(?<!-)\b[\w.-]*?(?:\b|_|-){SECRET_NAME}\b[\"'\]]*\s*(?::\s*\w+\s*=|[=:])\s*)"
+    r"(\"[^\"]*\"|'[^']*'|[^\s,)}\"']+)"
+)
+BEARERS = re.compile(r"(?i)(\b(?:bearer|basic)\s+)[\w.~+/=-]{8,}")
 SECRET_SETTINGS = re.compile(
     r"(?i)(.*[._])?(password|passwd|secret|api_?key|(hf|hub|access|auth|api)_token|credentials?)"
 )
@@ -48,7 +52,7 @@ def collect(module: str) -> dict[str, Any]:
     """
     source = _source_of(module)
     return {
-        "command": without_secrets(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])),
+        "command": without_secrets(shlex.join([Path(sys.argv[0]).name, *map(_argument, sys.argv[1:])])),
         "module": module,
         "source": without_secrets(source.read_text(errors="replace")[:SOURCE_LIMIT]) if source else None,
         "git": _git(source.parent if source else Path.cwd()),
@@ -92,19 +96,21 @@ def without_credentials(text: str) -> str:
     """A text without the user names, passwords and query values of addresses in it."""
 
     def clean(found: re.Match[str]) -> str:
-        try:
-            parts = urlsplit(found[0])
-        except ValueError:
-            return found[0].partition("@")[2] or found[0]
-        query = re.sub(r"=[^&]*", f"={HIDDEN}", parts.query) if SECRETS.search(parts.query) else parts.query
-        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=query))
+        scheme, _, rest = found[0].partition("://")
+        rest, mark, query = rest.partition("?")
+        server, slash, path = rest.partition("/")
+        if re.search(rf"(?i){SECRET_NAME}=", query):
+            query = re.sub(r"=[^&]*", f"={HIDDEN}", query)
+        return f"{scheme}://{server.rpartition('@')[2]}{slash}{path}{mark}{query}"
 
     return re.sub(r"\w[\w+.-]*://[^\s'\"]+", clean, text)
 
 
 def without_secrets(text: str) -> str:
     """A text without what looks like a password, token or key, by its name or by its form."""
-    return KEYS.sub(rf"\1{HIDDEN}", SECRETS.sub(rf"\1{HIDDEN}", without_credentials(text)))
+    for pattern in (SECRETS, BEARERS, KEYS):
+        text = pattern.sub(rf"\1{HIDDEN}", text)
+    return without_credentials(text)
 
 
 def as_parameter(name: str, text: str) -> str:
@@ -112,6 +118,12 @@ def as_parameter(name: str, text: str) -> str:
     if SECRET_SETTINGS.fullmatch(name):
         return HIDDEN
     return KEYS.sub(rf"\1{HIDDEN}", without_credentials(text))
+
+
+def _argument(text: str) -> str:
+    """An argument of the command, without the value of a setting that is a secret."""
+    name, sign, _ = text.partition("=")
+    return f"{name}={HIDDEN}" if sign and re.search(rf"(?i){SECRET_NAME}$", name) else text
 
 
 def _source_of(module: str) -> Path | None:

@@ -116,6 +116,7 @@ class SweepRecord:
         state: RUNNING, COMPLETED, FAILED, STOPPED or LOST.
         best: number of the best trial.
         fault: of the driver, if it ended by an error.
+        decides_at_end: whether only a finished sweep knows which checkpoints may go, since a population exploits them.
     """
 
     sweep_id: str
@@ -137,6 +138,7 @@ class SweepRecord:
     state: TrialState = TrialState.RUNNING
     best: int | None = None
     fault: str | None = None
+    decides_at_end: bool = False
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> SweepRecord:

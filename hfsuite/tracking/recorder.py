@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hfsuite.tracking import describe, inputs, models, runs, store, views
 from hfsuite.tracking.points import HELD_S, Point, Points, mlflow_name, step_of
-from hfsuite.tracking.provenance import write_provenance
+from hfsuite.tracking.provenance import without_secrets, write_provenance
 from hfsuite.tracking.record import FAILURE_FILE, REPORTS_FILE, ReportReader, SweepDirectory, SweepRecord, TrialRecord
 from hfsuite.tracking.runs import Run
 from hfsuite.tracking.state import TrialState
@@ -31,6 +31,7 @@ class _Trial:
     points: Points
     reports: ReportReader
     last_step: int = 0
+    is_described: bool = False  # parameters, and where it came from
     has_failure: bool = False
 
 
@@ -54,6 +55,8 @@ class Recorder:
     _trials: dict[str, _Trial] = field(default_factory=dict)
     _standing: dict[int, TrialRecord] = field(default_factory=dict)
     _experiment_id: str = ""
+    _is_described: bool = False
+    _refused: int = 0
 
     def __post_init__(self) -> None:
         self.client = store.patient(self.client)
@@ -87,11 +90,12 @@ class Recorder:
                 tags=_tags(sweep),
             )
         run = self._parent
-        if is_new:
+        if not self._is_described:
             with self._unless_refused():
                 run.write_params(sweep.params)
             with self._unless_refused():
                 write_provenance(run, sweep)
+            self._is_described = True
         best = self._standing.get(sweep.best) if sweep.best is not None else None
         tags: dict[str, Any] = {
             **_tags(sweep),
@@ -129,6 +133,14 @@ class Recorder:
         run = trial.run
         if run.tags.get(runs.SETTLED) == _mark(record) and not run.unwritten:
             return  # nothing is new
+        refused = self._refused
+        if not trial.is_described:
+            with self._unless_refused():
+                run.write_params({**record.config, "num_workers": sweep.params["workers"]})
+            if self._parent is None:
+                with self._unless_refused():
+                    write_provenance(run, sweep)
+            trial.is_described = True
         for result in trial.reports.new():
             trial.points.add(result)
             trial.last_step = step_of(result)
@@ -154,7 +166,7 @@ class Recorder:
         if record.state is TrialState.FAILED and not trial.has_failure:
             with self._unless_refused():
                 text = self.directory.read_text(f"{record.directory}/{FAILURE_FILE}") or record.failure or ""
-                self.client.log_text(run.run_id, text, FAILURE_FILE)
+                self.client.log_text(run.run_id, without_secrets(text), FAILURE_FILE)
                 trial.has_failure = True
         with self._unless_refused():
             inputs.write_inputs(run, self.directory, sweep, record)
@@ -162,7 +174,7 @@ class Recorder:
             models.settle(run, self.directory, sweep, record)
         with self._unless_refused():
             run.write_status(record.state.mlflow_status, record.ended_at if record.state.is_over else None)
-        if record.state.is_over:
+        if record.state.is_over and self._refused == refused:
             with self._unless_refused():
                 run.write_tags({runs.SETTLED: _mark(record)})
 
@@ -191,11 +203,6 @@ class Recorder:
         reports = self.readers.get(record.trial_id) or ReportReader(self.directory.filesystem, where)
         known = run.known_points() if run.tags.get(runs.SETTLED) != _mark(record) else {}
         trial = self._trials[record.trial_id] = _Trial(run, Points(known), reports)
-        with self._unless_refused():
-            run.write_params({**record.config, "num_workers": sweep.params["workers"]})
-        if is_alone:
-            with self._unless_refused():
-                write_provenance(run, sweep)
         return trial
 
     @contextmanager
@@ -206,6 +213,7 @@ class Recorder:
         except Exception as error:
             if not store.is_refusal(error):
                 raise
+            self._refused += 1
             text = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
             if text not in self.faults:
                 self.faults.append(text)

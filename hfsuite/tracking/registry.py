@@ -59,10 +59,11 @@ def register_best(client: mlflow.MlflowClient, parent: mlflow.entities.Run, name
     sweep, metric, mode = tags[runs.SWEEP], tags[runs.METRIC], tags[runs.MODE]
     if not tags.get(runs.BEST_RUN):
         raise ConfigurationError(f"The sweep {sweep!r} has no best trial: it is {tags.get(runs.STATE, 'running')}.")
-    model = next(iter(client.search_logged_models(
-        [parent.info.experiment_id], filter_string=f"source_run_id = '{tags[runs.BEST_RUN]}'",
-        order_by=[{"field_name": "creation_timestamp", "ascending": False}],
-    )), None)  # fmt: skip
+    models = client.search_logged_models(
+        [parent.info.experiment_id], filter_string=f"source_run_id = '{tags[runs.BEST_RUN]}'"
+    )
+    best = tags.get(runs.CHECKPOINT_PATH)
+    model = next((each for each in models if each.tags.get(runs.CHECKPOINT_PATH) == best), None)
     if model is None or str(model.status) != "READY":
         raise ConfigurationError(
             f"No checkpoint of the best trial of {sweep!r} is in MLflow: it was swept with keep='none', or without "
@@ -71,7 +72,9 @@ def register_best(client: mlflow.MlflowClient, parent: mlflow.entities.Run, name
     value = float(tags[runs.BEST_VALUE])
     try:
         champion = client.get_model_version_by_alias(name, CHAMPION)
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # no such model; or alias
+            raise
         champion = None
     was = _value(champion, metric) if champion is not None else None
     if champion is not None and champion.tags.get(MODEL_ID) == str(model.model_id):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from hfsuite.tracking import store
 from hfsuite.tracking.points import Known, Point, as_text, flatten
-from hfsuite.tracking.provenance import as_parameter
+from hfsuite.tracking.provenance import as_parameter, without_secrets
 
 if TYPE_CHECKING:  # see `store`
     import mlflow
@@ -52,14 +53,30 @@ class Run:
         return known
 
     def write_points(self, points: Iterable[Point]) -> None:
-        """Adds points; if the store does not answer, those that it has not taken are written at the next call."""
+        """Adds points; if the store does not answer, those that it has not taken are written at the next call.
+
+        Raises:
+            Exception: the store does not answer; or it has refused some point, after all others have been written.
+        """
         from mlflow.entities import Metric
 
         self.unwritten += points
+        size, refusal = METRICS_A_BATCH, None
         while self.unwritten:
-            batch = self.unwritten[:METRICS_A_BATCH]
-            self.client.log_batch(self.run_id, metrics=[Metric(*point) for point in batch])
+            batch = self.unwritten[:size]
+            try:
+                self.client.log_batch(self.run_id, metrics=[Metric(*point) for point in batch])
+            except Exception as error:
+                if not store.is_refusal(error):
+                    raise
+                refusal = error
+                if len(batch) > 1:
+                    size = (len(batch) + 1) // 2
+                    continue
             del self.unwritten[: len(batch)]
+            size = METRICS_A_BATCH
+        if refusal is not None:
+            raise refusal
 
     def write_params(self, values: Mapping[str, Any]) -> None:
         """Adds the parameters that are not there, nested ones with dots; a long one is an artifact too."""
@@ -78,7 +95,7 @@ class Run:
         """Adds or changes tags."""
         from mlflow.entities import RunTag
 
-        texts = {name: as_text(value)[:TAG_LIMIT] for name, value in values.items()}
+        texts = {name: without_secrets(as_text(value))[:TAG_LIMIT] for name, value in values.items()}
         changed = [(name, text) for name, text in texts.items() if self.tags.get(name) != text]
         for batch in _batches(changed, TAGS_A_BATCH):
             self.client.log_batch(self.run_id, tags=[RunTag(*tag) for tag in batch])
@@ -114,8 +131,8 @@ def find_or_create(
         return list(client.search_runs([experiment_id], filters, order_by=["attributes.start_time ASC"]))
 
     if not (found := find()):
-        short = {tag: text[:TAG_LIMIT] for tag, text in {**tags, **identity}.items()}
-        client.create_run(experiment_id, start_time=started_at, run_name=name, tags=short)
+        short = {tag: without_secrets(text)[:TAG_LIMIT] for tag, text in {**tags, **identity}.items()}
+        client.create_run(experiment_id, start_time=started_at, run_name=without_secrets(name), tags=short)
         found = find()
     for twin in found[1:]:  # a server that was asked twice since its first answer was lost
         client.delete_run(twin.info.run_id)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfsuite.errors import TrackingError
+from hfsuite.tracking.provenance import without_credentials
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 # hfsuite asks a store again by itself, for as long as a sweep lasts: MLflow need not try for minutes each time.
@@ -20,7 +21,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 import filelock
 import requests
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 if TYPE_CHECKING:  # MLflow takes seconds to import: not before a sweep's workers have begun to do the same
     import mlflow
@@ -45,13 +46,6 @@ def recorded_uri() -> str | None:
 def experiment_name(name: str) -> str:
     """The MLflow experiment that runs go to: `MLFLOW_EXPERIMENT_NAME`, or the given name."""
     return os.environ.get("MLFLOW_EXPERIMENT_NAME") or name
-
-
-def without_credentials(uri: str) -> str:
-    """The URI as it may be shown: user name and password are cut out."""
-    scheme, separator, rest = uri.partition("://")
-    server, slash, path = rest.partition("/")
-    return f"{scheme}{separator}{server.rpartition('@')[2]}{slash}{path}"
 
 
 def below(directory: str, path: str) -> str:
@@ -79,6 +73,8 @@ def is_refusal(error: BaseException) -> bool:
 def _is_of_the_connection(error: BaseException | None) -> bool:
     """Whether nobody answered, a disk is full or a database is locked; MLflow wraps what it gets."""
     if error is None:
+        return False
+    if isinstance(error, FileNotFoundError | DataError | IntegrityError):
         return False
     kinds = (requests.ConnectionError, requests.Timeout, OSError, DBAPIError)
     return isinstance(error, kinds) or _is_of_the_connection(error.__cause__ or error.__context__)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from hfsuite.errors import TrackingError
-from hfsuite.tracking import store
+from hfsuite.tracking import keeping, store
 from hfsuite.tracking.lock import DriverLock
+from hfsuite.tracking.provenance import without_credentials
 from hfsuite.tracking.record import SweepDirectory, SweepRecord, TrialRecord
 from hfsuite.tracking.recorder import Recorder
 from hfsuite.tracking.saved import adopt
@@ -50,14 +51,43 @@ def sync(directory: SweepDirectory) -> Synced:
     with DriverLock(directory):
         sweep, trials = directory.read_sweep(), directory.read_trials()
         lost = mark_lost(directory, sweep, trials)
+        _settle_checkpoints(directory, sweep, trials)
         client = store.open_store(sweep.tracking_uri)
         recorder = Recorder(client, directory)
         _patiently(lambda: recorder.settle_sweep(sweep))
-        for record in trials:
-            _patiently(partial(recorder.settle_trial, sweep, record))
+        _settle_trials(recorder, sweep, trials)
         _patiently(lambda: recorder.settle_sweep(sweep))
-    uri = store.without_credentials(str(client.tracking_uri))
+    uri = without_credentials(str(client.tracking_uri))
     return Synced(sweep.name, len(trials), lost, recorder.parent_id, uri, recorder.faults)
+
+
+def _settle_checkpoints(directory: SweepDirectory, sweep: SweepRecord, trials: list[TrialRecord]) -> None:
+    """Decides which checkpoints stay, and removes what a driver that died had not yet."""
+    for record in keeping.decide(sweep, trials, sweep.arguments.get("keep", "best")):
+        directory.write_trial(record)
+    if sweep.decides_at_end and sweep.state.is_unfinished:
+        return  # a population may still exploit finished trials, when the sweep is taken up again
+    for record in trials:
+        if record.state.has_result:
+            keeping.remove_others(directory, record)
+            directory.write_trial(record)
+
+
+def _settle_trials(recorder: Recorder, sweep: SweepRecord, trials: list[TrialRecord]) -> None:
+    """One that the store does not take costs none of the others; two in a row say that it is away."""
+    failed: list[TrackingError] = []
+    was_silent = False
+    for record in trials:
+        try:
+            _patiently(partial(recorder.settle_trial, sweep, record))
+            was_silent = False
+        except TrackingError as error:
+            failed.append(error)
+            if was_silent:
+                break
+            was_silent = True
+    if failed:
+        raise failed[0]
 
 
 def _patiently(write: Callable[[], None]) -> None:
@@ -89,7 +119,6 @@ def mark_lost(directory: SweepDirectory, sweep: SweepRecord, trials: list[TrialR
     for record in lost:
         record.state, record.why, record.ended_at = TrialState.LOST, DRIVER_DIED, now
         adopt(directory, record)
-        record.kept = record.saved[-1:] if sweep.arguments.get("keep") != "none" else []
         directory.write_trial(record)
     if not sweep.state.is_over:
         sweep.state, sweep.ended_at = TrialState.LOST, now

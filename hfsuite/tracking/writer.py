@@ -22,6 +22,7 @@ EVERY_S = 1.0  # news of so long are written together
 AGAIN_S = 10.0  # without news, trials whose reports wait are looked at again
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0  # until a store that did not answer is asked again
 WAIT_AT_END_S = 2.0  # likewise, when a sweep is over
+LAST_CALL_S = 10.0  # for a call that is under way when a sweep is closed
 PATIENCE_S = 60.0  # with a store that does not answer, when a sweep is over
 
 
@@ -39,7 +40,7 @@ class Writer:
         self._news: dict[str, TrialRecord] = {}
         self._sweep_news: SweepRecord | None = None
         self._changed, self._written = threading.Condition(), threading.Event()
-        self._is_urgent = self._is_closed = False
+        self._is_urgent = self._is_closed = self._has_begun = False
         self._silent_since: float | None = None
         self._silence = ""
         # A daemon: a store that is silent at the end shall not keep the process.
@@ -59,6 +60,7 @@ class Writer:
             raise TrackingError(f"MLflow cannot record the sweep: {_said(error)}") from error
         if self.recorder.faults:
             raise TrackingError(f"MLflow refuses to record the sweep: {self.recorder.faults[0]}")
+        self._has_begun = True
         self._thread.start()
         self._system.begin()
 
@@ -73,13 +75,15 @@ class Writer:
 
     def finish(self, patience_s: float = PATIENCE_S) -> str | None:
         """Returns when all has been written; otherwise, after `patience_s` seconds of silence, what is missing."""
-        if not self._thread.is_alive():
+        if not self._has_begun:
             return None
         with self._changed:
             self._is_urgent = True
             self._changed.notify()
         began = time.monotonic()
         while not self._written.wait(0.05):
+            if not self._thread.is_alive():
+                return "MLflow has not recorded everything: the thread that tells it has died."
             silent_since = self._silent_since
             if silent_since is not None and time.monotonic() - max(began, silent_since) > patience_s:
                 return f"MLflow has not recorded everything: it does not answer ({self._silence})."
@@ -95,7 +99,9 @@ class Writer:
         self._system.close()
         with self._changed:
             self._is_closed = True
-            self._changed.notify()
+            self._changed.notify_all()
+        if self._has_begun:
+            self._thread.join(LAST_CALL_S)  # whoever takes the sweep up next shall not meet it
 
     def _write_all(self) -> None:
         wait_s, began = FIRST_WAIT_S, 0.0
@@ -126,7 +132,10 @@ class Writer:
             except Exception as error:  # noqa: BLE001  whatever a store raises; it is asked again, and `finish` tells
                 self._silent_since, self._silence = self._silent_since or began, _said(error)
                 with self._changed:
-                    self._news = news | self._news
+                    failed = dict([next(iter(news.items()))]) if news else {}  # last in turn: it may be its own fault
+                    self._news = {**news, **self._news}
+                    for trial_id in failed:
+                        self._news[trial_id] = self._news.pop(trial_id)
                     self._sweep_news = self._sweep_news or sweep
                     urgent = self._is_urgent
                     self._changed.wait_for(

@@ -95,14 +95,16 @@ def time_to_end(seconds: float) -> Iterator[None]:
 
 
 @contextmanager
-def lasting_state(keep: Callable[[str], None]) -> Iterator[None]:
+def lasting_state(keep: Callable[[str, str], None], restored: Callable[[list[Any]], None]) -> Iterator[None]:
     """Has Ray Tune save what it knows whenever a trial begins or ends, and never start anew without a word. Driver.
 
     A driver that is killed then forgets no trial of which anybody has been told: callbacks hear that the loop has
     turned (`on_step_end`) after it has saved.
 
     Args:
-        keep: is given the folder with the files of Ray Tune's state, each time that it has written them.
+        keep: is given the folder with the files of Ray Tune's state, each time that it has written them, and what the
+            names of those files have in them.
+        restored: is given the trials of a sweep that is taken up again, before there are new ones.
     """
     own, own_save, own_resume = TuneController.checkpoint, TuneController.save_to_dir, TuneController.resume
     saved = 0, 0
@@ -116,11 +118,12 @@ def lasting_state(keep: Callable[[str], None]) -> Iterator[None]:
     def save_to_dir(controller: Any) -> None:
         own_save(controller)
         if controller.get_trials():
-            keep(controller._storage.experiment_driver_staging_path)
+            keep(controller._storage.experiment_driver_staging_path, controller._session_str)
 
     def resume(controller: Any, resume_config: Any) -> None:
         try:
             own_resume(controller, resume_config)
+            restored(controller.get_trials())
         except Exception as error:
             controller._fail_fast = True  # otherwise it logs the error, and starts anew
             raise ConfigurationError(

@@ -76,7 +76,7 @@ def ours(folder: Path, trials: int, reports: int, kind: str) -> dict[str, Any]:
         display = Display(title="bench", metric="loss", mode="min", progress=[], total=trials)
         observer = SweepObserver(
             sweep=record, directory=directory, writer=writer, display=display, budget=Budget.of("fifo"),
-            trial_scheduler="fifo", keep="none", keeps_at_end=False, known={},
+            trial_scheduler="fifo", keep="none", known={},
             new_trial=lambda number, each: TrialResult(number, each.trial_id, {}, {}, path=each.local_path),
             settings=lambda config: (config["train_loop_config"], config["train_loop_config"]),
         )  # fmt: skip

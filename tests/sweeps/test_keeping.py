@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from hfsuite.errors import ConfigurationError
-from hfsuite.sweeps import keeping
-from hfsuite.tracking import runs, store
+from hfsuite.tracking import keeping, runs, store
 from hfsuite.tracking.record import SweepDirectory, TrialRecord
 from hfsuite.tracking.state import TrialState
+from hfsuite.tracking.sync import sync
 from tests import toy
 from tests.tracking import made
 
@@ -78,3 +78,23 @@ def test_a_sweep_keeps_in_both_places_what_it_was_told(own_directory: Path, keep
     assert {model.tags[runs.CHECKPOINT_PATH] for model in models} == {str(path.absolute()) for path in there}
     assert (result.best.checkpoint is None) is (count == 0)
     assert SweepDirectory.at("results", "kept").read_sweep().best == result.best.number
+
+
+@pytest.mark.parametrize("decides_at_end", [True, False])
+def test_sync_removes_only_what_has_been_decided(decides_at_end: bool) -> None:
+    directory, sweep, _ = trials([COMPLETED] * 4)
+    sweep.decides_at_end = decides_at_end  # the driver of a population died: it may exploit any of them yet
+    directory.write_sweep(sweep)
+    sync(directory)
+    assert directory.read_sweep().state is TrialState.LOST
+    there = [sorted(directory.folders(f"trial_{number:03d}")) for number in range(4)]
+    assert there == ([BOTH] * 4 if decides_at_end else [[], BEST, BEST, BEST])
+
+
+def test_with_all_nothing_of_a_lost_trial_drops_out() -> None:
+    directory, sweep, _ = trials([RUNNING])
+    sweep.arguments["keep"] = "all"
+    directory.write_sweep(sweep)
+    sync(directory)
+    (record,) = directory.read_trials()
+    assert kept([record]) == [BOTH]

@@ -19,6 +19,7 @@ from hfsuite.sweeps import tune_state
 from hfsuite.tracking import runs, store
 from hfsuite.tracking.record import SweepDirectory
 from hfsuite.tracking.sync import sync
+from hfsuite.tracking.writer import Writer
 from tests import program, toy
 
 REPORTS, TRIALS = 40, 4
@@ -103,6 +104,46 @@ def test_a_state_that_cannot_be_read_is_not_taken_for_an_empty_one(own_directory
     with pytest.raises(ConfigurationError, match=rf"{damage}|cannot take the sweep up again.*\bKeyError"):
         toy.experiment.resume("whole")
     assert len(list(Path("results", "whole").glob("trial_*"))) == 2
+    assert str(SweepDirectory.at("results", "whole").read_sweep().state) == "completed", "as it was"
+    run = runs.find_sweep(store.open_store(), "whole")
+    assert run is not None
+    assert (run.info.status, run.data.tags[runs.STATE]) == ("FINISHED", "completed")
+
+
+def test_trials_that_had_not_begun_keep_their_names(own_directory: Path) -> None:
+    asked = [
+        "sweep", "tests.toy", "--trials", "6", "--trial-scheduler", "fifo", "--searcher", "random", "--workers", "2",
+        "--name", "early", "--set", "reports=3",
+    ]  # fmt: skip
+    sweep = program.hfsuite(*asked)
+    program.wait_for(Path("results/early", tune_state.STATE_FILE).exists, sweep)
+    sweep.kill()
+    sweep.communicate()
+    program.wait_for_free_cpus()
+    result = toy.experiment.resume("early")
+    assert [trial.number for trial in result.trials] == list(range(6))
+    for record in SweepDirectory.at("results", "early").read_trials():
+        lines = Path("results/early", record.directory, "result.json").read_text().splitlines()
+        assert {json.loads(line)["trial_id"] for line in lines} == {record.trial_id}
+
+
+def test_another_experiments_sweep_is_not_taken_up(own_directory: Path) -> None:
+    from tests.tracking import made
+
+    made.sweep("theirs", experiment="digits")
+    with pytest.raises(ConfigurationError, match=r"'theirs' is of the experiment digits, not"):
+        toy.experiment.resume("theirs")
+
+
+def test_whoever_does_not_wait_for_mlflow_has_the_sweep(own_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Writer, "finish", interrupted)
+    result = toy.experiment.sweep(trials=1, workers=1, searcher="random", set={"reports": 1}, name="impatient")
+    assert result.exit_code == 0
+    assert "it was not waited for. Fill it in later: hfsuite sync impatient" in (result.tracking_fault or "")
+    assert str(SweepDirectory.at("results", "impatient").read_sweep().state) == "completed"
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,14 @@ def checkpoint(directory: SweepDirectory, record: TrialRecord, name: str, step: 
     folder.mkdir(parents=True)
     (folder / "state.json").write_text(json.dumps({"step": step}))
     (folder / "optimizer.pt").write_bytes(b"a pickle")
-    return Snapshot(directory=name, step=step, metrics={"loss": 0.25}, timestamp=(BEGAN + step) * 1_000)
+    return Snapshot(directory=name, step=step, metrics={}, timestamp=(BEGAN + step) * 1_000)
+
+
+def keep(directory: SweepDirectory, record: TrialRecord, checkpoint: Snapshot) -> None:
+    """The trial has kept this checkpoint, its best; its metrics are those that the record has as the best."""
+    assert record.best is not None
+    best = replace(checkpoint, metrics={**record.best.metrics, **checkpoint.metrics})
+    directory.write_trial(replace(record, saved=[best], kept=[best], best=best))
 
 
 def now() -> int:

@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -55,8 +54,7 @@ def swept() -> tuple[Any, Any]:
     directory, sweep = made.sweep()
     for number in range(TRIALS):
         record = made.trial(directory, number, [made.report(n, 10 * n, 1 / n) for n in range(1, REPORTS + 1)])
-        record.kept = [replace(made.checkpoint(directory, record, "checkpoint_one"), metrics={"loss": 1.0})]
-        directory.write_trial(record)
+        made.keep(directory, record, made.checkpoint(directory, record, "checkpoint_one"))
     return directory, sweep
 
 
@@ -139,9 +137,8 @@ def test_an_upload_that_was_cut_in_the_middle_leaves_no_half_model(
     sync(directory)  # the runs, so that the model is what is written next
     (experiment,) = [each for each in direct.search_experiments() if each.name == sweep.mlflow_experiment]
     whole = directory.read_trials()[0]
-    whole.kept = [replace(made.checkpoint(directory, whole, "checkpoint_two", step=20), metrics={"loss": 0.5})]
     whole.ended_at = made.now()
-    directory.write_trial(whole)
+    made.keep(directory, whole, made.checkpoint(directory, whole, "checkpoint_two", step=20))
 
     def half() -> list[Any]:
         models = direct.search_logged_models([experiment.experiment_id])

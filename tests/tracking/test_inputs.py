@@ -39,8 +39,7 @@ def one_trial(facts: str | None = None) -> tuple[SweepDirectory, TrialRecord]:
         Path(directory.path, record.directory, FACTS_FILE).write_text(facts)
     kept = made.checkpoint(directory, record, "checkpoint_000001")
     kept.metrics = {"loss": 0.5, "eval_loss": 0.6}
-    record.saved = record.kept = [kept]
-    directory.write_trial(record)
+    made.keep(directory, record, kept)
     return directory, record
 
 
@@ -79,7 +78,7 @@ def test_a_models_metrics_name_the_dataset_that_they_were_measured_on(own_direct
     client = store.open_store()
     (model,) = client.search_logged_models([run_of().info.experiment_id])
     measured_on = {each.key: (each.dataset_name, each.dataset_digest) for each in model.metrics}
-    assert measured_on == {"loss": ("things training", "d1"), "eval_loss": ("held out", "d2")}
+    assert (measured_on["loss"], measured_on["eval_loss"]) == (("things training", "d1"), ("held out", "d2"))
 
 
 @pytest.mark.parametrize("facts", [None, "", '{"world_size": 2, "inp'], ids=["none", "empty", "half"])

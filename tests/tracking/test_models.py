@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,8 @@ def saved_model(keep: str = "best") -> tuple[Any, Path, Any]:
     model.save_pretrained(folder)
     (folder / "optimizer.pt").write_bytes(b"a pickle")
     TransformersCheckpoint.seal(folder)
-    kept = Snapshot(directory="checkpoint_one", step=10, metrics={"loss": 0.25}, timestamp=made.BEGAN * 1_000)
-    directory.write_trial(replace(record, kept=[kept]))
+    kept = Snapshot(directory="checkpoint_one", step=10, metrics={}, timestamp=made.BEGAN * 1_000)
+    made.keep(directory, record, kept)
     assert sync(directory).faults == []
     client = store.open_store()
     (experiment,) = [each for each in client.search_experiments() if each.name == "things"]

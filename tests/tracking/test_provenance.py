@@ -87,3 +87,21 @@ def test_it_can_be_read_in_mlflow(module: str) -> None:
 def test_outside_a_repository_there_is_no_commit(own_directory: Path) -> None:
     assert provenance.collect("nowhere")["git"] is None
     assert provenance.collect("nowhere")["source"] is None
+
+
+@pytest.mark.parametrize(
+    ("said", "recorded"),
+    [
+        ('AWS_SECRET_ACCESS_KEY = "abc/def"', "AWS_SECRET_ACCESS_KEY = ..."),
+        ('os.environ["HF_TOKEN"] = "abcd"', 'os.environ["HF_TOKEN"] = ...'),
+        ("Authorization: Bearer abcdefghij", "Authorization: Bearer ..."),
+        ('password: str = "s3cr3t"', "password: str = ..."),
+        ("--api-key abc --lr 0.1", "--api-key ... --lr 0.1"),
+        ("postgresql://ann:hunter2@host/db?user=ann&password=hunter2", "postgresql://host/db?user=...&password=..."),
+        ("sqlite:////tmp/runs/mlflow.db", "sqlite:////tmp/runs/mlflow.db"),
+        ('pad_token="<pad>" max_tokens=5 bypass=3', 'pad_token="<pad>" max_tokens=5 bypass=3'),
+        ("SyntaxError: unexpected token < here", "SyntaxError: unexpected token < here"),
+    ],
+)
+def test_secrets_are_known_by_their_names_and_forms(said: str, recorded: str) -> None:
+    assert provenance.without_secrets(said) == recorded

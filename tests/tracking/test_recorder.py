@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -156,12 +157,12 @@ def test_checkpoints_are_models_as_long_as_they_are_kept(client: mlflow.MlflowCl
     record = made.trial(directory, 0, [made.report(1, 10, 0.25)])
     kept = made.checkpoint(directory, record, "checkpoint_one")
     for _ in range(2):
-        directory.write_trial(replace(record, kept=[kept]))
+        made.keep(directory, record, kept)
         sync(directory)
     (run,) = recorded(client)[1]
     (model,) = client.search_logged_models([run.info.experiment_id])
     assert (str(model.status), model.source_run_id, model.tags["step"]) == ("READY", run.info.run_id, "10")
-    assert [(each.key, each.value, each.step) for each in model.metrics] == [("loss", 0.25, 10)]
+    assert [(each.key, each.value, each.step) for each in model.metrics] == [("loss", 0.25, 10), ("step", 10.0, 10)]
     assert model.tags[runs.CHECKPOINT_PATH] == f"{sweep.path}/trial_000/checkpoint_one"
     assert [each.model_id for each in run.outputs.model_outputs] == [model.model_id]
     files = {each.path for each in client.list_logged_model_artifacts(model.model_id, "checkpoint")}
@@ -180,3 +181,28 @@ def test_two_sweeps_of_one_name_are_two(client: mlflow.MlflowClient) -> None:
         sync(directory)
     (experiment,) = [each for each in client.search_experiments() if each.name == "things"]
     assert len(client.search_runs([experiment.experiment_id])) == 4
+
+
+def test_a_kept_checkpoint_that_is_gone_is_named(client: mlflow.MlflowClient) -> None:
+    directory, _ = made.sweep(state="completed", ended_at=made.now())
+    record = made.trial(directory, 0, [made.report(1, 10, 0.25)])
+    made.keep(directory, record, made.checkpoint(directory, record, "checkpoint_one"))
+    shutil.rmtree(Path(directory.path, "trial_000/checkpoint_one"))
+    (fault,) = sync(directory).faults
+    assert "The checkpoint trial_000/checkpoint_one of the sweep" in fault
+    (run,) = recorded(client)[1]
+    assert [str(each.status) for each in client.search_logged_models([run.info.experiment_id])] != ["READY"]
+    assert run.info.status == "FINISHED"
+
+
+def test_nothing_secret_that_a_trial_says_is_recorded(client: mlflow.MlflowClient) -> None:
+    directory, _ = made.sweep()
+    address = "https://ann:hunter2@example.org/x"
+    reports = [made.report(1, 10, 0.25, note=f"read {address}")]
+    made.trial(directory, 0, reports, TrialState.FAILED, why=f"OSError: {address}", config={"x": address})
+    Path(directory.path, "trial_000/failure.txt").write_text(f"OSError: {address}\nAPI_KEY=hunter2")
+    sync(directory)
+    parent, (run,) = recorded(client)
+    text = Path(client.download_artifacts(run.info.run_id, "failure.txt")).read_text()
+    for said in (text, str(run.to_dictionary()), str(parent.to_dictionary())):
+        assert "hunter2" not in said

@@ -21,7 +21,8 @@ def swept(name: str, loss: float, **changes: Any) -> Any:
     directory, sweep = made.sweep(name, state=TrialState.COMPLETED, ended_at=made.now(), best=0, **changes)
     record = made.trial(directory, 0, [made.report(1, 10, loss)])
     kept = made.checkpoint(directory, record, "checkpoint_one")
-    directory.write_trial(replace(record, kept=[kept] if sweep.arguments["keep"] != "none" else []))
+    if sweep.arguments["keep"] != "none":
+        made.keep(directory, record, kept)
     sync(directory)
     return runs.find_sweep(store.open_store(), name)
 
@@ -61,3 +62,32 @@ def test_without_a_checkpoint_there_is_nothing_to_register(client: mlflow.Mlflow
         register_best(client, swept("bare", 0.5, arguments={"keep": "none"}), "mine", worse=False)
     with pytest.raises(ConfigurationError, match="MLflow does not take 'a/b:c' as the name"):
         register_best(client, swept("named", 0.5), "a/b:c", worse=False)
+
+
+def test_of_several_checkpoints_the_best_is_registered(client: mlflow.MlflowClient) -> None:
+    directory, _ = made.sweep("all", state=TrialState.COMPLETED, ended_at=made.now(), best=0, arguments={"keep": "all"})
+    record = made.trial(directory, 0, [made.report(1, 10, 0.1), made.report(2, 20, 0.9)])
+    best, last = (
+        made.checkpoint(directory, record, name, step) for name, step in (("checkpoint_a", 10), ("checkpoint_b", 20))
+    )
+    assert record.best is not None
+    best.metrics = record.best.metrics
+    directory.write_trial(replace(record, saved=[best, last], kept=[best, last], best=best))
+    sync(directory)
+    registered = register_best(client, runs.find_sweep(client, "all"), "mine", worse=False)
+    assert client.get_logged_model(registered.model_id).tags["step"] == "10"
+    assert registered.value == 0.1
+
+
+def test_an_error_of_the_store_is_no_sign_that_there_is_no_champion(
+    client: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register_best(client, swept("first", 0.1), "mine", worse=False)
+    worse = swept("second", 0.9)
+
+    def away(*_: Any) -> None:
+        raise mlflow.exceptions.MlflowException("away")
+
+    monkeypatch.setattr(client, "get_model_version_by_alias", away)
+    with pytest.raises(mlflow.exceptions.MlflowException, match="away"):
+        register_best(client, worse, "mine", worse=False)

@@ -10,6 +10,7 @@ import pytest
 
 from hfsuite.errors import TrackingError
 from hfsuite.tracking import runs, store
+from hfsuite.tracking.provenance import without_credentials
 from hfsuite.tracking.state import TrialState
 from tests import program
 
@@ -105,13 +106,13 @@ def test_a_store_that_cannot_be_opened_is_named(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_credentials_are_never_shown() -> None:
-    assert store.without_credentials("postgresql://user:secret@host/db") == "postgresql://host/db"
-    assert store.without_credentials("sqlite:///mlflow.db") == "sqlite:///mlflow.db"
+    assert without_credentials("postgresql://user:secret@host/db") == "postgresql://host/db"
+    assert without_credentials("sqlite:///mlflow.db") == "sqlite:///mlflow.db"
 
 
 def test_a_database_may_lie_where_a_path_has_an_at_sign() -> None:
     uri = "sqlite:////home/ann@example.org/mlflow.db"
-    assert store.without_credentials(uri) == uri
+    assert without_credentials(uri) == uri
 
 
 def test_a_path_below_a_storage_with_a_query() -> None:

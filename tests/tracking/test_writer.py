@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from hfsuite.errors import TrackingError
-from hfsuite.tracking import store, writer
+from hfsuite.tracking import runs, store, writer
 from hfsuite.tracking.recorder import Recorder
 from hfsuite.tracking.state import TrialState
+from hfsuite.tracking.sync import sync
 from hfsuite.tracking.writer import Writer
 from tests.tracking import made
 from tests.tracking.test_recorder import recorded
@@ -100,3 +101,58 @@ def test_a_store_that_takes_no_sweep_is_told_at_once(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(client, "create_run", fail(1, PermissionError("read-only database"), client.create_run))
     with pytest.raises(TrackingError, match=r"cannot record the sweep: PermissionError: read-only database"):
         Writer(Recorder(client, directory), sweep).begin()
+
+
+def test_what_was_lost_with_the_connection_is_written_later(begun: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = begun.recorder.client
+    monkeypatch.setattr(client, "log_batch", fail(20, ConnectionError("refused"), client.log_batch))
+    trial(begun)
+    assert begun.finish() is None
+    parent, (run,) = recorded(client)
+    assert (run.data.params["x"], run.data.metrics["loss"], parent.data.params["searcher"]) == ("0.5", 0.5, "tpe")
+
+
+def test_a_trial_that_cannot_be_recorded_costs_none_of_the_others(
+    begun: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = begun.recorder.client
+    own = client.create_run
+
+    def create_run(*arguments: Any, **named: Any) -> Any:
+        if named["tags"][runs.TRIAL] == "0":
+            raise OSError("no space for this one")
+        return own(*arguments, **named)
+
+    monkeypatch.setattr(client, "create_run", create_run)
+    for number in range(4):
+        trial(begun, number)
+    said = begun.finish(patience_s=2)
+    assert said is not None
+    assert "no space for this one" in said
+    assert [run.data.tags[runs.TRIAL] for run in recorded(client)[1]] == ["1", "2", "3"]
+
+
+def test_a_refused_point_costs_none_of_the_others_and_is_not_forgotten(
+    begun: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+
+    client = begun.recorder.client
+    own = client.log_batch
+
+    def log_batch(run_id: str, metrics: Any = (), **named: Any) -> None:
+        if any(each.key == "bad" for each in metrics):
+            raise MlflowException("no such number", error_code=INVALID_PARAMETER_VALUE)
+        own(run_id, metrics=metrics, **named)
+
+    monkeypatch.setattr(client, "log_batch", log_batch)
+    reports = [made.report(1, 10, 0.5, bad=1.0, good=2.0), made.report(2, 20, 0.4, bad=1.0, good=2.0)]
+    begun.touch(made.trial(begun.recorder.directory, 0, reports))
+    assert "no such number" in (begun.finish() or "")
+    (run,) = recorded(client)[1]
+    assert [point.step for point in client.get_metric_history(run.info.run_id, "good")] == [10, 20]
+    monkeypatch.setattr(client, "log_batch", own)
+    begun.close()
+    assert sync(begun.recorder.directory).faults == []
+    assert [point.step for point in client.get_metric_history(run.info.run_id, "bad")] == [10, 20]

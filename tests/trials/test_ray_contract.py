@@ -320,6 +320,8 @@ def test_ray_tune_saves_what_it_knows_when_it_is_told_to() -> None:
     assert callable(TuneController.get_live_trials)
     source = inspect.getsource(TuneController.step)
     assert source.index("self.checkpoint()") < source.index("self._callbacks.on_step_end(")
+    saved = inspect.getsource(TuneController.save_to_dir)
+    assert "self._search_alg.save_to_dir(driver_staging_path, session_str=self._session_str)" in saved
     assert "save_fn=self.save_to_dir," in inspect.getsource(TuneController.checkpoint)
     assert "driver_staging_path = self._storage.experiment_driver_staging_path" in inspect.getsource(
         TuneController.save_to_dir

@@ -9,7 +9,6 @@ from dataclasses import replace
 
 from hfsuite.errors import ConfigurationError, did_you_mean
 from hfsuite.tracking.describe import ranked
-from hfsuite.tracking.lock import DriverLock
 from hfsuite.tracking.record import SweepDirectory, SweepRecord, TrialRecord
 
 NAMES = {
@@ -79,16 +78,3 @@ def remove_others(directory: SweepDirectory, record: TrialRecord) -> None:
     record.saved = [each for each in record.saved if each.directory in kept]
     if record.best is not None and record.best.directory not in kept:
         record.best = replace(record.best, directory=None)
-
-
-def clean(directory: SweepDirectory) -> None:
-    """Removes what a driver that died had decided to remove, and had not yet.
-
-    Raises:
-        ConfigurationError: the sweep is being run.
-    """
-    with DriverLock(directory):
-        for record in directory.read_trials():
-            if record.state.has_result:
-                remove_others(directory, record)
-                directory.write_trial(record)

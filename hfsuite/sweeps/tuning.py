@@ -1,0 +1,126 @@
+"""Ray Tune's part of a sweep: from the first proposal to the end of the last trial. Driver."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ray import tune
+from ray.tune.logger import CSVLoggerCallback
+from ray.tune.schedulers import HyperBandScheduler, PopulationBasedTraining
+from ray.tune.search import ConcurrencyLimiter
+
+from hfsuite.search.searchers import make_searcher
+from hfsuite.search.spaces import grid_size
+from hfsuite.search.trial_schedulers import Budget
+from hfsuite.sweeps import tune_state
+from hfsuite.sweeps.metric_check import MetricIsReported
+from hfsuite.sweeps.report_log import ReportLog
+from hfsuite.sweeps.trial_names import TrialNames
+from hfsuite.trainers.datasets import is_streamed
+from hfsuite.trials import resources
+from hfsuite.trials.worker_group import lasting_state, time_to_end
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hfsuite.sweeps.observer import SweepObserver
+    from hfsuite.sweeps.plan import Plan
+
+END_TAKES_S = 15.0  # what a trial's end takes beside the unwinding of its training function
+
+
+def run_tune(plan: Plan, observer: SweepObserver) -> None:
+    """Lets Ray Tune run the trials of a sweep.
+
+    Args:
+        plan: of the sweep.
+        observer: is told of every event.
+
+    Raises:
+        MetricNotReported: the first report does not have what is optimised.
+        ConfigurationError: the sweep cannot be taken up again.
+    """
+    experiment, record = plan.experiment, plan.record
+    metric_is_reported = MetricIsReported(experiment.metric)
+    names = TrialNames(record.path, {each.trial_id: each.number for each in plan.known.values()})
+    directory = Path(plan.storage, record.name) if "://" not in plan.storage else None
+    slots = resources.concurrent_trials(plan.trainer.scaling_config, uses_ray_data=is_streamed(plan.trainer.datasets))
+    budget = Budget.of(plan.trial_scheduler)
+    searcher = make_searcher(plan.searcher, seed=plan.seed, study_name=record.name, directory=directory, budget=budget)
+    # HyperBand pauses trials until its bracket is full, which a limit would never let happen.
+    limits_itself = isinstance(searcher, ConcurrencyLimiter) or isinstance(plan.trial_scheduler, HyperBandScheduler)
+    resume = tune.ResumeConfig(
+        errored=tune.ResumeConfig.ResumeType.RESUME if plan.retry_failed else tune.ResumeConfig.ResumeType.SKIP
+    )
+    resumed = plan.former is not None and tune_state.restore(plan.directory, expected=bool(plan.known))
+    patience = time_to_end(plan.worker_policy.stop_grace_s + END_TAKES_S)
+    lasting = lasting_state(functools.partial(tune_state.keep, plan.directory), names.learn)
+    with observer.display, observer.ending_in_order(), _tune_as_a_sweep_needs_it(), patience, lasting:
+        try:
+            tune.run(
+                plan.trainable,
+                name=record.name,
+                storage_path=plan.storage,
+                config={plan.trainer.config_argument: {**plan.constants, **plan.space}},
+                num_samples=1 if grid_size(plan.space) else plan.trials,
+                search_alg=searcher,
+                scheduler=plan.trial_scheduler,
+                metric=experiment.metric,
+                mode=experiment.mode,
+                max_concurrent_trials=None if limits_itself else slots,
+                reuse_actors=True,
+                trial_name_creator=names,
+                trial_dirname_creator=names,
+                callbacks=[observer, plan.head_start, ReportLog(), CSVLoggerCallback()],
+                stop=metric_is_reported,
+                verbose=0,
+                raise_on_failed_trial=False,
+                checkpoint_config=tune.CheckpointConfig(
+                    num_to_keep=_checkpoints_of_a_trial(plan),
+                    checkpoint_score_attribute=experiment.metric,
+                    checkpoint_score_order=experiment.mode,
+                    checkpoint_at_end=False,
+                ),
+                **({"resume": True, "resume_config": resume} if resumed else {}),
+            )
+        except BaseException:  # a second Ctrl-C, for example
+            observer.stop_rest()
+            raise
+    if metric_is_reported.fault is not None:
+        raise metric_is_reported.fault
+
+
+def _checkpoints_of_a_trial(plan: Plan) -> int | None:
+    """The best; Ray Tune always keeps the last too. A population must also find what it exploits."""
+    if plan.keep == "all":
+        return None
+    return 4 if isinstance(plan.trial_scheduler, PopulationBasedTraining) else 1
+
+
+@contextmanager
+def _tune_as_a_sweep_needs_it() -> Iterator[None]:
+    """Ray Tune is silent, and writes what a sweep reads; afterwards it is as before, for Tuners of the user's own.
+
+    Tune logs each failure, with frames of its own, before anyone can say what the trial's rank said.
+    """
+    variables = {
+        "RAY_AIR_NEW_OUTPUT": "0",  # the old output engine can be silent
+        "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # MetricIsReported says it better, and as early
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # without TensorBoard's files: MLflow draws the charts
+    }
+    logger, before = logging.getLogger("ray.tune"), {name: os.environ.get(name) for name in variables}
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    os.environ |= variables
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        for name, value in before.items():
+            del os.environ[name]
+            os.environ |= {name: value} if value is not None else {}
