@@ -21,6 +21,7 @@ from hfsuite.errors import ConfigurationError
 from hfsuite.tracking.state import TrialState
 
 SWEEP_FILE, TRIAL_FILE, REPORTS_FILE, FAILURE_FILE = ".hfsuite/sweep.json", "trial.json", "result.json", "failure.txt"
+RUN_FILE = "mlflow_run.txt"  # the id of a trial's run, so that it need not be searched for
 FORMAT = 1
 
 

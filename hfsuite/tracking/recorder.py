@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 from hfsuite.tracking import describe, inputs, models, runs, store, views
 from hfsuite.tracking.points import HELD_S, Point, Points, mlflow_name, step_of
 from hfsuite.tracking.provenance import without_secrets, write_provenance
-from hfsuite.tracking.record import FAILURE_FILE, REPORTS_FILE, ReportReader, SweepDirectory, SweepRecord, TrialRecord
+from hfsuite.tracking.record import (
+    FAILURE_FILE,
+    REPORTS_FILE,
+    RUN_FILE,
+    ReportReader,
+    SweepDirectory,
+    SweepRecord,
+    TrialRecord,
+)
 from hfsuite.tracking.runs import Run
 from hfsuite.tracking.state import TrialState
 from hfsuite.tracking.system_metrics import SystemMetrics
@@ -198,7 +206,9 @@ class Recorder:
             | parent
             | {runs.KIND: sweep.kind if is_alone else "trial", runs.TRIAL: str(record.number),
                runs.STATE: str(record.state)},
+            remembered=self.directory.read_text(f"{record.directory}/{RUN_FILE}"),
         )  # fmt: skip
+        self.directory.write(f"{record.directory}/{RUN_FILE}", run.run_id.encode())
         where = f"{self.directory.path}/{record.directory}/{REPORTS_FILE}"
         reports = self.readers.get(record.trial_id) or ReportReader(self.directory.filesystem, where)
         known = run.known_points() if run.tags.get(runs.SETTLED) != _mark(record) else {}

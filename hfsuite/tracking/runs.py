@@ -113,7 +113,7 @@ class Run:
 
 def find_or_create(
     client: mlflow.MlflowClient, experiment_id: str, identity: Mapping[str, str], *, name: str, started_at: int,
-    tags: Mapping[str, str],
+    tags: Mapping[str, str], remembered: str | None = None,
 ) -> Run:  # fmt: skip
     """The run that has these tags; made if there is none. Two calls at once would make two: one thread calls.
 
@@ -124,7 +124,10 @@ def find_or_create(
         name: of a new run.
         started_at: of a new run, in milliseconds since 1970.
         tags: of a new run, besides.
+        remembered: its id, if that has been written down: a search takes the longer, the more runs there are.
     """
+    if remembered is not None and (run := _if_it_is(client, remembered, identity)) is not None:
+        return Run(client, run)
     filters = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in identity.items())
 
     def find() -> list[mlflow.entities.Run]:
@@ -137,6 +140,18 @@ def find_or_create(
     for twin in found[1:]:  # a server that was asked twice since its first answer was lost
         client.delete_run(twin.info.run_id)
     return Run(client, found[0])
+
+
+def _if_it_is(client: mlflow.MlflowClient, run_id: str, identity: Mapping[str, str]) -> mlflow.entities.Run | None:
+    """The run of this id, if this store has it and it is the one."""
+    try:
+        run = client.get_run(run_id)
+    except Exception as error:
+        if not store.is_refusal(error):
+            raise
+        return None
+    is_it = run.info.lifecycle_stage == "active" and identity.items() <= run.data.tags.items()
+    return run if is_it else None
 
 
 def find_sweep(client: mlflow.MlflowClient, sweep: str | None) -> mlflow.entities.Run | None:

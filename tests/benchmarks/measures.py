@@ -217,13 +217,16 @@ def recording() -> list[Row]:
         before, _ = program("record_rays", few, 100, store)
         mine, _ = program("record_ours", 100, 100, store)
         after, _ = program("record_rays", few, 100, store)  # the machine changes its pace
+        assert (mine["points"], before["points"]) == (10_000, 100 * few)
         theirs = (before["wall_s"] + after["wall_s"]) / (2 * few * 100)
         each, own = mine["wall_s"] / 10_000, mine["driver_s"] / 10_000
         details = {"ours": mine, "rays": [before, after]}
-        measured = f"{theirs / each:.0f} x Ray's callback ({1000 * each:.1f} against {1000 * theirs:.0f} ms a report)"
+        shown = f"{1000 * each:.1f} against {1000 * theirs:.0f} ms a report, of {few} trials"
+        measured = f"{theirs / each:.0f} x Ray's callback ({shown})"
         name = f"recording 100 trials x 100 reports x 20 metrics into {title}"
         rows.append(Row(name, measured, "20 x", theirs >= 20 * each, details))
-        took = f"{1000 * own:.2f} ms"
+        slow = statistics.quantiles(mine["report_s"], n=20)[-1]
+        took = f"{1000 * own:.2f} ms, of the slowest twentieth {1000 * slow:.2f}"
         rows.append(Row("the driver's own time for it, a report", took, "at most 2 ms", own <= 0.002, {"s": own}))
     return rows
 

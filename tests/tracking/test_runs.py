@@ -131,3 +131,21 @@ def test_thirty_processes_may_open_a_new_store_at_once_and_be_killed(own_directo
     for process in opening[:10]:
         process.communicate()
     assert not list(own_directory.glob(".mlflow.db.*.new"))
+
+
+def test_a_run_is_found_by_the_id_that_was_written_down_if_it_is_the_one(own_directory: Path) -> None:
+    client = store.open_store()
+    experiment = store.experiment_id(client, "things")
+
+    def find(trial: str, remembered: str | None = None) -> str:
+        identity = {runs.SWEEP_ID: "one", runs.TRIAL_ID: trial}
+        return runs.find_or_create(
+            client, experiment, identity, name=trial, started_at=1, tags={}, remembered=remembered
+        ).run_id
+
+    first, second = find("a"), find("b")
+    assert find("a", first) == first
+    assert find("a", second) == first, "written down wrongly"
+    assert find("a", "no such run") == first, "of another store"
+    client.delete_run(first)
+    assert find("a", first) not in (first, second)
