@@ -88,7 +88,14 @@ def test_it_goes_on_where_it_was_interrupted(own_directory: Path, number: signal
         toy.experiment.resume()
 
 
-@pytest.mark.parametrize("damage", ["missing", "damaged", "of another kind"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param("missing", marks=pytest.mark.slow),
+        pytest.param("damaged", marks=pytest.mark.slow),
+        "of another kind",
+    ],
+)
 def test_a_state_that_cannot_be_read_is_not_taken_for_an_empty_one(own_directory: Path, damage: str) -> None:
     toy.experiment.sweep(
         trials=2, searcher="random", trial_scheduler="fifo", workers=1, name="whole", set={"reports": 2}
@@ -110,6 +117,7 @@ def test_a_state_that_cannot_be_read_is_not_taken_for_an_empty_one(own_directory
     assert (run.info.status, run.data.tags[runs.STATE]) == ("FINISHED", "completed")
 
 
+@pytest.mark.slow
 def test_trials_that_had_not_begun_keep_their_names(own_directory: Path) -> None:
     asked = [
         "sweep", "tests.toy", "--trials", "6", "--trial-scheduler", "fifo", "--searcher", "random", "--workers", "2",
