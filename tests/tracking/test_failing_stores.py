@@ -54,7 +54,9 @@ def swept() -> tuple[Any, Any]:
     directory, sweep = made.sweep()
     for number in range(TRIALS):
         record = made.trial(directory, number, [made.report(n, 10 * n, 1 / n) for n in range(1, REPORTS + 1)])
-        made.keep(directory, record, made.checkpoint(directory, record, "checkpoint_one"))
+        made.keep(
+            directory, record, replace(made.checkpoint(directory, record, "checkpoint_one"), metrics={"loss": 1.0})
+        )
     return directory, sweep
 
 
@@ -138,7 +140,9 @@ def test_an_upload_that_was_cut_in_the_middle_leaves_no_half_model(
     (experiment,) = [each for each in direct.search_experiments() if each.name == sweep.mlflow_experiment]
     whole = directory.read_trials()[0]
     whole.ended_at = made.now()
-    made.keep(directory, whole, made.checkpoint(directory, whole, "checkpoint_two", step=20))
+    made.keep(
+        directory, whole, replace(made.checkpoint(directory, whole, "checkpoint_two", step=20), metrics={"loss": 0.5})
+    )
 
     def half() -> list[Any]:
         models = direct.search_logged_models([experiment.experiment_id])
