@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -170,6 +171,7 @@ def test_an_upload_that_was_cut_in_the_middle_leaves_no_half_model(
 FULL = """
 import os, resource, sys
 from contextlib import closing
+from dataclasses import replace
 from hfsuite.tracking import store, writer
 from hfsuite.tracking.recorder import Recorder
 from hfsuite.tracking.record import SweepDirectory
