@@ -52,7 +52,7 @@ def faults(direct: mlflow.MlflowClient) -> Iterator[Faults]:
 
 
 def swept() -> tuple[Any, Any]:
-    directory, sweep = made.sweep()
+    directory, sweep = made.sweep(arguments={"keep": f"best:{TRIALS}"})
     for number in range(TRIALS):
         record = made.trial(directory, number, [made.report(n, 10 * n, 1 / n) for n in range(1, REPORTS + 1)])
         made.keep(
