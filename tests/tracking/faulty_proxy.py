@@ -96,7 +96,7 @@ def faulty(uri: str, faults: Faults) -> Iterator[str]:
                 self.connection.shutdown(socket.SHUT_RDWR)
 
         def log_message(self, *_: Any) -> None:
-            pass
+            """Requests are no news either."""
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True

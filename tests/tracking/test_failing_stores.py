@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import requests
 
 from hfsuite.errors import TrackingError
 from hfsuite.tracking import runs, store, writer
+from hfsuite.tracking.record import SweepDirectory
 from hfsuite.tracking.recorder import Recorder
 from hfsuite.tracking.state import TrialState
 from hfsuite.tracking.sync import sync
@@ -61,6 +62,18 @@ def swept() -> tuple[Any, Any]:
     return directory, sweep
 
 
+@contextmanager
+def told_while_it_is_away(faults: Faults) -> Iterator[tuple[Writer, SweepDirectory]]:
+    """The writer of a sweep whose server goes away before it hears of any trial."""
+    directory, sweep = swept()
+    with closing(Writer(Recorder(store.open_store(), directory), sweep)) as told:
+        told.begin()
+        faults.is_down = True
+        for record in directory.read_trials():
+            told.touch(record)
+        yield told, directory
+
+
 def check(client: mlflow.MlflowClient) -> None:
     parent = runs.find_sweep(client, "made")
     assert parent is not None
@@ -91,12 +104,7 @@ def test_a_server_that_was_away_has_everything(
     direct: mlflow.MlflowClient, faults: Faults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer, "LONGEST_WAIT_S", 1.0)
-    directory, sweep = swept()
-    with closing(Writer(Recorder(store.open_store(), directory), sweep)) as told:
-        told.begin()
-        faults.is_down = True
-        for record in directory.read_trials():
-            told.touch(record)
+    with told_while_it_is_away(faults) as (told, _):
         while faults.befell < 3:
             time.sleep(0.1)
         faults.is_down = False
@@ -105,12 +113,7 @@ def test_a_server_that_was_away_has_everything(
 
 
 def test_a_server_that_never_comes_back_costs_a_line(direct: mlflow.MlflowClient, faults: Faults) -> None:
-    directory, sweep = swept()
-    with closing(Writer(Recorder(store.open_store(), directory), sweep)) as told:
-        told.begin()
-        faults.is_down = True
-        for record in directory.read_trials():
-            told.touch(record)
+    with told_while_it_is_away(faults) as (told, directory):
         said = told.finish(patience_s=3)
     assert said is not None
     assert "MLflow has not recorded everything: it does not answer" in said
