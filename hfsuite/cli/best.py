@@ -22,14 +22,17 @@ def best(
     """Show the best trial of a sweep."""
     from hfsuite.sweeps.result import json_value
     from hfsuite.tracking import runs, store
+    from hfsuite.tracking.state import TrialState
 
     client = store.open_store()
     parent = find_parent(client, sweep)
     tags = parent.data.tags
     name = tags[runs.SWEEP]
     if runs.BEST_RUN not in tags:
-        state = tags.get(runs.STATE, "still running")
-        raise UnknownName(f"The sweep {name!r} has no best trial: it is {state}.")
+        state = tags.get(runs.STATE, TrialState.RUNNING)
+        died = f" If its driver has died: hfsuite resume {name}, or hfsuite sync {name} to close it."
+        hint = "" if TrialState(state).is_over else died
+        raise UnknownName(f"The sweep {name!r} has no best trial: it is {state}.{hint}")
     run = client.get_run(tags[runs.BEST_RUN])
     found = _as_dict(runs, run, parent)
     if json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -24,10 +25,14 @@ def resume(
     """Take an interrupted sweep up again: finished trials stay, others go on from their last checkpoint."""
     from hfsuite.sweeps.finding import find_directory
     from hfsuite.sweeps.sweep import resume_sweep
+    from hfsuite.tracking.state import TrialState
 
     with answer(json) as say:
         directory, found = find_directory(sweep, storage)
-        experiment = load_experiment(directory.read_sweep().module)
+        record = directory.read_sweep()
+        experiment = load_experiment(record.module)
+        if record.state is TrialState.COMPLETED:
+            print(f"The sweep {record.name} had completed: nothing is left to be taken up.", file=sys.stderr)
         result = resume_sweep(experiment, directory, found, retry_failed=retry_failed)
         if json:
             say(result.as_json())

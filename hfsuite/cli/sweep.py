@@ -114,7 +114,8 @@ def show(result: SweepResult, progress: list[str]) -> None:
     for name, value in best.searched.items():
         console.print(f"  {name} = {value!r}", markup=False)
     console.print("\nNext, open the runs in MLflow, or load the best model:")
-    console.print(f"  {_command('hfsuite')} ui", style="bold", soft_wrap=True)
+    if not result.tracking_fault:
+        console.print(f"  {_command('hfsuite')} ui", style="bold", soft_wrap=True)
     if best.checkpoint is not None:
         path = shortest(str(best.checkpoint_path))
         console.print(f"  {load_command(best.checkpoint, path)}", style="bold", markup=False, soft_wrap=True)

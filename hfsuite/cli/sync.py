@@ -32,5 +32,6 @@ def sync(
         show_warning(f"MLflow refuses: {fault}")
     if not json:
         lost = f", {synced.lost} of them lost" if synced.lost else ""
-        Console().print(f"{synced.name}: {synced.trials} trials{lost} are in {synced.tracking_uri}", soft_wrap=True)
+        count = "1 trial" if synced.trials == 1 else f"{synced.trials} trials"
+        Console().print(f"{synced.name} is in {synced.tracking_uri}: {count}{lost}", soft_wrap=True)
     return SOME_FAILED if synced.faults else OK

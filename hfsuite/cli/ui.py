@@ -29,8 +29,13 @@ def ui(
     from hfsuite.tracking import runs, store, views
     from hfsuite.tracking.provenance import without_credentials
 
-    client = store.open_store()
     uri = store.tracking_uri()
+    if not store.has_been_made(uri):
+        raise UnknownName(
+            f"Nothing is recorded in {without_credentials(uri)} yet. Run a sweep (hfsuite sweep MODULE), go to the "
+            "folder where one ran, or set MLFLOW_TRACKING_URI."
+        )
+    client = store.open_store()
     remote = uri.startswith(("http://", "https://"))
     address = without_credentials(uri).rstrip("/") if remote else f"http://127.0.0.1:{port}"
     console = Console()

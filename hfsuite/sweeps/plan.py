@@ -145,6 +145,7 @@ def checked_plan(
         lock = lock or unless_planned.enter_context(DriverLock(directory))
         if resumed is not None:
             mark_lost(directory, resumed, known)
+            provenance.note_resumption(resumed.provenance, experiment.module)
         former = copy.copy(resumed)
         record = resumed or SweepRecord(
             sweep_id=uuid.uuid4().hex,

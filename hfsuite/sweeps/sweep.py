@@ -27,7 +27,6 @@ from hfsuite.sweeps.tuning import run_tune
 from hfsuite.tracking.provenance import without_credentials
 from hfsuite.tracking.record import REPORTS_FILE, ReportReader, SweepDirectory
 from hfsuite.tracking.state import TrialState
-from hfsuite.tracking.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -172,7 +171,7 @@ def _run(plan: Plan) -> SweepResult:
         best = best_trial(result.trials, result.metric, result.mode)
         record.best = best.number if best is not None else None
         _end(plan, _sweep_state(result))
-        if fault := _finish(plan.writer):
+        if fault := _finish(plan, observer.display):
             result.tracking_fault = f"{fault} Fill it in later: hfsuite sync {record.name}{_where(plan)}"
         observer.note_runs()
         result.run_id = plan.writer.recorder.parent_id
@@ -183,10 +182,18 @@ def _run(plan: Plan) -> SweepResult:
     return result
 
 
-def _finish(writer: Writer) -> str | None:
+def _finish(plan: Plan, display: Display) -> str | None:
     """What MLflow has not recorded, in words. Whoever does not want to wait for it has a sweep all the same."""
+
+    def tell() -> None:
+        display.console.print(
+            "All trials are over. MLflow is being told what it lacks, up to a minute if it does not answer; "
+            f"Ctrl-C leaves that to hfsuite sync {plan.record.name}{_where(plan)}",
+            soft_wrap=True,
+        )
+
     try:
-        return writer.finish()
+        return plan.writer.finish(tell=tell)
     except KeyboardInterrupt:
         return "MLflow has not recorded everything: it was not waited for."
 

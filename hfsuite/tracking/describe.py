@@ -21,7 +21,7 @@ def trial(sweep: SweepRecord, record: TrialRecord) -> str:
     settings = " ".join(f"{initials(name)}={short(record.config.get(name))}" for name in record.searched)
     value = "" if record.best is None else short(record.best.metrics.get(sweep.metric))
     if record.state in (TrialState.FAILED, TrialState.LOST, TrialState.STOPPED):
-        value = str(record.state)
+        value = f"{value} {record.state}".lstrip()
     name = settings or record.directory
     return f"{name[:NAME_LIMIT]} · {value}" if value else name[:NAME_LIMIT]
 

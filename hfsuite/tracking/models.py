@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # see `store`
 
     from hfsuite.tracking.runs import Run
 
-DIRECTORY = f"{runs.TAG}.directory"  # of the checkpoint, in its trial's
+DIRECTORY, STEP = f"{runs.TAG}.directory", "step"  # of the checkpoint, in its trial's; of the optimizer
 MODEL, COMPONENTS, PLAIN, TOKENIZER, IMAGES = "model", "components", "checkpoint", "tokenizer", "image_processor"
 CONFIG, IMAGE_CONFIG, MANIFEST = "config.json", "preprocessor_config.json", "manifest.json"
 SAFE = (".safetensors", ".json", ".txt", ".model", ".jinja", ".md")
@@ -73,6 +73,19 @@ def settle(run: Run, directory: SweepDirectory, sweep: SweepRecord, record: Tria
                 raise
 
 
+def link(run: Run) -> None:
+    """Names the models of a trial in its run, once no other trial can push them out: MLflow forgets no such link."""
+    from mlflow.entities import LoggedModelOutput
+
+    if run.models is None:
+        run.models = {model.tags.get(DIRECTORY, ""): model for model in _models_of(run)}
+    outputs = run.client.get_run(run.run_id).outputs  # asked anew: the answer to what was written may have been lost
+    linked = {each.model_id for each in outputs.model_outputs} if outputs is not None else set()
+    new = [model for model in run.models.values() if model.model_id not in linked]
+    if new:
+        run.client.log_outputs(run.run_id, [LoggedModelOutput(model.model_id, int(model.tags[STEP])) for model in new])
+
+
 def _models_of(run: Run) -> Iterable[LoggedModel]:
     """Those that a run has made, finished or not."""
     token = None
@@ -93,7 +106,7 @@ def _is_ready(model: LoggedModel) -> bool:
 def _make(
     run: Run, directory: SweepDirectory, sweep: SweepRecord, record: TrialRecord, snapshot: Snapshot
 ) -> LoggedModel:
-    from mlflow.entities import LoggedModelOutput, Metric
+    from mlflow.entities import Metric
 
     where = f"{record.directory}/{snapshot.directory}"
     model = run.client.create_logged_model(
@@ -106,7 +119,7 @@ def _make(
             runs.SWEEP: sweep.name,
             runs.TRIAL: str(record.number),
             runs.CHECKPOINT_PATH: store.below(sweep.path, where),
-            "step": str(snapshot.step),
+            STEP: str(snapshot.step),
         },
     )
     points = [
@@ -125,7 +138,6 @@ def _make(
         _fill(run, model, directory, where, by_reference=is_by_reference(sweep))
         for start in range(0, len(points), runs.METRICS_A_BATCH):
             run.client.log_batch(run.run_id, metrics=points[start : start + runs.METRICS_A_BATCH])
-        run.client.log_outputs(run.run_id, [LoggedModelOutput(model.model_id, snapshot.step)])
         return run.client.finalize_logged_model(model.model_id, "READY")
     except BaseException:
         with suppress(Exception):  # the error itself is on its way; what is not READY is removed later

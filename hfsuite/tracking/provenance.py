@@ -70,11 +70,28 @@ def collect(module: str) -> dict[str, Any]:
     }
 
 
+def note_resumption(known: dict[str, Any], module: str) -> None:
+    """Adds to where a sweep came from what is different now that it is taken up again.
+
+    Args:
+        known: what was collected when it began.
+        module: where the experiment is declared.
+    """
+    now = collect(module)
+    changed = {name: now[name] for name in ("git", "source", "packages", "python") if now[name] != known.get(name)}
+    if changed:
+        known["resumed"] = [*known.get("resumed", []), {"command": now["command"], **changed}]
+
+
 def write_provenance(run: Run, sweep: SweepRecord) -> None:
     """Puts it into a run: short values as tags, long ones as artifacts. Again it writes the same."""
     found = dict(sweep.provenance)
-    if not found or run.tags.get("hfsuite.provenance") == "recorded":
+    resumed = found.pop("resumed", [])
+    mark = f"recorded; resumed with other code or packages: {len(resumed)}" if resumed else "recorded"
+    if not found or run.tags.get("hfsuite.provenance") == mark:
         return
+    if resumed:
+        run.client.log_dict(run.run_id, resumed, f"{FOLDER}/resumed.json")
     git = found.get("git") or {}
     texts = {
         "source.py": found.pop("source", None),
@@ -88,7 +105,7 @@ def write_provenance(run: Run, sweep: SweepRecord) -> None:
     run.write_tags(
         {f"hfsuite.{name}": found[name] for name in ("command", "python", "system", "processor") if found.get(name)}
         | ({"hfsuite.git.is_dirty": str(bool(git.get("diff")))} if git else {})
-        | {"hfsuite.provenance": "recorded"}
+        | {"hfsuite.provenance": mark}
     )
 
 

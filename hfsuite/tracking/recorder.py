@@ -85,6 +85,8 @@ class Recorder:
     def settle_sweep(self, sweep: SweepRecord) -> None:
         """Writes what is missing about the sweep itself: its run, where it came from, how it stands."""
         self._experiment_id = self._experiment_id or store.experiment_id(self.client, sweep.mlflow_experiment)
+        if sweep.state.is_over and not sweep.state.is_unfinished:
+            self._link_models()
         if sweep.kind != "sweep":
             return
         is_new = self._parent is None
@@ -167,7 +169,7 @@ class Recorder:
                 **({runs.WHY: record.why} if record.why or runs.WHY in run.tags else {}),
                 **({runs.WARM_START: record.warm_start} if record.warm_start is not None else {}),
             })  # fmt: skip
-        if record.state.is_over and record.best is not None:
+        if record.state.is_over and not record.state.is_unfinished and record.best is not None:
             name, value = mlflow_name(f"best_{sweep.metric}"), record.best.metrics.get(sweep.metric, math.nan)
             with self._unless_refused():  # a run's own table shows the last value of each metric, not the best
                 run.write_points(trial.points.once((name, value, record.best.timestamp, record.best.step)))
@@ -187,6 +189,12 @@ class Recorder:
                 run.write_tags({runs.SETTLED: _mark(record)})
 
     # ---- inside
+
+    def _link_models(self) -> None:
+        for record in self._standing.values():
+            if record.kept and record.trial_id in self._trials:
+                with self._unless_refused():
+                    models.link(self._trials[record.trial_id].run)
 
     def _measured(self) -> list[Point]:
         return self.system.take() if self.system is not None else []

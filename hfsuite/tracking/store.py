@@ -15,6 +15,9 @@ from hfsuite.errors import TrackingError
 from hfsuite.tracking.provenance import without_credentials
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault(
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true"
+)  # of each run that ends, among a sweep's own lines
 # hfsuite asks a store again by itself, for as long as a sweep lasts: MLflow need not try for minutes each time.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
@@ -78,6 +81,12 @@ def _is_of_the_connection(error: BaseException | None) -> bool:
         return False
     kinds = (requests.ConnectionError, requests.Timeout, OSError, DBAPIError)
     return isinstance(error, kinds) or _is_of_the_connection(error.__cause__ or error.__context__)
+
+
+def has_been_made(uri: str) -> bool:
+    """Whether a store is there to be read; of any but a file only itself can say."""
+    path = _file_of(uri)
+    return path is None or path.exists()
 
 
 def open_store(recorded: str | None = None) -> mlflow.MlflowClient:
@@ -151,12 +160,15 @@ class _Patient:
 @contextmanager
 def _alone_if_sqlite(uri: str) -> Iterator[Path | None]:
     """The file of a SQLite store, which no other process opens meanwhile; None for any other store."""
-    if not uri.startswith("sqlite:///"):
+    if (path := _file_of(uri)) is None:
         yield None
         return
-    path = Path(uri.removeprefix("sqlite:///"))
     with filelock.FileLock(path.with_name(f".{path.name}.lock")):
         yield path
+
+
+def _file_of(uri: str) -> Path | None:
+    return Path(uri.removeprefix("sqlite:///").partition("?")[0]) if uri.startswith("sqlite:///") else None
 
 
 def _make_database(path: Path) -> None:

@@ -9,6 +9,7 @@ from functools import partial
 
 from hfsuite.errors import TrackingError
 from hfsuite.tracking import keeping, store
+from hfsuite.tracking.describe import ranked
 from hfsuite.tracking.lock import DriverLock
 from hfsuite.tracking.provenance import without_credentials
 from hfsuite.tracking.record import SweepDirectory, SweepRecord, TrialRecord
@@ -122,5 +123,6 @@ def mark_lost(directory: SweepDirectory, sweep: SweepRecord, trials: list[TrialR
         directory.write_trial(record)
     if not sweep.state.is_over:
         sweep.state, sweep.ended_at = TrialState.LOST, now
+        sweep.best = next((record.number for record in ranked(sweep, trials)), None)
         directory.write_sweep(sweep)
     return len(lost)

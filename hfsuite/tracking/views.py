@@ -25,7 +25,7 @@ PREFIX, OURS = "mlflow.sharedViewState.", "hfsuite-"
 IN_URL = "viewStateShareKey"
 KEPT = 20  # views of the newest sweeps of an experiment; each costs every visitor of it a kilobyte
 LIMIT = 5_000  # characters of an experiment's tag
-COLUMNS = 8  # settings that have one; parallel coordinates show as many
+COLUMNS, AXES = 8, 6  # settings that have a column, and an axis among parallel coordinates: their names take room
 COMPARED = 100  # trials in a chart
 
 
@@ -140,12 +140,12 @@ def _state(parent: str, sweep: SweepRecord, searched: Sequence[str]) -> dict[str
         "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
         "compareRunSections": [
             {"uuid": section, "name": sweep.experiment, "display": True, "isReordered": False, "deleted": False,
-             "isGenerated": False, "columns": 2, "cardHeight": 420},
+             "isGenerated": False, "columns": 1, "cardHeight": 420},
             {"uuid": generated, "name": "Model metrics", "display": True, "isReordered": False, "deleted": False,
              "isGenerated": True},
         ],
         "compareRunCharts": [
-            chart("PARALLEL", selectedParams=params, selectedMetrics=[best], showAllRuns=False),
+            chart("PARALLEL", selectedParams=params[:AXES], selectedMetrics=[best], showAllRuns=False),
             chart("LINE", metricKey=metric, selectedMetricKeys=[metric], lineSmoothness=0, scaleType="linear",
                   xAxisKey="step", xAxisScaleType="linear", selectedXAxisMetricKey="", yAxisKey="metric",
                   yAxisExpressions=[], ignoreOutliers=False, useGlobalXaxisKey=True, useGlobalLineSmoothing=True),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from hfsuite.errors import TrackingError
@@ -22,6 +23,7 @@ EVERY_S = 1.0  # news of so long are written together
 AGAIN_S = 10.0  # without news, trials whose reports wait are looked at again
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0  # until a store that did not answer is asked again
 WAIT_AT_END_S = 2.0  # likewise, when a sweep is over
+UNTOLD_S = 3.0  # that a sweep which is over waits for the store without a word
 LAST_CALL_S = 10.0  # for a call that is under way when a sweep is closed
 PATIENCE_S = 60.0  # with a store that does not answer, when a sweep is over
 
@@ -73,8 +75,13 @@ class Writer:
             self._written.clear()
             self._changed.notify()
 
-    def finish(self, patience_s: float = PATIENCE_S) -> str | None:
-        """Returns when all has been written; otherwise, after `patience_s` seconds of silence, what is missing."""
+    def finish(self, patience_s: float = PATIENCE_S, tell: Callable[[], None] | None = None) -> str | None:
+        """Returns when all has been written; otherwise, after `patience_s` seconds of silence, what is missing.
+
+        Args:
+            patience_s: with a store that does not answer.
+            tell: is called if it takes long enough for a person to wonder.
+        """
         if not self._has_begun:
             return None
         with self._changed:
@@ -82,6 +89,9 @@ class Writer:
             self._changed.notify()
         began = time.monotonic()
         while not self._written.wait(0.05):
+            if tell is not None and time.monotonic() - began > UNTOLD_S:
+                tell()
+                tell = None
             if not self._thread.is_alive():
                 return "MLflow has not recorded everything: the thread that tells it has died."
             silent_since = self._silent_since

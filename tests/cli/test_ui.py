@@ -38,6 +38,7 @@ def test_it_serves_the_runs_and_ends_with_its_server(own_directory: Path) -> Non
 
 
 def test_a_port_in_use_is_named(own_directory: Path) -> None:
+    store.open_store()
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -47,3 +48,11 @@ def test_a_port_in_use_is_named(own_directory: Path) -> None:
     assert (ui.returncode, "Traceback" in err) == (2, False)
     assert f"Port {port} of this machine is in use" in err
     assert "--port" in err
+
+
+def test_where_nothing_is_recorded_nothing_is_served(own_directory: Path) -> None:
+    ui = program.hfsuite("ui")
+    _, err = program.output(ui)
+    assert ui.returncode == 2
+    assert "Nothing is recorded in sqlite:///" in err
+    assert not list(own_directory.iterdir()), "looking leaves nothing behind"

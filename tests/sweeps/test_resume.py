@@ -158,9 +158,10 @@ def test_whoever_does_not_wait_for_mlflow_has_the_sweep(own_directory: Path, mon
 @pytest.mark.timeout(900)
 def test_a_driver_killed_at_any_moment_loses_nothing(own_directory: Path) -> None:
     chance = random.Random(7)
-    sweep = start()
+    sweep, hits = start(), 0
     for _ in range(10):
         time.sleep(chance.uniform(2, 14))
+        hits += sweep.poll() is None
         sweep.kill()
         sweep.communicate()
         program.wait_for_free_cpus()
@@ -168,6 +169,7 @@ def test_a_driver_killed_at_any_moment_loses_nothing(own_directory: Path) -> Non
             sync(SweepDirectory.at("results", "cut"))
         started = SweepDirectory.at("results", "cut").exists
         sweep = program.hfsuite("resume") if started else start()
+    assert hits >= 8, "a kill of what has ended shows nothing"
     out, err = program.output(sweep, timeout_s=300)
     if "no sweep that was interrupted" not in err:
         assert sweep.returncode == 0, (out, err)

@@ -84,6 +84,24 @@ def test_it_can_be_read_in_mlflow(module: str) -> None:
     assert "\ntorch==" in Path(requirements).read_text()
 
 
+def test_a_sweep_that_goes_on_with_other_code_says_so(module: str) -> None:
+    known = provenance.collect(module)
+    provenance.note_resumption(known, module)
+    assert "resumed" not in known, "nothing has changed"
+    Path(sys.modules[module].__file__ or "").write_text("x = 3\n")
+    provenance.note_resumption(known, module)
+    directory, _ = made.sweep(provenance=known)
+    sync(directory)
+    client = store.open_store()
+    parent = runs.find_sweep(client, "made")
+    assert parent is not None
+    assert parent.data.tags["hfsuite.provenance"] == "recorded; resumed with other code or packages: 1"
+    (resumed,) = json.loads(Path(client.download_artifacts(parent.info.run_id, "provenance/resumed.json")).read_text())
+    assert resumed["source"] == "x = 3\n"
+    assert "+x = 3" in resumed["git"]["diff"]
+    assert "packages" not in resumed, "they are the same"
+
+
 def test_outside_a_repository_there_is_no_commit(own_directory: Path) -> None:
     assert provenance.collect("nowhere")["git"] is None
     assert provenance.collect("nowhere")["source"] is None

@@ -122,6 +122,9 @@ def test_what_a_dead_driver_left_running_is_lost(client: mlflow.MlflowClient) ->
     assert sync(directory).lost == 1
     parent, trials = recorded(client)
     assert [run.data.tags[runs.STATE] for run in (parent, *trials)] == ["lost", "completed", "lost"]
+    assert [run.info.run_name for run in trials] == ["x=0.5 · 0.9", "x=0.5 · 0.8 lost"]
+    assert parent.data.tags[runs.BEST_RUN] == trials[0].info.run_id
+    assert "best_loss" not in trials[1].data.metrics, "it may go on, and become better"
     assert [run.info.status for run in (parent, *trials)] == ["KILLED", "FINISHED", "KILLED"]
     assert sync(directory).lost == 0
 
@@ -164,10 +167,16 @@ def test_checkpoints_are_models_as_long_as_they_are_kept(client: mlflow.MlflowCl
     assert (str(model.status), model.source_run_id, model.tags["step"]) == ("READY", run.info.run_id, "10")
     assert [(each.key, each.value, each.step) for each in model.metrics] == [("loss", 0.25, 10), ("step", 10.0, 10)]
     assert model.tags[runs.CHECKPOINT_PATH] == f"{sweep.path}/trial_000/checkpoint_one"
-    assert [each.model_id for each in run.outputs.model_outputs] == [model.model_id]
+    assert run.outputs.model_outputs == [], "the sweep may go on, and this one fall out: MLflow forgets no output"
     files = {each.path for each in client.list_logged_model_artifacts(model.model_id, "checkpoint")}
     assert files == {"checkpoint/state.json"}, "no pickles"
     assert len(history(client, run, "loss")) == 1
+
+    directory.write_sweep(replace(sweep, state=TrialState.COMPLETED, ended_at=made.now()))
+    for _ in range(2):
+        sync(directory)
+        (run,) = recorded(client)[1]
+        assert [each.model_id for each in run.outputs.model_outputs] == [model.model_id]
 
     directory.write_trial(replace(record, kept=[]))
     sync(directory)

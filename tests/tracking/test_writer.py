@@ -72,7 +72,10 @@ def test_a_store_that_never_comes_back_is_not_waited_for(begun: Writer, monkeypa
     client = begun.recorder.client
     monkeypatch.setattr(client, "log_batch", fail(10**9, ConnectionError("refused"), client.log_batch))
     trial(begun)
-    said = begun.finish(patience_s=0.5)
+    monkeypatch.setattr(writer, "UNTOLD_S", 0.1)
+    told: list[bool] = []
+    said = begun.finish(patience_s=0.5, tell=lambda: told.append(True))
+    assert told == [True], "whoever waits is told so, once"
     assert said == "MLflow has not recorded everything: it does not answer (ConnectionError: refused)."
 
 
