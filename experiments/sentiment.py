@@ -27,7 +27,7 @@ from transformers import (
     set_seed,
 )
 
-from hfsuite import Experiment, TransformersTrainer, split_batch
+from hfsuite import Experiment, Seeds, TransformersTrainer, split_batch
 from hfsuite.errors import ConfigurationError
 from search_spaces import fine_tuning
 
@@ -64,7 +64,8 @@ def splits(dataset: str) -> dict[str, Dataset]:
 
 def trainer_init_per_worker(train_dataset: None, eval_dataset: None, **settings: Any) -> Trainer:
     """Builds the trainer of one rank: model, data, arguments. Runs in every rank."""
-    set_seed(settings["seed"])  # before the model: its new classification head is drawn at random
+    seeds = Seeds(settings["seed"])
+    set_seed(seeds.initial_weights)  # before the model: its new classification head is drawn at random
     model = AutoModelForSequenceClassification.from_pretrained(model_path(settings["model"]), num_labels=2)
     # The classification head averages its loss over rows. Transformers believes that it sums it, and would multiply
     # the loss by the number of ranks and of accumulated batches.
@@ -85,7 +86,8 @@ def trainer_init_per_worker(train_dataset: None, eval_dataset: None, **settings:
         logging_strategy="epoch",
         eval_strategy="epoch",
         save_strategy="epoch",
-        seed=settings["seed"],
+        seed=seeds.torch,
+        data_seed=seeds.data_order,
         dataloader_pin_memory=False,
         report_to=[],
         train_sampling_strategy="group_by_length",  # half of a batch of mixed lengths is padding

@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from hfsuite.trainers.accelerate import AccelerateTrainer
     from hfsuite.trainers.batch import split_batch
     from hfsuite.trainers.checkpoint import TransformersCheckpoint
+    from hfsuite.trainers.seeds import Seeds
     from hfsuite.trainers.transformers import TransformersTrainer
 
 __all__ = [
     "AccelerateTrainer",
     "Experiment",
+    "Seeds",
     "StopTraining",
     "SweepResult",
     "TransformersCheckpoint",
@@ -31,6 +33,7 @@ __all__ = [
 _HOMES = {
     "AccelerateTrainer": "hfsuite.trainers.accelerate",
     "Experiment": "hfsuite.sweeps.experiment",
+    "Seeds": "hfsuite.trainers.seeds",
     "StopTraining": "hfsuite.errors",
     "SweepResult": "hfsuite.sweeps.result",
     "TransformersCheckpoint": "hfsuite.trainers.checkpoint",

@@ -5,6 +5,7 @@ HFSuiteError
 │   ├── UnknownName                      a name that does not exist, with the nearest that do
 │   └── ResourcesError                   a trial that the cluster can never hold
 ├── CheckpointError(ValueError)          a checkpoint that is incomplete or was changed
+├── NotRecorded(LookupError)             a run in MLflow without what it takes to run it again
 ├── MetricNotReported(LookupError)       the first report lacks the metric to optimise
 ├── TrackingError(ConnectionError)       the MLflow store cannot be reached or refuses
 └── TrialFailed(RuntimeError)            a training function raised or a worker died
@@ -43,6 +44,10 @@ class ResourcesError(ConfigurationError):
 
 class CheckpointError(HFSuiteError, ValueError):
     """A checkpoint without a manifest, or one that does not match its manifest."""
+
+
+class NotRecorded(HFSuiteError, LookupError):
+    """A run in MLflow lacks what it takes to run it again, or to judge it."""
 
 
 class MetricNotReported(HFSuiteError, LookupError):

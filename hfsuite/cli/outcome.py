@@ -13,13 +13,14 @@ from rich.console import Console
 
 from hfsuite.errors import ConfigurationError, HFSuiteError, TrackingError, TrialFailed
 
-OK, NOTHING_SUCCEEDED, USER_ERROR, SOME_FAILED, INTERRUPTED = 0, 1, 2, 4, 130
+OK, NOTHING_SUCCEEDED, USER_ERROR, DIVERGED, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 
 def run_command(app: typer.Typer, arguments: Sequence[str] | None) -> int:
     """Runs a command line; returns its exit code.
 
-    0 all went well, 1 no trial succeeded, 2 the user asked for what cannot be, 4 some trials failed, 130 interrupted.
+    0 all went well, 1 no trial succeeded, 2 the user asked for what cannot be, 3 a repetition has diverged, 4 some
+    trials failed, 130 interrupted.
     A traceback appears only for a defect of hfsuite's own.
     """
     command = typer.main.get_command(app)

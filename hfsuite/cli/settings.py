@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from hfsuite.errors import did_you_mean
+from hfsuite.errors import ConfigurationError, did_you_mean
 from hfsuite.search.spaces import parse_value
 
 Module = Annotated[str, typer.Argument(metavar="MODULE", help="The experiment: a dotted name, or a file.")]
@@ -32,12 +34,26 @@ MemoryLimit = Annotated[float, typer.Option(help="Gigabytes that a trial may lea
 Keep = Annotated[
     str, typer.Option(help="Which checkpoints stay: best (of the three best trials), best:5, all, none, reference.")
 ]
+Deterministic = Annotated[
+    bool | None,
+    typer.Option("--deterministic/--no-deterministic", help="The same bits each time.", show_default="on CPUs"),
+]
+Values = Annotated[
+    Path | None,
+    typer.Option("--settings", help="A JSON file with values of settings, exact to the last bit; --set wins."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")]
 
 
-def parse_settings(experiment: Any, assignments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """`key=value` texts as values of the settings' types, and a sentence for each that cannot be."""
-    values: dict[str, Any] = {}
+def parse_settings(
+    experiment: Any, assignments: Sequence[str], file: Path | None = None
+) -> tuple[dict[str, Any], list[str]]:
+    """`key=value` texts as values of the settings' types, over those of a file, and a sentence for each that cannot be.
+
+    Raises:
+        ConfigurationError: the file cannot be read as an object of settings.
+    """
+    values = _read(file) if file is not None else {}
     faults: list[str] = []
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
@@ -53,3 +69,27 @@ def parse_settings(experiment: Any, assignments: Sequence[str]) -> tuple[dict[st
             else:
                 values[key] = value
     return values, faults
+
+
+def plain_settings(assignments: Sequence[str]) -> dict[str, Any]:
+    """`key=value` texts, each value as YAML reads it: for settings of an experiment that is not loaded here.
+
+    Raises:
+        ConfigurationError: one is no such text.
+    """
+    import yaml
+
+    if faults := [f"--set takes KEY=VALUE, got {each!r}." for each in assignments if "=" not in each]:
+        raise ConfigurationError(faults)
+    pairs = (each.partition("=") for each in assignments)
+    return {key.strip(): yaml.safe_load(text) for key, _, text in pairs}
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"The settings in {file} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigurationError(f"The file {file} must hold one JSON object, a value for each setting.")
+    return values

@@ -38,6 +38,7 @@ def sweep(
     trials_per_group: settings.TrialsPerGroup = None,
     memory_limit_gb: settings.MemoryLimit = 1.5,
     keep: settings.Keep = "best",
+    deterministic: settings.Deterministic = None,
     json: settings.Json = False,
 ) -> int:
     """Search for the best settings of an experiment."""
@@ -65,6 +66,7 @@ def sweep(
                 "memory_limit_gb": memory_limit_gb,
             },
             keep=keep,
+            deterministic=deterministic,
             faults=faults,
         )
         if json:

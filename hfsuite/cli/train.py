@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
 from rich.console import Console
 
 from hfsuite.cli import settings
 from hfsuite.cli.loading import load_experiment
 from hfsuite.cli.outcome import OK, answer, show_warning
-from hfsuite.errors import TrialFailed
+from hfsuite.errors import ConfigurationError, TrialFailed
 
 
 def train(
@@ -18,14 +21,29 @@ def train(
     seed: settings.Seed = 0,
     name: settings.Name = None,
     storage: settings.Storage = "results",
+    deterministic: settings.Deterministic = None,
+    values: settings.Values = None,
+    reports: Annotated[
+        int | None, typer.Option(min=1, help="End after so many reports.", show_default="no end")
+    ] = None,
+    reproduces: Annotated[str | None, typer.Option(hidden=True, help="The run that this one repeats.")] = None,
+    facts: Annotated[
+        bool, typer.Option("--facts", help="Only say what it would be given and where it would run, as JSON.")
+    ] = False,
     json: settings.Json = False,
 ) -> int:
     """Train an experiment once, with its default settings or with those given by --set."""
+    from hfsuite.sweeps.first_step import facts_of
     from hfsuite.sweeps.sweep import run_training
 
-    with answer(json) as say:
+    with answer(json or facts) as say:
         experiment = load_experiment(module)
-        fixed, faults = settings.parse_settings(experiment, set_ or [])
+        fixed, faults = settings.parse_settings(experiment, set_ or [], values)
+        if facts:
+            if faults:
+                raise ConfigurationError(faults)
+            say(facts_of(experiment, fixed, workers=workers, gpu=gpu, seed=seed, deterministic=deterministic))
+            return OK
         trial = run_training(
             experiment,
             fixed=fixed,
@@ -34,6 +52,9 @@ def train(
             seed=seed,
             name=name,
             storage=storage,
+            deterministic=deterministic,
+            reports=reports,
+            reproduces=reproduces,
             faults=faults,
         )
         if json:

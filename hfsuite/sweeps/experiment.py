@@ -31,7 +31,7 @@ class Experiment:
         metric: the reported number to optimise.
         mode: "min" or "max".
         defaults: every setting that the training function takes, with its default value, whose type is the setting's.
-            A setting called `seed` gets the sweep's seed.
+            A setting called `seed` gets the trial's seed, which follows from the sweep's and the trial's number.
         progress: reported numbers to show while a sweep runs, besides the metric.
 
     Raises:
@@ -79,6 +79,7 @@ class Experiment:
         trials_per_group: int | None = None,
         memory_limit_gb: float = 1.5,
         keep: str = "best",
+        deterministic: bool | None = None,
     ) -> SweepResult:
         """Searches. Returns when all trials have ended. Driver; of several threads one after another.
 
@@ -89,7 +90,7 @@ class Experiment:
             workers: workers a trial; None for the trainer's.
             gpu: whether each worker has a GPU; None for the trainer's.
             set: settings to fix; one that the space varies is then not varied.
-            seed: of the searcher, and of each trial that takes a seed.
+            seed: of the searcher, and of all trials: see `hfsuite.trainers.seeds`.
             name: of the sweep; must be new in `storage`.
             storage: a folder, or a URI that Ray can write to.
             isolation: "warm": a trial leaves its workers to the next; "process": every trial has new ones.
@@ -101,6 +102,8 @@ class Experiment:
             keep: which checkpoints stay: "best" (the best one of the three best trials, and the last of each trial that
                 may be taken up again), "best:5", "all", "none", or "reference" (as "best", and MLflow points to them
                 instead of holding them; for storage that whoever loads a model can read).
+            deterministic: whether PyTorch shall compute the same bits each time; by default on CPUs, where it costs
+                nothing.
 
         Raises:
             ConfigurationError: something asked for cannot be; all mistakes are named, and nothing was started.
@@ -128,6 +131,7 @@ class Experiment:
                 "memory_limit_gb": memory_limit_gb,
             },
             keep=keep,
+            deterministic=deterministic,
         )
 
     def resume(
@@ -169,6 +173,7 @@ class Experiment:
         seed: int = 0,
         name: str | None = None,
         storage: str | os.PathLike[str] = "results",
+        deterministic: bool | None = None,
     ) -> TrialResult:
         """Trains once, with `config` over the default values; tracked as a trial is. Driver.
 
@@ -178,7 +183,10 @@ class Experiment:
         """
         from hfsuite.sweeps.sweep import run_training
 
-        trial = run_training(self, fixed=config or {}, workers=workers, gpu=gpu, seed=seed, name=name, storage=storage)
+        trial = run_training(
+            self, fixed=config or {}, workers=workers, gpu=gpu, seed=seed, name=name, storage=storage,
+            deterministic=deterministic,
+        )  # fmt: skip
         if trial.failure is not None:
             raise TrialFailed(trial.failure)
         return trial

@@ -11,10 +11,15 @@ from hfsuite.tracking.points import reported
 
 
 class MetricIsReported(Stopper):
-    """Ends a sweep at its first report if that lacks the metric to optimise; later reports may leave it out."""
+    """Ends a sweep at its first report if that lacks the metric to optimise; later reports may leave it out.
 
-    def __init__(self, metric: str) -> None:
-        self.metric = metric
+    Args:
+        metric: what is optimised.
+        reports: after how many reports a trial ends, whatever it still would do; None for no such end.
+    """
+
+    def __init__(self, metric: str, reports: int | None = None) -> None:
+        self.metric, self.reports = metric, reports
         self.fault: MetricNotReported | None = None
         self.seen = False
 
@@ -27,7 +32,8 @@ class MetricIsReported(Stopper):
                 f"The metric {self.metric!r} is not in the trial's report. {did_you_mean(self.metric, metrics)} "
                 f"Reported: {', '.join(sorted(metrics))}."
             )
-        return self.fault is not None
+        is_at_end = self.reports is not None and result["training_iteration"] >= self.reports
+        return self.fault is not None or is_at_end
 
     def stop_all(self) -> bool:
         """Whether the sweep ends here."""

@@ -9,14 +9,16 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
 import pyarrow.fs
+from ray.train import Checkpoint
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
+from hfsuite.errors import CheckpointError
 from hfsuite.search.trial_schedulers import Budget
 from hfsuite.sweeps.display import Display
 from hfsuite.sweeps.result import TrialResult
@@ -26,6 +28,7 @@ from hfsuite.tracking.points import milliseconds_of, numbers, reported, step_of
 from hfsuite.tracking.record import Snapshot, SweepDirectory, SweepRecord, TrialRecord
 from hfsuite.tracking.state import TrialState
 from hfsuite.tracking.writer import Writer
+from hfsuite.trainers import manifest
 from hfsuite.trainers.report_observer import FAILED_AT_END, LOST, TRAINING_FINISHED, WARM_START
 from hfsuite.trials.trainable import FAILURE
 
@@ -38,7 +41,7 @@ class SweepObserver(Callback):
         directory: the sweep's, where trials' records are written.
         writer: of the tracking store.
         new_trial: makes the result of a trial from its number and Tune's trial.
-        settings: a trial's settings, and those of them that are searched, out of Tune's configuration.
+        settings: a trial's settings, and those of them that are searched, by its number and Tune's configuration.
         display: shows the trials.
         budget: of the trial scheduler: a trial stopped at its end is complete.
         trial_scheduler: what stops trials, by name.
@@ -53,7 +56,7 @@ class SweepObserver(Callback):
         directory: SweepDirectory,
         writer: Writer,
         new_trial: Callable[[int, Trial], TrialResult],
-        settings: Callable[[Mapping[str, Any]], tuple[dict[str, Any], dict[str, Any]]],
+        settings: Callable[[int, Mapping[str, Any]], tuple[dict[str, Any], dict[str, Any]]],
         display: Display,
         budget: Budget,
         trial_scheduler: str,
@@ -153,7 +156,9 @@ class SweepObserver(Callback):
             record.warm_start = result[WARM_START]
         if self._is_better(metrics, trial_result.metrics):
             trial_result.metrics = metrics
-            trial_result.config, trial_result.searched = self.settings(result["config"])  # a population changes them
+            trial_result.config, trial_result.searched = self.settings(
+                record.number, result["config"]
+            )  # a population changes them
         if record.best is None or (record.best.directory is None and self._is_better(metrics, record.best.metrics)):
             record.best = self._snapshot(None, result)
         stopped = bool(result.get("done")) and not result.get(TRAINING_FINISHED) and not self.budget.is_spent(result)
@@ -235,6 +240,7 @@ class SweepObserver(Callback):
         self._live.pop(trial.trial_id, None)
         record.started_at, record.ended_at = record.started_at or _now(), _now()
         self._forget_removed(record)
+        self._note_weights(record)
         if state.is_unfinished:
             saved.adopt(self.directory, record)
         record.state = state
@@ -265,6 +271,15 @@ class SweepObserver(Callback):
             as_good = (each for each in record.saved if not self._is_better(record.best.metrics, each.metrics))
             record.best = next(as_good, replace(record.best, directory=None))
 
+    def _note_weights(self, record: TrialRecord) -> None:
+        """What its last and its best checkpoint held, which may be removed now."""
+        record.last = record.saved[-1] if record.saved else None
+        for snapshot in (record.last, record.best):
+            if snapshot is not None and snapshot.directory is not None:
+                where = f"{self.directory.path}/{record.directory}/{snapshot.directory}"
+                with suppress(CheckpointError):  # what cannot be read is not recorded, and no verdict rests on it
+                    snapshot.weights = manifest.weights_digest(Checkpoint(where, self.directory.filesystem))
+
     def _write(self, trial_id: str) -> None:
         """Brings the record up to what the result says, and tells storage and MLflow."""
         record = self.records[trial_id]
@@ -291,7 +306,7 @@ class SweepObserver(Callback):
         metrics, config = self._reports.get((record.trial_id, found.directory), (found.metrics, None))
         result.metrics = metrics
         if config is not None:
-            result.config, result.searched = self.settings(config)
+            result.config, result.searched = self.settings(record.number, config)
 
     @staticmethod
     def _snapshot(directory: str | None, result: Mapping[str, Any]) -> Snapshot:

@@ -32,6 +32,7 @@ from hfsuite.tracking.state import TrialState
 from hfsuite.tracking.sync import mark_lost
 from hfsuite.tracking.writer import Writer
 from hfsuite.trainers.datasets import is_streamed
+from hfsuite.trainers.seeds import SETTING, SeedRule
 from hfsuite.trainers.training import HuggingFaceTrainer
 from hfsuite.trials import resources
 from hfsuite.trials.head_start import HeadStart
@@ -39,6 +40,8 @@ from hfsuite.trials.policy import WorkerPolicy
 from hfsuite.trials.trainable import TrainingTrial, trainable_for
 
 if TYPE_CHECKING:
+    from ray.train import ScalingConfig
+
     from hfsuite.sweeps.experiment import Experiment
 
 
@@ -58,12 +61,14 @@ class Plan:
     constants: Mapping[str, Any]
     trials: int
     seed: int
+    seeds: SeedRule
     searcher: str | AnySearcher
     trial_scheduler: TrialScheduler
     worker_policy: WorkerPolicy
     keep: str
     trainable: type[TrainingTrial]
     head_start: HeadStart
+    reports: int | None  # after which a trial ends
     former: SweepRecord | None  # of a sweep that is taken up again: as it stood
     retry_failed: bool
 
@@ -84,19 +89,23 @@ def checked_plan(
     trial_scheduler: str | TrialScheduler,
     worker_policy: Mapping[str, Any],
     keep: str,
+    deterministic: bool | None,
     known_faults: Sequence[str],
+    reports: int | None = None,
+    reproduces: str | None = None,
     resumed: SweepRecord | None = None,
     retry_failed: bool = False,
 ) -> Plan:
     """Checks all that was asked for before a trial is started or a run recorded, and names every mistake at once.
 
-    The sweep's directory is the caller's alone, from now until it releases the plan's lock.
+    The sweep's directory is the caller's alone, from now until it releases the plan's lock. The arguments are those of
+    `Experiment.sweep`, and `reports` and `reproduces` those of `run_training`.
     """
     asked = {
         "trials": trials, "workers": workers, "gpu": gpu, "fixed": dict(fixed), "seed": seed, "storage": str(storage),
         "searcher": searcher if isinstance(searcher, str) else None,
         "trial_scheduler": trial_scheduler if isinstance(trial_scheduler, str) else None,
-        "worker_policy": dict(worker_policy), "keep": keep,
+        "worker_policy": dict(worker_policy), "keep": keep, "deterministic": deterministic,
     }  # fmt: skip
     faults = [*known_faults, *experiment.setting_faults(fixed)]
     if trials < 1:
@@ -123,7 +132,11 @@ def checked_plan(
     if trainer is not None and ray.is_initialized():
         attempt(lambda: resources.check_fits(trainer.scaling_config, uses_ray_data=is_streamed(trainer.datasets)))
     trials = grid_size(space) or trials
-    seeded = {"seed": seed} if "seed" in experiment.defaults else {}
+    seeds = SeedRule(
+        seed,
+        per_trial=kind == "sweep",
+        fills_setting=SETTING in experiment.defaults and SETTING not in fixed and SETTING not in space,
+    )
     with ExitStack() as unless_planned:
         lock = resumed and attempt(lambda: unless_planned.enter_context(DriverLock(SweepDirectory.at(storage, name))))
         known: list[TrialRecord] = []
@@ -134,7 +147,8 @@ def checked_plan(
         head_start = unless_planned.enter_context(HeadStart())
         if not faults:
             slots = resources.concurrent_trials(trainer.scaling_config, uses_ray_data=is_streamed(trainer.datasets))
-            trainable = trainable_for(trainer, **asdict(policy))
+            deterministic = not trainer.scaling_config.use_gpu if deterministic is None else deterministic
+            trainable = trainable_for(trainer, seeds=seeds, deterministic=deterministic, **asdict(policy))
             head_start.begin(trainable, min(trials, slots))
         uri = resumed.tracking_uri if resumed is not None else None
         client = attempt(lambda: store.open_store(uri))  # takes seconds: workers that have begun import meanwhile
@@ -158,11 +172,13 @@ def checked_plan(
             path=store.below(without_credentials(storage), name),
             planned=trials,
             arguments=asked,
-            params=_params(asked, policy, space, trainer.scaling_config.num_workers, searcher, trial_scheduler),
+            params=_params(asked, policy, space, trainer.scaling_config, searcher, trial_scheduler)
+            | {"deterministic": deterministic},
             mlflow_experiment=store.experiment_name(experiment.name),
             tracking_uri=store.recorded_uri(),
             provenance=provenance.collect(experiment.module),
             created_at=int(time.time() * 1_000),
+            reproduces=reproduces,
             decides_at_end=isinstance(make_trial_scheduler(trial_scheduler), PopulationBasedTraining),
         )
         record.state, record.ended_at, record.fault = TrialState.RUNNING, None, None
@@ -177,7 +193,8 @@ def checked_plan(
             lock=lock,
             writer=Writer(Recorder(client, directory), record),
             space=space,
-            constants={**experiment.defaults, **seeded, **fixed},
+            constants={**experiment.defaults, **fixed},
+            seeds=seeds,
             trials=trials,
             seed=seed,
             searcher=searcher,
@@ -186,6 +203,7 @@ def checked_plan(
             keep=keep,
             trainable=trainable,
             head_start=head_start,
+            reports=reports,
             former=former,
             retry_failed=retry_failed,
         )
@@ -197,7 +215,7 @@ def _params(
     asked: Mapping[str, Any],
     policy: WorkerPolicy,
     space: Mapping[str, Any],
-    workers: int,
+    scaling: ScalingConfig,
     searcher: Any,
     scheduler: Any,
 ) -> dict[str, Any]:
@@ -206,7 +224,8 @@ def _params(
         "searcher": searcher if isinstance(searcher, str) else type(searcher).__name__,
         "trial_scheduler": scheduler if isinstance(scheduler, str) else type(scheduler).__name__,
         "trials": asked["trials"],
-        "workers": workers,
+        "workers": scaling.num_workers,
+        "gpu": bool(scaling.use_gpu),
         "seed": asked["seed"],
         "keep": asked["keep"],
         **asdict(policy),

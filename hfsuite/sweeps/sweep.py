@@ -27,6 +27,7 @@ from hfsuite.sweeps.tuning import run_tune
 from hfsuite.tracking.provenance import without_credentials
 from hfsuite.tracking.record import REPORTS_FILE, ReportReader, SweepDirectory
 from hfsuite.tracking.state import TrialState
+from hfsuite.trainers.seeds import SETTING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,6 +67,7 @@ def run_sweep(
     storage: str | os.PathLike[str],
     worker_policy: Mapping[str, Any],
     keep: str = "best",
+    deterministic: bool | None = None,
     faults: Sequence[str] = (),
 ) -> SweepResult:
     """Searches. See `Experiment.sweep` for the arguments and what is raised.
@@ -77,7 +79,7 @@ def run_sweep(
     plan = checked_plan(
         experiment, kind="sweep", space=space, trials=trials, workers=workers, gpu=gpu, fixed=fixed, seed=seed,
         name=name, storage=storage, searcher=searcher, trial_scheduler=trial_scheduler, worker_policy=worker_policy,
-        keep=keep, known_faults=faults,
+        keep=keep, deterministic=deterministic, known_faults=faults,
     )  # fmt: skip
     return _run(plan)
 
@@ -117,7 +119,8 @@ def resume_sweep(
     plan = checked_plan(
         experiment, kind=record.kind, space=space, trials=asked["trials"], workers=asked["workers"], gpu=asked["gpu"],
         fixed=asked["fixed"], seed=asked["seed"], name=record.name, storage=storage, keep=asked["keep"],
-        worker_policy=asked["worker_policy"], known_faults=(), resumed=record, retry_failed=retry_failed, **chosen,
+        worker_policy=asked["worker_policy"], deterministic=asked["deterministic"], known_faults=(), resumed=record,
+        retry_failed=retry_failed, **chosen,
     )  # fmt: skip
     return _run(plan)
 
@@ -132,12 +135,21 @@ def run_training(
     seed: int,
     name: str | None,
     storage: str | os.PathLike[str],
+    deterministic: bool | None = None,
+    reports: int | None = None,
+    reproduces: str | None = None,
     faults: Sequence[str] = (),
 ) -> TrialResult:
-    """Trains once; a training that failed is returned too. See `Experiment.train`, and `run_sweep` for `faults`."""
+    """Trains once; a training that failed is returned too. See `Experiment.train`, and `run_sweep` for `faults`.
+
+    Args:
+        reports: after how many it ends, whatever it still would do; None for its own end.
+        reproduces: the run that it repeats.
+    """
     plan = checked_plan(
         experiment, kind="train", space={}, trials=1, workers=workers, gpu=gpu, fixed=fixed, seed=seed, name=name,
-        storage=storage, searcher="grid", trial_scheduler="fifo", worker_policy={}, keep="best", known_faults=faults,
+        storage=storage, searcher="grid", trial_scheduler="fifo", worker_policy={}, keep="best",
+        deterministic=deterministic, known_faults=faults, reports=reports, reproduces=reproduces,
     )  # fmt: skip
     result = _run(plan)
     if result.interrupted:
@@ -207,13 +219,15 @@ def _where(plan: Plan) -> str:
 def _observer(plan: Plan) -> SweepObserver:
     record, configuration = plan.record, plan.trainer.config_argument
 
-    def settings(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    def settings(number: int, config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         values = dict(config.get(configuration, {}))
+        if plan.seeds.fills_setting:
+            values[SETTING] = plan.seeds.of(number)
         return values, {key: values[key] for key, domain in plan.space.items() if is_searched(domain) and key in values}
 
     def new_trial(number: int, trial: Trial) -> TrialResult:
         path = address(trial.storage.trial_fs_path, record.path)
-        result = TrialResult(number, trial.trial_id, *settings(trial.config), path=path)
+        result = TrialResult(number, trial.trial_id, *settings(number, trial.config), path=path)
         if not plan.directory.is_local:  # Ray Tune appends to a file of the driver's, and copies it now and then
             here = ReportReader(pyarrow.fs.LocalFileSystem(), f"{trial.local_path}/{REPORTS_FILE}")
             plan.writer.recorder.readers[trial.trial_id] = here
@@ -233,7 +247,7 @@ def _observer(plan: Plan) -> SweepObserver:
         new_trial=new_trial,
         settings=settings,
         display=display,
-        budget=Budget.of(plan.trial_scheduler),
+        budget=Budget(plan.reports) if plan.reports is not None else Budget.of(plan.trial_scheduler),
         trial_scheduler=str(record.params["trial_scheduler"]),
         keep=plan.keep,
         known=plan.known,

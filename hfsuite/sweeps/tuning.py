@@ -46,7 +46,7 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
         ConfigurationError: the sweep cannot be taken up again.
     """
     experiment, record = plan.experiment, plan.record
-    metric_is_reported = MetricIsReported(experiment.metric)
+    metric_is_reported = MetricIsReported(experiment.metric, plan.reports)
     names = TrialNames(record.path, {each.trial_id: each.number for each in plan.known.values()})
     directory = Path(plan.storage, record.name) if "://" not in plan.storage else None
     slots = resources.concurrent_trials(plan.trainer.scaling_config, uses_ray_data=is_streamed(plan.trainer.datasets))

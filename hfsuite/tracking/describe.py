@@ -9,6 +9,7 @@ from typing import Any
 
 from hfsuite.tracking.record import SweepRecord, TrialRecord
 from hfsuite.tracking.state import TrialState
+from hfsuite.trainers.seeds import SETTING, Seeds
 
 LEADERS = 10
 NAME_LIMIT = 120  # characters of a run's name
@@ -78,10 +79,14 @@ def sweep(sweep: SweepRecord, trials: Sequence[TrialRecord]) -> str:
         where = sweep.path if "://" not in sweep.path else f"{sweep.name} --storage {posixpath.dirname(sweep.path)}"
         lines.append(f"hfsuite resume {where}")
     if leaders:
-        chosen = {**asked.get("fixed", {}), **{name: leaders[0].config.get(name) for name in leaders[0].searched}}
+        best = leaders[0]
+        chosen = {**asked.get("fixed", {}), **{name: best.config.get(name) for name in best.searched}}
         settings = " ".join(f"--set {name}={_typed(value)}" for name, value in chosen.items())
-        seed = f" --seed {asked['seed']}" if asked.get("seed") else ""
-        lines.append(f"hfsuite train {sweep.module} --workers {sweep.params['workers']}{seed} {settings}".rstrip())
+        seed = best.config.get(SETTING, Seeds.of_trial(asked.get("seed", 0), best.number).seed)
+        lines.append(f"hfsuite reproduce {sweep.name}:best")
+        lines.append(
+            f"hfsuite train {sweep.module} --workers {sweep.params['workers']} --seed {seed} {settings}".rstrip()
+        )
     lines += [sweep.provenance.get("command") or f"hfsuite sweep {sweep.module} --trials {sweep.planned}", "```"]
     return "\n".join(lines)
 

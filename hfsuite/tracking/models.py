@@ -19,21 +19,22 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
 import pyarrow.fs
+import yaml
 
 from hfsuite.errors import CheckpointError
 from hfsuite.tracking import inputs, runs, store
 from hfsuite.tracking.points import as_text, mlflow_name
 from hfsuite.tracking.provenance import as_parameter
 from hfsuite.tracking.record import Snapshot, SweepDirectory, SweepRecord, TrialRecord
+from hfsuite.tracking.runs import Run
 
 if TYPE_CHECKING:  # see `store`
+    import mlflow
     from mlflow.entities import LoggedModel
-
-    from hfsuite.tracking.runs import Run
 
 DIRECTORY, STEP = f"{runs.TAG}.directory", "step"  # of the checkpoint, in its trial's; of the optimizer
 MODEL, COMPONENTS, PLAIN, TOKENIZER, IMAGES = "model", "components", "checkpoint", "tokenizer", "image_processor"
-CONFIG, IMAGE_CONFIG, MANIFEST = "config.json", "preprocessor_config.json", "manifest.json"
+CONFIG, IMAGE_CONFIG, MANIFEST, MLMODEL = "config.json", "preprocessor_config.json", "manifest.json", "MLmodel"
 SAFE = (".safetensors", ".json", ".txt", ".model", ".jinja", ".md")
 OF_TRAINING = {"trainer_state.json", MANIFEST}
 TOKENIZERS = ("tokenizer", "special_tokens", "added_tokens", "vocab", "merges", "spiece", "sentencepiece", "chat_temp")
@@ -84,6 +85,45 @@ def link(run: Run) -> None:
     new = [model for model in run.models.values() if model.model_id not in linked]
     if new:
         run.client.log_outputs(run.run_id, [LoggedModelOutput(model.model_id, int(model.tags[STEP])) for model in new])
+
+
+def kept_by(client: mlflow.MlflowClient, run: mlflow.entities.Run) -> dict[int, LoggedModel]:
+    """The checkpoints that MLflow has of a run, by their optimizer steps."""
+    ready = [model for model in _models_of(Run(client, run)) if _is_ready(model) and STEP in model.tags]
+    return {int(model.tags[STEP]): model for model in ready}
+
+
+def fetch(client: mlflow.MlflowClient, model: LoggedModel, folder: Path) -> Path:
+    """The folder with a model's weights: where it lies, if this machine has it, or a copy.
+
+    Args:
+        client: of the tracking store.
+        model: as `kept_by` returns it.
+        folder: for a copy.
+
+    Raises:
+        CheckpointError: there is none, or it is not whole.
+    """
+    from mlflow.artifacts import download_artifacts
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    location = urlparse(str(model.artifact_location))
+    try:
+        if location.scheme in ("", "file"):
+            found = Path(download_artifacts(str(model.artifact_location)))
+        else:
+            repository = get_artifact_repository(model.artifact_location, tracking_uri=client.tracking_uri)
+            found = Path(repository.download_artifacts("", str(folder)))
+        flavors = yaml.safe_load((found / MLMODEL).read_text())["flavors"]
+    except Exception as error:  # whatever a store raises where files are missing
+        raise CheckpointError(f"it cannot be fetched ({type(error).__name__})") from error
+    elsewhere = flavors.get("transformers", {}).get("local_base_model_path") or flavors.get(runs.TAG, {}).get(
+        "checkpoint"
+    )
+    places = [found / MODEL, found / PLAIN, *([Path(elsewhere)] if elsewhere else [])]
+    if (place := next((each for each in places if each.is_dir()), None)) is None:
+        raise CheckpointError("its files are gone")
+    return place
 
 
 def _models_of(run: Run) -> Iterable[LoggedModel]:
@@ -225,11 +265,10 @@ def _lay_out(source: Path, target: Path, model_id: str, *, by_reference: bool) -
 def _describe(target: Path, model_id: str, flavors: dict[str, Any]) -> None:
     """What MLflow reads of a model: how it is loaded. Ours is a folder of files, or the address of one."""
     import mlflow
-    import yaml
 
     target.mkdir(parents=True, exist_ok=True)
     text = {"flavors": flavors, "mlflow_version": mlflow.__version__, "model_id": model_id, "model_uuid": model_id}
-    (target / "MLmodel").write_text(yaml.safe_dump(text, sort_keys=False))
+    (target / MLMODEL).write_text(yaml.safe_dump(text, sort_keys=False))
 
 
 def _second_name(source: Path, target: Path) -> None:

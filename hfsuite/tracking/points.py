@@ -22,6 +22,7 @@ from typing import Any
 
 from ray.tune.result import AUTO_RESULT_KEYS, DEBUG_METRICS, SHOULD_CHECKPOINT
 
+from hfsuite.trainers import loss_bits
 from hfsuite.trainers.report_observer import FROM_HFSUITE
 
 NAME_LIMIT = 250  # characters; MLflow refuses longer ones
@@ -76,6 +77,7 @@ class Points:
     _settled_until: int = 0  # of those held
     _written: int = 0  # number of the last report whose points do not wait any more
     _superseded: list[dict[str, int]] = field(default_factory=list)
+    loss_bits: dict[int, str] = field(default_factory=dict)  # by optimizer step
     _first: dict[str, Any] = field(default_factory=dict)  # the settings at the first report
     _changes: dict[str, list[tuple[int, Any]]] = field(default_factory=dict)
     _infinite: dict[str, list[str]] = field(default_factory=dict)
@@ -88,6 +90,7 @@ class Points:
         """
         step, moment, number = step_of(result), milliseconds_of(result), int(result["training_iteration"])
         self._note_return(number, step, moment)
+        self.loss_bits |= loss_bits.by_step(result, step)
         values = dict(flatten(reported(result)))
         points = []
         for name, value in values.items():

@@ -44,13 +44,14 @@ KEYS = re.compile(r"\b(hf_|sk-|ghp_|gho_|github_pat_|glpat-|xox[abp]-|AKIA|dapi)
 HIDDEN = "..."
 
 
-def collect(module: str) -> dict[str, Any]:
+def collect(module: str, source: Path | None = None) -> dict[str, Any]:
     """Everything that decides how a sweep goes, beside its settings.
 
     Args:
         module: where the experiment is declared.
+        source: its file, if it has not been imported.
     """
-    source = _source_of(module)
+    source = source or _source_of(module)
     return {
         "command": without_secrets(shlex.join([Path(sys.argv[0]).name, *map(_argument, sys.argv[1:])])),
         "module": module,
@@ -152,15 +153,16 @@ def _git(folder: Path) -> dict[str, Any] | None:
     """Of the experiment's own repository; None if it is in none, or git is not installed."""
 
     def ask(*arguments: str) -> str:
+        """Without the newline at its end; a patch may end with lines that are blank."""
         done = subprocess.run(
             ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20, check=True,
             errors="replace", env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"},
         )  # fmt: skip
-        return done.stdout.strip()
+        return done.stdout.removesuffix("\n")
 
     try:
         commit = ask("rev-parse", "HEAD")
-        diff = ask("diff", "HEAD", "--no-ext-diff", "--no-textconv")
+        diff = ask("diff", "HEAD", "--binary", "--no-ext-diff", "--no-textconv")
         remotes = ask("remote", "-v").splitlines()
         branch, untracked = ask("rev-parse", "--abbrev-ref", "HEAD"), ask("ls-files", "-o", "--exclude-standard")
     except (OSError, subprocess.SubprocessError):

@@ -34,12 +34,14 @@ class Snapshot:
         step: the optimizer step.
         metrics: the numbers of the report.
         timestamp: of the report, milliseconds since 1970.
+        weights: digest of the checkpoint's weights; see `manifest.weights_digest`. None until the trial is over.
     """
 
     directory: str | None
     step: int
     metrics: dict[str, float]
     timestamp: int
+    weights: str | None = None
 
 
 @dataclass(kw_only=True)
@@ -60,6 +62,7 @@ class TrialRecord:
         warm_start: whether its workers had run a trial before.
         failure: what went wrong, in one line; the traceback is in `failure.txt`.
         best: its best report so far; of those with a checkpoint that is still there, if any is.
+        last: the last report that came with a checkpoint, when the trial is over; that may be gone.
         saved: the checkpoints that it has saved and that were not removed, oldest first.
         kept: those of them that the sweep's policy keeps, which MLflow shows as models.
     """
@@ -77,6 +80,7 @@ class TrialRecord:
     warm_start: bool | None = None
     failure: str = ""
     best: Snapshot | None = None
+    last: Snapshot | None = None
     saved: list[Snapshot] = field(default_factory=list)
     kept: list[Snapshot] = field(default_factory=list)
 
@@ -88,9 +92,11 @@ class TrialRecord:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> TrialRecord:
         """What `trial.json` holds."""
-        best = Snapshot(**values["best"]) if values["best"] else None
+        best, last = (Snapshot(**each) if (each := values.get(name)) else None for name in ("best", "last"))
         saved, kept = ([Snapshot(**each) for each in values[name]] for name in ("saved", "kept"))
-        return cls(**{**values, "state": TrialState(values["state"]), "best": best, "saved": saved, "kept": kept})
+        return cls(
+            **{**values, "state": TrialState(values["state"]), "best": best, "last": last, "saved": saved, "kept": kept}
+        )
 
 
 @dataclass(kw_only=True)
@@ -117,6 +123,7 @@ class SweepRecord:
         state: RUNNING, COMPLETED, FAILED, STOPPED or LOST.
         best: number of the best trial.
         fault: of the driver, if it ended by an error.
+        reproduces: of a training that repeats one: the id of that one's run.
         decides_at_end: whether only a finished sweep knows which checkpoints may go, since a population exploits them.
     """
 
@@ -139,6 +146,7 @@ class SweepRecord:
     state: TrialState = TrialState.RUNNING
     best: int | None = None
     fault: str | None = None
+    reproduces: str | None = None
     decides_at_end: bool = False
 
     @classmethod

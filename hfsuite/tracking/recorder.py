@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from hfsuite.tracking import describe, inputs, models, runs, store, views
 from hfsuite.tracking.points import HELD_S, Point, Points, mlflow_name, step_of
 from hfsuite.tracking.provenance import without_secrets, write_provenance
+from hfsuite.tracking.recipe import write_recipe
 from hfsuite.tracking.record import (
     FAILURE_FILE,
     REPORTS_FILE,
@@ -180,6 +181,9 @@ class Recorder:
                 trial.has_failure = True
         with self._unless_refused():
             inputs.write_inputs(run, self.directory, sweep, record)
+        if record.state.is_over:
+            with self._unless_refused():
+                write_recipe(run, sweep, record, last_step=trial.last_step, loss_bits=trial.points.loss_bits)
         with self._unless_refused():
             models.settle(run, self.directory, sweep, record)
         with self._unless_refused():
@@ -250,6 +254,7 @@ def _tags(sweep: SweepRecord) -> dict[str, str]:
         runs.MODE: sweep.mode,
         "mlflow.source.name": sweep.module,
         "mlflow.source.type": "LOCAL",
+        **({runs.REPRODUCES: sweep.reproduces} if sweep.reproduces else {}),
         **({"mlflow.source.git.commit": git["commit"]} if git.get("commit") else {}),
         **({"mlflow.source.git.branch": git["branch"]} if git.get("branch") else {}),
     }

@@ -22,6 +22,7 @@ KIND, SWEEP, TRIAL, TRIAL_ID, STATE = (f"{TAG}.{name}" for name in ("kind", "swe
 METRIC, MODE, BEST_RUN, BEST_VALUE = (f"{TAG}.{name}" for name in ("metric", "mode", "best_run", "best_value"))
 MODULE, PATH, CHECKPOINT_PATH = (f"{TAG}.{name}" for name in ("module", "path", "checkpoint"))
 SWEEP_ID, WHY, SETTLED, LAST_STEP = (f"{TAG}.{name}" for name in ("sweep_id", "why", "settled", "last_step"))
+REPRODUCES, REPEATED_BY, VERDICT = (f"{TAG}.{name}" for name in ("reproduces", "repeated_by", "verdict"))
 WARM_START, VALUE = f"{TAG}.warm_start", f"{TAG}.value"
 
 

@@ -32,6 +32,7 @@ class Facts:
     def __init__(self, is_local: bool = False) -> None:
         self.is_first = not is_local and ray.train.get_context().get_world_rank() == 0
         self.inputs: dict[tuple[str, str], dict[str, Any]] = {}
+        self.batch: dict[str, int] = {}
 
     def note(self, context: str, given: Any) -> None:
         """Takes a fingerprint of something that the training was given.
@@ -46,6 +47,11 @@ class Facts:
         if taken is not None:
             self.inputs[context, taken["digest"]] = {"context": context, **taken}
 
+    def note_batch(self, per_device: int | None, accumulation: int) -> None:
+        """Takes how an optimizer step is divided: rows at once in each rank, and how often before the step."""
+        if per_device is not None:
+            self.batch = {"per_device": per_device, "accumulation": accumulation}
+
     def write(self, seeds: Mapping[str, Any] | None = None) -> None:
         """Puts what was collected into the run's directory.
 
@@ -55,7 +61,11 @@ class Facts:
         if not self.is_first:
             return
         storage = ray.train.get_context().get_storage()
-        facts = surroundings() | {"seeds": dict(seeds or {}), "inputs": list(self.inputs.values())}
+        facts = surroundings() | {
+            "seeds": dict(seeds or {}),
+            "batch": self.batch,
+            "inputs": list(self.inputs.values()),
+        }
         with storage.storage_filesystem.open_output_stream(f"{storage.experiment_fs_path}/{FACTS_FILE}") as stream:
             stream.write(json.dumps(facts).encode())
 
@@ -105,7 +115,10 @@ def of_prepared(seeds: Mapping[str, Any], is_local: bool) -> Iterator[None]:
     def noting(accelerator: Accelerator, *given: Any, **options: Any) -> Any:
         for each in given:
             if isinstance(each, DataLoader):
-                facts.note(TRAINING if isinstance(each.sampler, RandomSampler) else EVALUATION, each.dataset)
+                is_training = isinstance(each.sampler, RandomSampler)
+                facts.note(TRAINING if is_training else EVALUATION, each.dataset)
+                if is_training:
+                    facts.note_batch(each.batch_size, accelerator.gradient_accumulation_steps)
             else:
                 facts.note(BASE_MODEL, each)
         facts.write(seeds)

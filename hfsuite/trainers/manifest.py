@@ -15,6 +15,7 @@ import platform
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from fnmatch import fnmatch
 from typing import Any
 
 import pyarrow.fs
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 SNAPSHOT = "checkpoint_manager_snapshot.json"  # Ray Train's own list of a run's checkpoints, complete or not
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 _RAY_METADATA = ".metadata.json"  # `Checkpoint.set_metadata` adds it at any time
 _BLOCK, _REMOTE_BLOCK = 1 << 20, 8 << 20  # bytes read at a time: what a processor's cache holds; for object stores
 
@@ -95,6 +97,30 @@ def read(checkpoint: Checkpoint) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"The checkpoint {checkpoint.path} has an unreadable {MANIFEST}: {error}.") from error
     return dict(manifest)
+
+
+def weights_digest(checkpoint: Checkpoint) -> str | None:
+    """What the weights of a checkpoint are, by the hashes in its manifest; None if it has none in a known format.
+
+    Raises:
+        CheckpointError: the manifest is missing or unreadable.
+    """
+    return _digest({name: each["xxh3_128"] for name, each in read(checkpoint)["files"].items() if _is_weights(name)})
+
+
+def weights_digest_of(folder: str) -> str | None:
+    """The same of a folder without a manifest: its files are read."""
+    files = Checkpoint(folder)
+    return _digest({name: _hash(files, name) for name in _sizes(files) if _is_weights(name)})
+
+
+def _digest(hashes_by_name: Mapping[str, str]) -> str | None:
+    hashes = [f"{name} {found}" for name, found in sorted(hashes_by_name.items())]
+    return xxhash.xxh3_128("\n".join(hashes).encode()).hexdigest() if hashes else None
+
+
+def _is_weights(name: str) -> bool:
+    return any(fnmatch(name.rpartition("/")[2], pattern) for pattern in WEIGHTS)
 
 
 def is_sealed(checkpoint: Checkpoint) -> bool:

@@ -9,6 +9,8 @@ from typing import Any
 from ray import cloudpickle
 from ray.train import Checkpoint
 
+from hfsuite.trainers.determinism import Conditions
+
 
 @dataclass(frozen=True)
 class RankStart:
@@ -17,18 +19,21 @@ class RankStart:
     Args:
         loop: gets a copy of the configuration, so that what a rank pops from it stays with that rank.
         start_from: what `ray.train.get_checkpoint()` says until the run has a checkpoint of its own.
+        conditions: seeds, determinism and what else surrounds the loop.
     """
 
     loop: Callable[[dict[str, Any]], Any]
     start_from: Checkpoint | None
+    conditions: Conditions
 
     def __call__(self, config: dict[str, Any]) -> Any:
         """Runs in every rank, in the thread that Ray Train makes for it."""
         from hfsuite.trials.worker_group import extend_train_functions
 
-        extend_train_functions(self.start_from)
         try:
-            return self.loop(dict(config))
+            with self.conditions.in_force() as added:
+                extend_train_functions(self.start_from, added)
+                return self.loop(dict(config))
         except Exception as error:
             if _travels(error):
                 raise

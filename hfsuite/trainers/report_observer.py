@@ -10,6 +10,7 @@ from ray.train import Checkpoint, UserCallback
 
 from hfsuite.trainers import manifest
 from hfsuite.trainers.checkpoint import store_preprocessor
+from hfsuite.trainers.loss_bits import LOSS_BITS
 
 if TYPE_CHECKING:
     from ray.data.preprocessor import Preprocessor
@@ -18,7 +19,7 @@ LAST_REPORT = "last_report.json"  # Ray keeps only those metrics that came with 
 TRAINING_FINISHED = "training_finished"  # a report with this true is the last one: the trial is complete
 WARM_START, LOST = "warm_start", "workers_lost"  # in a trial's first report: did it find living workers, and why not
 FAILED_AT_END = "failed_at_end"  # in its last report: what went wrong after it
-FROM_HFSUITE = {TRAINING_FINISHED, WARM_START, LOST, FAILED_AT_END}
+FROM_HFSUITE = {TRAINING_FINISHED, WARM_START, LOST, FAILED_AT_END, LOSS_BITS}
 
 
 class ReportObserver(UserCallback):

@@ -20,6 +20,7 @@ from ray.train.torch import TorchTrainer
 from hfsuite.errors import ConfigurationError, UnknownName, did_you_mean
 from hfsuite.trainers import manifest
 from hfsuite.trainers.datasets import preprocess
+from hfsuite.trainers.determinism import Conditions
 from hfsuite.trainers.later import LaterFunction
 from hfsuite.trainers.merging import merged_dataclass, merged_run_config
 from hfsuite.trainers.rank_start import RankStart, first_cause
@@ -45,6 +46,7 @@ class HuggingFaceTrainer(TorchTrainer):
     checkpoint_class: ClassVar[type[Checkpoint]] = Checkpoint
     imports: ClassVar[tuple[str, ...]] = ()  # modules that every rank needs
     is_trial = False
+    conditions = Conditions()  # of a trial's training
     train_loop_per_worker: Callable[..., Any]
 
     def __init__(
@@ -278,7 +280,7 @@ class HuggingFaceTrainer(TorchTrainer):
 
     def _get_train_func(self) -> Callable[[], Any]:
         """Ray Train asks for what a rank runs; datasets are ready by then, so their rows can be counted."""
-        self.train_loop_per_worker = RankStart(self.worker_loop(), self.start_from)
+        self.train_loop_per_worker = RankStart(self.worker_loop(), self.start_from, self.conditions)
         function: Callable[[], Any] = super()._get_train_func()
         return function
 

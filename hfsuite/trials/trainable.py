@@ -16,9 +16,11 @@ from ray.tune.result import DONE, RESULT_DUPLICATE, SHOULD_CHECKPOINT
 
 from hfsuite.errors import TrialFailed, UnknownName, did_you_mean
 from hfsuite.trainers import manifest
+from hfsuite.trainers.determinism import Conditions
 from hfsuite.trainers.later import Later
 from hfsuite.trainers.report_observer import FAILED_AT_END, LOST, TRAINING_FINISHED, WARM_START
 from hfsuite.trainers.reported_checkpoint import newest_reported
+from hfsuite.trainers.seeds import SETTING, SeedRule
 from hfsuite.trials import resources
 from hfsuite.trials.policy import WorkerPolicy
 from hfsuite.trials.resources import TrialRequest
@@ -34,11 +36,15 @@ FAILURE = "failure.txt"  # in the trial's directory: the traceback of the rank t
 WORKERS_LOST = "workers_lost.txt"  # likewise: why its workers could not serve another trial
 
 
-def trainable_for(trainer: HuggingFaceTrainer, **worker_policy: Any) -> type[TrainingTrial]:
+def trainable_for(
+    trainer: HuggingFaceTrainer, *, seeds: SeedRule | None = None, deterministic: bool = False, **worker_policy: Any
+) -> type[TrainingTrial]:
     """The class whose instances are trials of `trainer`. Driver.
 
     Args:
         trainer: what a trial merges its sample of the search space over.
+        seeds: where a trial's seed comes from; without, nothing is seeded but by the training function itself.
+        deterministic: whether PyTorch shall compute the same bits each time.
         worker_policy: see `WorkerPolicy`.
     """
     if unknown := sorted(set(worker_policy) - {field.name for field in dataclasses.fields(WorkerPolicy)}):
@@ -53,6 +59,8 @@ def trainable_for(trainer: HuggingFaceTrainer, **worker_policy: Any) -> type[Tra
     trainer.prepare_datasets()
     attributes = {
         "given": Later(trainer.for_ranks()),
+        "seeds": seeds,
+        "deterministic": deterministic,
         "policy": WorkerPolicy(**worker_policy),
         "owner": uuid.uuid4().hex,
         "imports": trainer.modules_of_ranks(),
@@ -70,6 +78,8 @@ class TrainingTrial(Trainable):
     """
 
     given: ClassVar[Later]
+    seeds: ClassVar[SeedRule | None]
+    deterministic: ClassVar[bool]
     policy: ClassVar[WorkerPolicy]
     owner: ClassVar[str]
     imports: ClassVar[tuple[str, ...]]
@@ -205,7 +215,8 @@ class TrainingTrial(Trainable):
 
     def _trial_trainer(self) -> HuggingFaceTrainer:
         """The trainer with this trial's settings, writing to this trial's directory."""
-        merged: HuggingFaceTrainer = self.given.value.with_settings(self.settings)
+        settings, conditions = self._seeded()
+        merged: HuggingFaceTrainer = self.given.value.with_settings(settings)
         directory, filesystem = self._storage.trial_fs_path, self._storage.storage_filesystem
         snapshot = f"{directory}/{manifest.SNAPSHOT}"
         if filesystem.get_file_info(snapshot).is_file:
@@ -222,8 +233,20 @@ class TrainingTrial(Trainable):
         # A trial scheduler may have changed the trial's resources: then its bundles say how many workers there are.
         scaling_config = dataclasses.replace(merged.scaling_config, num_workers=len(self._bundles()))
         trainer = merged.with_settings({"scaling_config": scaling_config}, run_config=run_config)
-        trainer.start_from = self.start_from
+        trainer.start_from, trainer.conditions = self.start_from, conditions
         return trainer
+
+    def _seeded(self) -> tuple[dict[str, Any], Conditions]:
+        """The settings with the trial's seed in them, if there is one for it, and what surrounds its training."""
+        if self.seeds is None:
+            return self.settings, Conditions()
+        argument = self.given.value.config_argument
+        own, seed = self.settings.get(argument, {}), self.seeds.of(int(self.own_name.rpartition("_")[2]))
+        if self.seeds.fills_setting:
+            own = {**own, SETTING: seed}
+        elif isinstance(own.get(SETTING), int):
+            seed = own[SETTING]
+        return {**self.settings, argument: own}, Conditions(seed, self.deterministic, notes_losses=True)
 
 
 def _is_streamed(trainer: HuggingFaceTrainer) -> bool:

@@ -144,7 +144,7 @@ def test_another_experiments_sweep_is_not_taken_up(own_directory: Path) -> None:
 
 
 def test_whoever_does_not_wait_for_mlflow_has_the_sweep(own_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Writer, "finish", interrupted)

@@ -1,0 +1,106 @@
+"""`hfsuite reproduce`: run a recorded trial again, and say whether the same came out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from hfsuite.cli import settings
+from hfsuite.cli.outcome import DIVERGED, OK, answer
+
+if TYPE_CHECKING:
+    from hfsuite.reproduce.plan import Difference
+
+COLOURS = {"BITWISE": "bold green", "WITHIN TOLERANCE": "bold yellow", "DIVERGED": "bold red"}
+
+
+def reproduce(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run's id or its first letters, SWEEP:best, or SWEEP:3 for a trial.")
+    ],
+    plan_only: Annotated[
+        bool, typer.Option("--plan-only", help="Only show what is different here; nothing is trained.")
+    ] = False,
+    restore_code: Annotated[
+        bool, typer.Option("--restore-code", help="Run the recorded commit and changes, in a worktree of their own.")
+    ] = False,
+    lock: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the recorded packages as a requirements file, and end.")
+    ] = None,
+    to_end: Annotated[
+        bool, typer.Option("--to-end", help="Train a trial that was stopped early to its own end.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Another number of workers.", show_default="as recorded")
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(min=0, help="How far numbers may be apart, relative.", show_default="what rounding can do"),
+    ] = None,
+    set_: settings.Set = None,
+    storage: settings.Storage = "results",
+    json: settings.Json = False,
+) -> int:
+    """Run a recorded trial again in new processes, compare every number and the weights, and give a verdict."""
+    from hfsuite.reproduce import report, reproduction
+    from hfsuite.tracking import store
+
+    client = store.open_store()
+    if lock is not None:
+        lock.write_text(reproduction.lock(client, run), encoding="utf-8")
+        Console(stderr=json).print(f"Install them with: pip install -r {lock}", highlight=False, markup=False)
+        return OK
+    changes = settings.plain_settings(set_ or [])
+    console = Console(stderr=json)
+    with answer(json) as say:
+        if plan_only:
+            with reproduction.planned(
+                client, run, workers=workers, restore_code=restore_code, changes=changes, ask_facts=True
+            ) as (found, code, plan):  # fmt: skip
+                show_plan(console, f"{found.title}: {code.origin}", plan)
+                if json:
+                    say({"run_id": found.run_id, "title": found.title, "plan": [each.as_json() for each in plan]})
+            return OK
+        done = reproduction.reproduce(
+            client, run, workers=workers, restore_code=restore_code, to_end=to_end, tolerance=tolerance,
+            storage=storage, changes=changes,
+            tell=lambda found, code, plan: show_plan(console, f"{found.title}: {code.origin}", plan, begun=False),
+        )  # fmt: skip
+        if json:
+            say(done.as_json())
+        else:
+            show_plan(console, done.title, done.plan)
+            console.print(f"\n[{COLOURS[done.verdict]}]{done.verdict}[/]  {escape(done.title)}", highlight=False)
+            for sentence in report.reasons(done.judgement):
+                console.print(f"  {sentence}", markup=False, highlight=False, soft_wrap=True)
+            console.print(f"Recorded in both MLflow runs, {done.run_id} and {done.repeated_by}", highlight=False)
+    return DIVERGED if done.verdict == "DIVERGED" else OK
+
+
+def show_plan(console: Console, title: str, plan: Sequence[Difference], *, begun: bool = True) -> None:
+    """The table of differences.
+
+    Args:
+        console: where.
+        title: of what.
+        plan: the differences.
+        begun: whether the training has begun, so that data, model and threads are known too.
+    """
+    console.print(f"\n{title}", markup=False, highlight=False, style="bold")
+    if plan:
+        table = Table("different", "recorded", "here", "what it can do", box=None, pad_edge=False, header_style="dim")
+        styles: dict[str, Any] = {"result": "red", "last_bits": "yellow", "nothing": "dim"}
+        for each in plan:
+            values = (each.subject, each.recorded, each.here, each.effect)
+            table.add_row(*map(escape, values), style=styles[each.weight.name.lower()])
+        console.print(table)
+    else:
+        console.print("Nothing is different." if begun else "Nothing is different so far.", style="green")
+    if not begun:
+        console.print("Data, model and threads are compared when it has been trained.", style="dim")

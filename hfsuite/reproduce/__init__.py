@@ -1,0 +1,1 @@
+"""Runs a recorded trial again, out of MLflow alone, and judges whether the same came out: plan, rerun, compare."""

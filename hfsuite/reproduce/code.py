@@ -1,0 +1,131 @@
+"""The code that a repetition runs: what lies here, the recorded commit in a worktree, or a module out of the record.
+
+The user's own tree is never touched. Driver.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from hfsuite.errors import ConfigurationError
+from hfsuite.reproduce.recorded import RecordedRun
+from hfsuite.reproduce.surroundings import module_file
+from hfsuite.tracking.provenance import DIFF_LIMIT, HIDDEN
+
+
+@dataclass(frozen=True)
+class Code:
+    """Where a repetition finds its code.
+
+    Args:
+        folder: in which it runs, and from which it imports first.
+        also: from which it imports what is not there.
+        origin: what that is, in words.
+    """
+
+    folder: Path
+    also: tuple[Path, ...] = ()
+    origin: str = "the code that lies here"
+
+
+@contextmanager
+def code_for(run: RecordedRun, *, restore: bool) -> Iterator[Code]:
+    """The code of a run, as long as this is open.
+
+    Args:
+        run: what is to be repeated.
+        restore: whether the recorded commit and what was not committed shall be run, and not what lies here.
+
+    Raises:
+        ConfigurationError: the recorded code cannot be had, and why.
+    """
+    here = Path.cwd()
+    if restore:
+        with _worktree(run, here) as folder:
+            yield Code(folder, origin=f"commit {run.environment['git']['commit'][:10]} and what was not committed")
+    elif module_file(run.recipe["module"], here) is None:
+        with tempfile.TemporaryDirectory(prefix="hfsuite-") as folder_name:
+            folder = Path(folder_name)
+            _restore_module(run, here, folder)
+            yield Code(folder, also=(here,), origin=f"{run.recipe['module']} out of the record, since it is gone")
+    else:
+        yield Code(here)
+
+
+def _restore_module(run: RecordedRun, here: Path, folder: Path) -> None:
+    """Puts the recorded source where its module is imported from, beside what is left of its package."""
+    module = run.recipe["module"]
+    if run.source is None:
+        raise ConfigurationError(
+            f"The experiment's module {module} is not here, and its source was not recorded: change to its project."
+        )
+    parts = module.split(".")
+    if folder != here and len(parts) > 1 and here.joinpath(parts[0]).is_dir():
+        shutil.copytree(here / parts[0], folder / parts[0], ignore=shutil.ignore_patterns("__pycache__"))
+    path = folder.joinpath(*parts).with_suffix(".py")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(run.source, encoding="utf-8")
+
+
+@contextmanager
+def _worktree(run: RecordedRun, here: Path) -> Iterator[Path]:
+    git = run.environment.get("git") or {}
+    commit = git.get("commit")
+    if commit is None:
+        raise ConfigurationError(f"{run.title} was not run from a git repository: there is no commit to restore.")
+    top = Path(
+        _git(here, "rev-parse", "--show-toplevel", failing="This is no git repository: change to the project's.")
+    )
+    where = f" from {git['remote']}" if git.get("remote") else ""
+    _git(
+        top, "cat-file", "-e", f"{commit}^{{commit}}",
+        failing=f"This repository does not have the recorded commit {commit}: fetch it{where}.",
+    )  # fmt: skip
+    if run.diff is not None and (len(run.diff) >= DIFF_LIMIT or HIDDEN in _added_to(run.diff)):
+        raise ConfigurationError(
+            "What was not committed is not recorded whole: it was too long, or secrets in it were left out. Make those "
+            "changes here, on the recorded commit, and reproduce without --restore-code."
+        )
+    with tempfile.TemporaryDirectory(prefix="hfsuite-") as parent:
+        tree = Path(parent, top.name)
+        _git(top, "worktree", "add", "--detach", str(tree), commit, failing="The commit cannot be checked out.")
+        try:
+            if run.diff is not None:
+                _git(
+                    tree, "apply", "--whitespace=nowarn", "-", given=f"{run.diff}\n",
+                    failing="What was not committed cannot be applied.",
+                )  # fmt: skip
+            folder = tree / here.resolve().relative_to(top.resolve())
+            if module_file(run.recipe["module"], folder) is None:  # it had never been committed
+                _restore_module(run, folder, folder)
+            yield folder
+        finally:
+            _git(top, "worktree", "remove", "--force", str(tree), failing="The worktree cannot be removed.")
+
+
+def _added_to(diff: str) -> str:
+    return "\n".join(line for line in diff.splitlines() if line.startswith(("+", "-")))
+
+
+def _git(folder: Path, *arguments: str, failing: str, given: str | None = None) -> str:
+    """What git says.
+
+    Raises:
+        ConfigurationError: it fails.
+    """
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, input=given
+        )
+    except FileNotFoundError as error:
+        raise ConfigurationError("The recorded code can only be restored with git, which is not installed.") from error
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.strip().splitlines()
+        raise ConfigurationError(f"{failing} git says: {said[-1] if said else 'nothing'}") from error
+    return done.stdout.strip()

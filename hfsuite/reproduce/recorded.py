@@ -1,0 +1,193 @@
+"""A run as MLflow remembers it: all that is needed to run it again and to judge what came out. Driver."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hfsuite.errors import NotRecorded, UnknownName, did_you_mean
+from hfsuite.tracking import provenance, runs
+from hfsuite.tracking.points import CHANGED, INFINITE, OF_SPEED, current, mlflow_name
+from hfsuite.tracking.recipe import RECIPE_FILE
+from hfsuite.trainers.facts import FACTS_FILE
+
+if TYPE_CHECKING:
+    import mlflow
+
+ENVIRONMENT, SOURCE, DIFF, PACKAGES = (
+    f"{provenance.FOLDER}/{name}" for name in ("environment.json", "source.py", "uncommitted.diff", "requirements.txt")
+)
+NOT_COMPARED = ("system/", f"{CHANGED}.")  # of the machine; settings that a population changes
+Curves = dict[str, dict[int, float]]  # by metric and optimizer step
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedRun:
+    """What MLflow has of a trial, or of a single training.
+
+    Args:
+        run_id: MLflow's.
+        title: what people call it: sweep and trial number.
+        tags: of the run.
+        recipe: settings, seeds, end, digests; see `hfsuite.tracking.recipe`.
+        facts: what it was given and where it ran, as its rank 0 saw it; empty if it never came to that.
+        environment: where its sweep came from; see `hfsuite.tracking.provenance`.
+        packages: versions by name.
+        source: of the experiment's module.
+        diff: what was not committed.
+        curves: the numbers that it reported.
+        changed_settings: those that its trial scheduler changed while it ran.
+        experiment_name: MLflow's.
+    """
+
+    run_id: str
+    title: str
+    tags: Mapping[str, str]
+    recipe: Mapping[str, Any]
+    facts: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    packages: Mapping[str, str] = field(repr=False)
+    source: str | None = field(repr=False)
+    diff: str | None = field(repr=False)
+    curves: Curves = field(repr=False)
+    changed_settings: tuple[str, ...]
+    experiment_name: str
+
+    @property
+    def loss_bits(self) -> dict[int, str]:
+        """The digest of the loss by optimizer step."""
+        return {int(step): digest for step, digest in self.recipe["loss_bits"].items()}
+
+    @property
+    def weights(self) -> dict[int, str]:
+        """The digests of the weights that are known, by the steps of their checkpoints."""
+        found = (self.recipe["best"], self.recipe["last"])
+        return {each["step"]: each["weights"] for each in found if each and each["weights"]}
+
+
+def find(client: mlflow.MlflowClient, text: str) -> mlflow.entities.Run:
+    """The run that `text` names: its id or the start of one, `SWEEP:best`, or `SWEEP:3` for the trial of that number.
+
+    Raises:
+        UnknownName: there is none, or more than one.
+    """
+    sweep, separator, trial = text.rpartition(":")
+    if separator:
+        return _of_sweep(client, sweep, trial)
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    is_prefix = text.isalnum() and len(text) >= 4
+    found = client.search_runs(experiments, f"attributes.run_id LIKE '{text}%'", max_results=3) if is_prefix else []
+    if len(found) == 1:
+        if found[0].data.tags.get(runs.KIND) == "sweep":
+            raise UnknownName(
+                f"The run {text} is a sweep: name a trial of it, {found[0].info.run_name}:best for example."
+            )
+        return found[0]
+    if found:
+        raise UnknownName(f"More than one run begins with {text!r}: give more of its id.")
+    names = runs.sweep_names(client)
+    if text in names:
+        raise UnknownName(f"{text} is a sweep: name a trial of it, {text}:best or {text}:0.")
+    raise UnknownName(
+        f"MLflow has no run {text!r}. Give a run's id, or the first letters of it, or a sweep's trial: "
+        + (f"{names[0]}:best." if names else "SWEEP:best.")
+    )
+
+
+def _of_sweep(client: mlflow.MlflowClient, sweep: str, trial: str) -> mlflow.entities.Run:
+    parent = runs.find_sweep(client, sweep)
+    if parent is None:
+        raise UnknownName(f"MLflow has no sweep {sweep!r}. {did_you_mean(sweep, runs.sweep_names(client))}")
+    if trial == "best":
+        if not (best := parent.data.tags.get(runs.BEST_RUN)):
+            raise UnknownName(f"The sweep {sweep!r} has no best trial: it is {parent.data.tags.get(runs.STATE)}.")
+        return client.get_run(best)
+    trials = {run.data.tags[runs.TRIAL]: run for run in runs.children(client, parent)}
+    number = trial.lstrip("0") or "0"
+    if number not in trials:
+        raise UnknownName(f"The sweep {sweep!r} has no trial {trial!r}: it has {len(trials)}, from 0, and `best`.")
+    return trials[number]
+
+
+def read(client: mlflow.MlflowClient, run: mlflow.entities.Run) -> RecordedRun:
+    """All that MLflow has of a run.
+
+    Raises:
+        NotRecorded: it was not recorded by hfsuite, or not to its end; what is missing is listed.
+    """
+    tags = run.data.tags
+    parent = tags.get("mlflow.parentRunId")
+    origin = parent if parent and tags.get(runs.KIND) == "trial" else run.info.run_id
+    own, shared = _artifacts(client, run.info.run_id), _artifacts(client, origin, provenance.FOLDER)
+    missing = [
+        f"{what} ({name})"
+        for what, name, there in (
+            ("its settings, seed and end", RECIPE_FILE, own),
+            ("where it came from", ENVIRONMENT, shared),
+            ("the versions of its packages", PACKAGES, shared),
+        )
+        if name not in there
+    ]
+    if missing:
+        is_ours = runs.KIND in tags
+        why = "was not recorded to its end" if is_ours else "was not recorded by hfsuite"
+        todo = f" Bring it up to date: hfsuite sync {tags.get(runs.SWEEP)}." if is_ours else ""
+        raise NotRecorded(
+            f"The run {run.info.run_id} {why}, so it cannot be reproduced. Missing: {', '.join(missing)}.{todo}"
+        )
+    recipe = json.loads(_text(client, run.info.run_id, RECIPE_FILE))
+    packages = dict(line.split("==", 1) for line in _text(client, origin, PACKAGES).splitlines() if "==" in line)
+    return RecordedRun(
+        run_id=run.info.run_id,
+        title=recipe["sweep"] if tags.get(runs.KIND) != "trial" else f"{recipe['sweep']}, trial {recipe['number']:03d}",
+        tags=tags,
+        recipe=recipe,
+        facts=json.loads(_text(client, run.info.run_id, FACTS_FILE)) if FACTS_FILE in own else {},
+        environment=json.loads(_text(client, origin, ENVIRONMENT)),
+        packages=packages,
+        source=_text(client, origin, SOURCE) if SOURCE in shared else None,
+        diff=_text(client, origin, DIFF) if DIFF in shared else None,
+        curves=_curves(client, run, recipe),
+        changed_settings=tuple(
+            sorted(
+                name.removeprefix(f"{CHANGED}.")
+                for name in {*run.data.metrics, *tags}
+                if name.startswith(f"{CHANGED}.")
+            )
+        ),
+        experiment_name=client.get_experiment(run.info.experiment_id).name,
+    )
+
+
+def _curves(client: mlflow.MlflowClient, run: mlflow.entities.Run, recipe: Mapping[str, Any]) -> Curves:
+    """The numbers that a run reported, but for those that say how fast it went, and the best, which is one of them."""
+    best, last_step = mlflow_name(f"best_{recipe['metric']}"), recipe["last_step"]
+    names = [
+        name
+        for name in run.data.metrics
+        if name != best and not name.startswith(NOT_COMPARED) and not OF_SPEED.fullmatch(name)
+    ]
+    found: Curves = {}
+    for name in sorted(names):
+        points = current(client.get_metric_history(run.info.run_id, name), last_step)
+        infinite = _infinite(run.data.tags.get(f"{INFINITE}.{name}", ""))
+        found[name] = {point.step: infinite.get(point.step, point.value) for point in points}
+    return found
+
+
+def _infinite(tag: str) -> dict[int, float]:
+    """MLflow has NaN where infinity was reported, and a tag: "+inf at step 10, -inf at step 20"."""
+    places = [each.split(" at step ") for each in tag.split(", ") if " at step " in each]
+    return {int(step): math.inf if sign == "+inf" else -math.inf for sign, step in places}
+
+
+def _artifacts(client: mlflow.MlflowClient, run_id: str, folder: str | None = None) -> set[str]:
+    return {each.path for each in client.list_artifacts(run_id, folder)}
+
+
+def _text(client: mlflow.MlflowClient, run_id: str, path: str) -> str:
+    return Path(client.download_artifacts(run_id, path)).read_text(encoding="utf-8")

@@ -1,0 +1,173 @@
+"""Runs a recorded trial again and judges it. The main path: plan, rerun, compare. Driver."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hfsuite.errors import ConfigurationError, NotRecorded
+from hfsuite.reproduce import recorded as records
+from hfsuite.reproduce import report, surroundings, weights
+from hfsuite.reproduce.code import Code, code_for
+from hfsuite.reproduce.plan import Difference, Weight, differences
+from hfsuite.reproduce.recorded import RecordedRun
+from hfsuite.reproduce.rerun import facts_here, rerun
+from hfsuite.reproduce.verdict import Judgement, Tolerance, Verdict, default_tolerance, judge
+from hfsuite.tracking.provenance import HIDDEN
+
+if TYPE_CHECKING:
+    import mlflow
+
+
+Tell = Callable[[RecordedRun, Code, Sequence[Difference]], None]
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A repetition, judged.
+
+    Args:
+        run_id: the run that was repeated.
+        repeated_by: the run of the repetition.
+        title: what the first is called.
+        plan: what was different.
+        judgement: the verdict, with its reasons.
+    """
+
+    run_id: str
+    repeated_by: str
+    title: str
+    plan: Sequence[Difference]
+    judgement: Judgement
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict."""
+        return self.judgement.verdict
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values: what `--json` prints."""
+        return report.as_json(self.run_id, self.repeated_by, self.title, self.plan, self.judgement)
+
+
+@contextmanager
+def planned(
+    client: mlflow.MlflowClient, name: str, *, workers: int | None = None, restore_code: bool = False,
+    changes: dict[str, Any] | None = None, ask_facts: bool,
+) -> Iterator[tuple[RecordedRun, Code, list[Difference]]]:  # fmt: skip
+    """A recorded run, the code that its repetition runs, and what is different here; as long as this is open.
+
+    Args:
+        client: of the tracking store.
+        name: of the run; see `recorded.find`.
+        workers: of the repetition; None for as many as the run had.
+        restore_code: whether the recorded code is run.
+        changes: settings that shall be others.
+        ask_facts: whether the training is begun, to learn what it is given.
+
+    Raises:
+        UnknownName, NotRecorded: there is no such run, or it lacks what it takes.
+        ConfigurationError: it cannot be repeated, and why.
+    """
+    run = records.read(client, records.find(client, name))
+    changes = dict(changes or {})
+    _check_repeatable(run, changes)
+    count = workers or run.recipe["workers"]
+    with code_for(run, restore=restore_code) as code:
+        facts = (
+            facts_here(run, code, tracking_uri=str(client.tracking_uri), workers=count, changes=changes)
+            if ask_facts
+            else {}
+        )
+        there = surroundings.here(run, folder=code.folder, workers=count, facts=facts, changes=changes)
+        found = differences(surroundings.recorded(run), there)
+        if fault := weights.fault_of(client, run):
+            found.append(
+                Difference(
+                    "kept checkpoint",
+                    "as recorded",
+                    fault,
+                    Weight.NOTHING,
+                    "weights are compared by their digest alone",
+                )
+            )
+        yield run, code, found
+
+
+def reproduce(
+    client: mlflow.MlflowClient, name: str, *, workers: int | None = None, restore_code: bool = False,
+    to_end: bool = False, tolerance: float | None = None, storage: str = "results",
+    changes: dict[str, Any] | None = None, tell: Tell | None = None,
+) -> Reproduction:  # fmt: skip
+    """Runs a recorded trial again in new processes, and judges what comes out; the verdict is recorded in both runs.
+
+    Args:
+        client: of the tracking store.
+        name: of the run; see `recorded.find`.
+        workers: as for `planned`, and `restore_code` and `changes` too.
+        restore_code: whether the recorded code is run.
+        to_end: whether a trial that was stopped early is run to its own end.
+        tolerance: how far numbers may be apart, relative to the larger; None for what rounding can do.
+        storage: for the repetition's checkpoints.
+        changes: settings that shall be others.
+        tell: is given the plan before the repetition starts.
+
+    Raises:
+        UnknownName, NotRecorded, ConfigurationError: as for `planned`.
+        RerunFailed: the repetition did not come to its end.
+    """
+    with planned(
+        client, name, workers=workers, restore_code=restore_code, changes=changes, ask_facts=False
+    ) as (run, code, plan):  # fmt: skip
+        if tell is not None:
+            tell(run, code, plan)
+        is_early = run.recipe["state"] != "completed" and not to_end
+        new_id = rerun(
+            run, code, tracking_uri=str(client.tracking_uri), workers=workers or run.recipe["workers"],
+            reports=run.recipe["reports"] if is_early else None, changes=changes or {},
+            storage=storage if "://" in storage else os.path.abspath(storage),
+        )  # fmt: skip
+        again = records.read(client, client.get_run(new_id))
+        here = surroundings.recorded(again)
+        of_checkpoint = [each for each in plan if each.subject == "kept checkpoint"]
+        plan = [*differences(surroundings.recorded(run), here), *of_checkpoint]
+        allowed = (
+            Tolerance(tolerance, "given") if tolerance is not None else default_tolerance(run, workers=here.workers)
+        )
+        judgement = judge(run, again, plan, allowed, weights.distance(client, run, again))
+    done = Reproduction(run.run_id, new_id, run.title, plan, judgement)
+    report.record(client, run, again, done.as_json(), judgement)
+    return done
+
+
+def lock(client: mlflow.MlflowClient, name: str) -> str:
+    """The packages of a recorded run, as pip takes them: a requirements file."""
+    run = records.read(client, records.find(client, name))
+    lines = [f"{package}=={version}" for package, version in run.packages.items()]
+    python = run.environment.get("python")
+    return "\n".join([f"# of the MLflow run {run.run_id} ({run.title}), with Python {python}", *lines, ""])
+
+
+def _check_repeatable(run: RecordedRun, changes: dict[str, Any]) -> None:
+    recipe = run.recipe
+    if not recipe["reports"]:
+        raise NotRecorded(f"{run.title} has made no report ({recipe['state']}): there is nothing to compare with.")
+    if run.changed_settings:
+        names = ", ".join(run.changed_settings)
+        raise ConfigurationError(
+            f"{run.title} did not train with one set of values: its trial scheduler changed {names} on the way, from "
+            "another trial's checkpoint. Such a trial cannot be run again on its own."
+        )
+    hidden = [name for name, value in recipe["config"].items() if _is_hidden(value) and name not in changes]
+    if hidden:
+        given = " ".join(f"--set {name}=..." for name in hidden)
+        raise ConfigurationError(
+            f"{run.title} had secrets among its settings, which are not recorded: give them, {given}"
+        )
+
+
+def _is_hidden(value: Any) -> bool:
+    return isinstance(value, str) and (value == HIDDEN or f"={HIDDEN}" in value)

@@ -1,0 +1,80 @@
+"""What it takes to run a trial again, and to judge whether the same came out: `recipe.json` of its run.
+
+Parameters in MLflow are texts, cut at a length; here are the values themselves. What the trial was given and where it
+ran is beside it, in `training.json`, and where its sweep came from in the sweep's run; so MLflow alone suffices. In the
+writer's thread, or in `hfsuite sync`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from hfsuite.tracking.provenance import as_parameter
+from hfsuite.tracking.record import SweepRecord, TrialRecord
+from hfsuite.trainers.seeds import SETTING, Seeds
+
+if TYPE_CHECKING:
+    from hfsuite.tracking.runs import Run
+
+RECIPE_FILE = "recipe.json"
+FORMAT = 1
+
+
+def write_recipe(
+    run: Run, sweep: SweepRecord, record: TrialRecord, *, last_step: int, loss_bits: Mapping[int, str]
+) -> None:
+    """Puts it into the run of a trial that is over; again it writes the same, or what has become of it since.
+
+    Args:
+        run: the trial's.
+        sweep: its record.
+        record: the trial's.
+        last_step: the optimizer step of its last report.
+        loss_bits: the digest of the loss at each optimizer step; see `hfsuite.trainers.loss_bits`.
+    """
+    recipe = {
+        "format": FORMAT,
+        "experiment": sweep.experiment,
+        "module": sweep.module,
+        "sweep": sweep.name,
+        "sweep_id": sweep.sweep_id,
+        "number": record.number,
+        "metric": sweep.metric,
+        "mode": sweep.mode,
+        "config": without_secret_settings(record.config),
+        "searched": record.searched,
+        "seed": _seed_of(sweep, record),
+        "workers": sweep.params["workers"],
+        "gpu": sweep.params.get("gpu", False),
+        "deterministic": sweep.params.get("deterministic", False),
+        "trial_scheduler": sweep.params.get("trial_scheduler"),
+        "state": str(record.state),
+        "why": record.why,
+        "reports": record.reports,
+        "last_step": last_step,
+        "best": asdict(record.best) if record.best is not None else None,
+        "last": asdict(record.last) if record.last is not None else None,
+        "loss_bits": {str(step): digest for step, digest in sorted(loss_bits.items()) if step <= last_step},
+    }
+    run.client.log_dict(run.run_id, recipe, RECIPE_FILE)
+
+
+def _seed_of(sweep: SweepRecord, record: TrialRecord) -> int:
+    """From which the trial's generators were seeded."""
+    if isinstance(own := record.config.get(SETTING), int):
+        return own
+    seed = int(sweep.params.get("seed", 0))
+    return Seeds.of_trial(seed, record.number).seed if sweep.kind == "sweep" else seed
+
+
+def without_secret_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as they may be recorded: texts without secrets and credentials, everything else as it is."""
+
+    def clean(name: str, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {str(key): clean(str(key), each) for key, each in value.items()}
+        return as_parameter(name, value) if isinstance(value, str) else value
+
+    return {name: clean(name, value) for name, value in config.items()}
