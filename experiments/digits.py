@@ -22,7 +22,7 @@ from ray.train import Checkpoint, ScalingConfig
 from torch.utils.data import DataLoader, TensorDataset
 from transformers import ViTConfig, ViTForImageClassification, get_scheduler
 
-from hfsuite import AccelerateTrainer, Experiment, Seeds, split_batch
+from hfsuite import AccelerateTrainer, Experiment, Seeds, TransformersCheckpoint, split_batch
 from search_spaces import vision
 
 DEFAULTS = {
@@ -156,6 +156,18 @@ def evaluate(accelerator: Accelerator, model: Any, validation: DataLoader[Any]) 
     }
 
 
+def test(checkpoint: TransformersCheckpoint, settings: dict[str, Any]) -> dict[str, float]:
+    """Accuracy on the test part. Runs in rank 0, when a training has ended."""
+    model = checkpoint.get_model(ViTForImageClassification).eval()
+    images, labels = splits()["test"].tensors
+    with torch.no_grad():
+        answers = model(images).logits
+    return {
+        "eval_loss": float(torch.nn.functional.cross_entropy(answers, labels)),
+        "eval_accuracy": float((answers.argmax(-1) == labels).float().mean()),
+    }
+
+
 experiment = Experiment(
     name="digits",
     trainer=AccelerateTrainer(
@@ -166,6 +178,7 @@ experiment = Experiment(
     mode="max",
     defaults=DEFAULTS,
     progress=["eval_loss", "loss"],
+    test=test,
 )
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 import ray.train
+import ray.train.torch
+import torch
 from datasets import Dataset
 from ray.train import ScalingConfig
 from transformers import (
@@ -27,7 +29,7 @@ from transformers import (
     set_seed,
 )
 
-from hfsuite import Experiment, Seeds, TransformersTrainer, split_batch
+from hfsuite import Experiment, Seeds, TransformersCheckpoint, TransformersTrainer, split_batch
 from hfsuite.errors import ConfigurationError
 from search_spaces import fine_tuning
 
@@ -46,6 +48,7 @@ DEFAULTS = {
     "seed": 0,
 }
 TEST_ROWS, VALIDATION_ROWS = 1_000, 1_000  # at most; the rest is for training
+BATCH_OF_TEST = 100  # rows
 SPLIT_SEED = 20_240_229  # fixed for ever: which rows are test rows must not depend on any setting
 
 
@@ -129,6 +132,21 @@ def _tokenized(dataset: str, model: str, max_length: int) -> tuple[Dataset, Data
     return tuple(Dataset.from_dict(tokenize(parts[name].to_dict())) for name in ("train", "validation"))  # type: ignore[return-value]
 
 
+@torch.no_grad()
+def test(checkpoint: TransformersCheckpoint, settings: dict[str, Any]) -> dict[str, float]:
+    """Accuracy on the test part. Runs in rank 0, when a training has ended."""
+    device = ray.train.torch.get_device()
+    model = checkpoint.get_model(AutoModelForSequenceClassification).eval().to(device)
+    tokenizer = checkpoint.get_tokenizer(AutoTokenizer)
+    right, rows = 0, splits(settings["dataset"])["test"]
+    for batch in rows.iter(BATCH_OF_TEST):
+        inputs = tokenizer(
+            batch["text"], truncation=True, max_length=settings["max_length"], padding=True, return_tensors="pt"
+        ).to(device)
+        right += int((model(**inputs).logits.argmax(-1).cpu() == torch.tensor(batch["label"])).sum())
+    return {"eval_accuracy": right / len(rows)}
+
+
 def _sentences(dataset: str) -> Dataset:
     """All rows, with the columns text and label (0 negative, 1 positive)."""
     import pandas as pd
@@ -162,6 +180,7 @@ experiment = Experiment(
     mode="max",
     defaults=DEFAULTS,
     progress=["eval_loss", "loss"],
+    test=test,
 )
 
 if __name__ == "__main__":

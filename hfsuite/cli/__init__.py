@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from hfsuite.cli import best, list_, register, reproduce, resume, sweep, sync, train, ui
+from hfsuite.cli import best, confirm, diff, export, list_, register, reproduce, resume, sweep, sync, train, ui
 from hfsuite.cli.outcome import run_command
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ app.command("sweep")(sweep.sweep)
 app.command("resume")(resume.resume)
 app.command("train")(train.train)
 app.command("best")(best.best)
+app.command("confirm")(confirm.confirm)
+app.command("diff")(diff.diff)
+app.command("export")(export.export)
 app.command("reproduce")(reproduce.reproduce)
 app.command("register")(register.register)
 app.command("sync")(sync.sync)

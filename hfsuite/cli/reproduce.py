@@ -83,7 +83,10 @@ def reproduce(
     return DIVERGED if done.verdict == "DIVERGED" else OK
 
 
-def show_plan(console: Console, title: str, plan: Sequence[Difference], *, begun: bool = True) -> None:
+def show_plan(
+    console: Console, title: str, plan: Sequence[Difference], *, begun: bool = True,
+    columns: tuple[str, str] = ("recorded", "here"),
+) -> None:  # fmt: skip
     """The table of differences.
 
     Args:
@@ -91,10 +94,11 @@ def show_plan(console: Console, title: str, plan: Sequence[Difference], *, begun
         title: of what.
         plan: the differences.
         begun: whether the training has begun, so that data, model and threads are known too.
+        columns: what is compared.
     """
     console.print(f"\n{title}", markup=False, highlight=False, style="bold")
     if plan:
-        table = Table("different", "recorded", "here", "what it can do", box=None, pad_edge=False, header_style="dim")
+        table = Table("different", *columns, "what it can do", box=None, pad_edge=False, header_style="dim")
         styles: dict[str, Any] = {"result": "red", "last_bits": "yellow", "nothing": "dim"}
         for each in plan:
             values = (each.subject, each.recorded, each.here, each.effect)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hfsuite.errors import NotRecorded, UnknownName, did_you_mean
 from hfsuite.tracking import provenance, runs
-from hfsuite.tracking.points import CHANGED, INFINITE, OF_SPEED, current, mlflow_name
+from hfsuite.tracking.points import CHANGED, INFINITE, OF_SPEED, TESTED, current, mlflow_name
 from hfsuite.tracking.recipe import RECIPE_FILE
 from hfsuite.trainers.facts import FACTS_FILE
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ENVIRONMENT, SOURCE, DIFF, PACKAGES = (
     f"{provenance.FOLDER}/{name}" for name in ("environment.json", "source.py", "uncommitted.diff", "requirements.txt")
 )
-NOT_COMPARED = ("system/", f"{CHANGED}.")  # of the machine; settings that a population changes
+NOT_COMPARED = ("system/", f"{CHANGED}.", f"{TESTED}.")  # of the machine; settings that a population changes
 Curves = dict[str, dict[int, float]]  # by metric and optimizer step
 
 

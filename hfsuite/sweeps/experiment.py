@@ -8,14 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from hfsuite.errors import ConfigurationError, TrialFailed
+from hfsuite.errors import ConfigurationError, TrialFailed, UnknownName, did_you_mean
 from hfsuite.search.spaces import check_space, type_fault
+from hfsuite.trainers.examination import Test
 from hfsuite.trainers.training import HuggingFaceTrainer
 
 if TYPE_CHECKING:
     from ray.tune.schedulers import TrialScheduler
 
     from hfsuite.search.searchers import AnySearcher
+    from hfsuite.sweeps.confirm import Confirmation
     from hfsuite.sweeps.result import SweepResult, TrialResult
     from hfsuite.trials.policy import Decisions, Isolation
 
@@ -33,6 +35,8 @@ class Experiment:
         defaults: every setting that the training function takes, with its default value, whose type is the setting's.
             A setting called `seed` gets the trial's seed, which follows from the sweep's and the trial's number.
         progress: reported numbers to show while a sweep runs, besides the metric.
+        test: rates a checkpoint on data that no search may see: gets it and the trial's settings, and returns numbers,
+            the metric's among them. `hfsuite confirm` has it called in a rank of the trial.
 
     Raises:
         ConfigurationError: the parts do not fit together; all mistakes are named.
@@ -45,6 +49,7 @@ class Experiment:
     mode: Literal["min", "max"]
     defaults: Mapping[str, Any] = field(default_factory=dict)
     progress: Sequence[str] = ()
+    test: Test | None = None
     module: str = field(default_factory=lambda: _calling_module())
 
     def __post_init__(self) -> None:
@@ -191,10 +196,29 @@ class Experiment:
             raise TrialFailed(trial.failure)
         return trial
 
+    def confirm(self, sweep: str, *, top: int = 3, seeds: int = 5, **options: Any) -> Confirmation:
+        """Trains a sweep's finalists with the same fresh seeds and tests them. See `hfsuite.sweeps.confirm`. Driver.
+
+        Args:
+            sweep: its name, or the id of its run.
+            top: how many of the best trials.
+            seeds: how many seeds at most.
+            options: `workers`, `gpu`, `storage` and `name`, as for `sweep`.
+
+        Raises:
+            UnknownName: MLflow has no such sweep.
+            ConfigurationError: it cannot be done, with every reason.
+        """
+        from hfsuite.sweeps.confirm import confirm
+        from hfsuite.tracking import runs, store
+
+        client = store.open_store()
+        if (parent := runs.find_sweep(client, sweep)) is None:
+            raise UnknownName(f"MLflow has no sweep {sweep!r}. {did_you_mean(sweep, runs.sweep_names(client))}")
+        return confirm(client, parent, self, top=top, seeds=seeds, **options)
+
     def setting_faults(self, values: Mapping[str, Any]) -> list[str]:
         """What is wrong with values for this experiment's settings; empty if nothing is."""
-        from hfsuite.errors import did_you_mean
-
         faults = []
         for name, value in values.items():
             if name not in self.defaults:

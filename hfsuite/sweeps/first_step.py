@@ -13,7 +13,7 @@ from ray.train import RunConfig, TrainingFailedError
 
 from hfsuite.errors import ConfigurationError, TrialFailed
 from hfsuite.sweeps import cluster
-from hfsuite.trainers.determinism import Conditions, FirstStepReached
+from hfsuite.trainers.conditions import Conditions, FirstStepReached
 from hfsuite.trainers.facts import FACTS_FILE
 from hfsuite.trainers.rank_start import first_cause
 

@@ -32,6 +32,7 @@ from hfsuite.tracking.state import TrialState
 from hfsuite.tracking.sync import mark_lost
 from hfsuite.tracking.writer import Writer
 from hfsuite.trainers.datasets import is_streamed
+from hfsuite.trainers.examination import Examination
 from hfsuite.trainers.seeds import SETTING, SeedRule
 from hfsuite.trainers.training import HuggingFaceTrainer
 from hfsuite.trials import resources
@@ -91,6 +92,7 @@ def checked_plan(
     keep: str,
     deterministic: bool | None,
     known_faults: Sequence[str],
+    examined: bool = False,
     reports: int | None = None,
     reproduces: str | None = None,
     resumed: SweepRecord | None = None,
@@ -99,7 +101,7 @@ def checked_plan(
     """Checks all that was asked for before a trial is started or a run recorded, and names every mistake at once.
 
     The sweep's directory is the caller's alone, from now until it releases the plan's lock. The arguments are those of
-    `Experiment.sweep`, and `reports` and `reproduces` those of `run_training`.
+    `Experiment.sweep`, `examined` is that of `run_sweep`, and `reports` and `reproduces` are those of `run_training`.
     """
     asked = {
         "trials": trials, "workers": workers, "gpu": gpu, "fixed": dict(fixed), "seed": seed, "storage": str(storage),
@@ -113,7 +115,7 @@ def checked_plan(
     if name is not None and not re.fullmatch(r"[\w.@+=-]+", name):
         faults.append(f"A sweep's name may have letters, digits and ._-@+= in it, got {name!r}.")
     name = name or f"{experiment.name}-{datetime.now():%Y%m%d-%H%M%S-%f}"[:-3]
-    storage = _absolute(storage)
+    storage = absolute(storage)
 
     def attempt(check: Callable[[], Any]) -> Any:
         try:
@@ -121,6 +123,9 @@ def checked_plan(
         except (ConfigurationError, TrackingError) as error:
             faults.extend(error.faults if isinstance(error, ConfigurationError) else [str(error)])
 
+    test = experiment.test if examined else None
+    if examined and test is None:
+        faults.append(f"{experiment.name} declares no test: Experiment(test=...) rates a checkpoint on the test part.")
     attempt(lambda: check_searcher(searcher, space if kind == "sweep" else None))
     attempt(lambda: check_trial_scheduler(trial_scheduler, searcher, experiment.trainer.config_argument))
     policy = attempt(lambda: WorkerPolicy(**worker_policy))
@@ -148,7 +153,10 @@ def checked_plan(
         if not faults:
             slots = resources.concurrent_trials(trainer.scaling_config, uses_ray_data=is_streamed(trainer.datasets))
             deterministic = not trainer.scaling_config.use_gpu if deterministic is None else deterministic
-            trainable = trainable_for(trainer, seeds=seeds, deterministic=deterministic, **asdict(policy))
+            trainable = trainable_for(
+                trainer, seeds=seeds, deterministic=deterministic, **asdict(policy),
+                examination=Examination(test, experiment.metric, experiment.mode) if test is not None else None,
+            )  # fmt: skip
             head_start.begin(trainable, min(trials, slots))
         uri = resumed.tracking_uri if resumed is not None else None
         client = attempt(lambda: store.open_store(uri))  # takes seconds: workers that have begun import meanwhile
@@ -250,7 +258,8 @@ def _scaled(trainer: HuggingFaceTrainer, workers: int | None, gpu: bool | None) 
         raise ConfigurationError(str(error)) from error
 
 
-def _absolute(storage: str | os.PathLike[str]) -> str:
+def absolute(storage: str | os.PathLike[str]) -> str:
+    """A storage as it is meant from here."""
     path = os.fspath(storage)
     return path.rstrip("/") if "://" in path else str(Path(path).expanduser().absolute())
 

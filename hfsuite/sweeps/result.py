@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from ray.train import Checkpoint
 
-from hfsuite.errors import TrialFailed
+from hfsuite.errors import NotRecorded, TrialFailed
 from hfsuite.tracking.state import TrialState
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from hfsuite.reproduce.reproduction import Reproduction
 
 
 @dataclass
@@ -60,6 +62,23 @@ class TrialResult:
     def checkpoint_path(self) -> str | None:
         """Where its checkpoint is, as `TransformersCheckpoint` takes it: a path or a URI."""
         return address(self.checkpoint.path, self.path) if self.checkpoint else None
+
+    def reproduce(self, **options: Any) -> Reproduction:
+        """Runs the trial again in new processes, and judges what comes out. Driver.
+
+        Args:
+            options: of `hfsuite.reproduce.reproduction.reproduce`: `workers`, `restore_code`, `to_end`, `tolerance`,
+                `storage`.
+
+        Raises:
+            NotRecorded: it has no run in MLflow.
+        """
+        from hfsuite.reproduce.reproduction import reproduce
+        from hfsuite.tracking import store
+
+        if self.run_id is None:
+            raise NotRecorded(f"Trial {self.number} has no run in MLflow, so there is nothing to reproduce.")
+        return reproduce(store.open_store(), self.run_id, **options)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""

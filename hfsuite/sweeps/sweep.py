@@ -68,18 +68,20 @@ def run_sweep(
     worker_policy: Mapping[str, Any],
     keep: str = "best",
     deterministic: bool | None = None,
+    examined: bool = False,
     faults: Sequence[str] = (),
 ) -> SweepResult:
     """Searches. See `Experiment.sweep` for the arguments and what is raised.
 
     Args:
+        examined: whether each trial that ends by itself is rated on the test part.
         faults: mistakes that the caller has found already; they are named with all others.
     """
     space = {key: value for key, value in experiment.space.items() if key not in fixed}
     plan = checked_plan(
         experiment, kind="sweep", space=space, trials=trials, workers=workers, gpu=gpu, fixed=fixed, seed=seed,
         name=name, storage=storage, searcher=searcher, trial_scheduler=trial_scheduler, worker_policy=worker_policy,
-        keep=keep, deterministic=deterministic, known_faults=faults,
+        keep=keep, deterministic=deterministic, examined=examined, known_faults=faults,
     )  # fmt: skip
     return _run(plan)
 

@@ -34,7 +34,7 @@ FROM_TUNE = (
 ) - KEPT_FROM_TUNE
 OF_SPEED = re.compile(r"time_total_s|(.*_)?runtime|.*_per_second")  # differs each time a step is trained
 HELD_S = 60.0  # that a report without a checkpoint waits for one
-SUPERSEDED, INFINITE, REPORTED, CHANGED = "hfsuite.superseded", "infinite", "reported", "config"
+SUPERSEDED, INFINITE, REPORTED, CHANGED, TESTED = "hfsuite.superseded", "infinite", "reported", "config", "test"
 
 Point = tuple[str, float, int, int]  # name, value, milliseconds since 1970, optimizer step
 Known = dict[tuple[str, int], set[str]]  # the values of a metric at a step, as `repr` writes them

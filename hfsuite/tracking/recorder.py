@@ -5,6 +5,7 @@ The same while a sweep runs (the writer's thread calls it when a trial has news)
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hfsuite.tracking import describe, inputs, models, runs, store, views
-from hfsuite.tracking.points import HELD_S, Point, Points, mlflow_name, step_of
+from hfsuite.tracking.points import HELD_S, TESTED, Point, Points, flatten, mlflow_name, step_of
 from hfsuite.tracking.provenance import without_secrets, write_provenance
 from hfsuite.tracking.recipe import write_recipe
 from hfsuite.tracking.record import (
@@ -27,6 +28,7 @@ from hfsuite.tracking.record import (
 from hfsuite.tracking.runs import Run
 from hfsuite.tracking.state import TrialState
 from hfsuite.tracking.system_metrics import SystemMetrics
+from hfsuite.trainers.examination import TEST_FILE
 
 if TYPE_CHECKING:  # see `store`
     from collections.abc import Iterator
@@ -174,6 +176,9 @@ class Recorder:
             name, value = mlflow_name(f"best_{sweep.metric}"), record.best.metrics.get(sweep.metric, math.nan)
             with self._unless_refused():  # a run's own table shows the last value of each metric, not the best
                 run.write_points(trial.points.once((name, value, record.best.timestamp, record.best.step)))
+        if record.state.is_over:
+            with self._unless_refused():
+                self._write_test(trial, record)
         if record.state is TrialState.FAILED and not trial.has_failure:
             with self._unless_refused():
                 text = self.directory.read_text(f"{record.directory}/{FAILURE_FILE}") or record.failure or ""
@@ -193,6 +198,15 @@ class Recorder:
                 run.write_tags({runs.SETTLED: _mark(record)})
 
     # ---- inside
+
+    def _write_test(self, trial: _Trial, record: TrialRecord) -> None:
+        """What the trial's best checkpoint reached on the test part, if it was asked."""
+        text = self.directory.read_text(f"{record.directory}/{TEST_FILE}")
+        if text is not None and record.best is not None:
+            best = record.best
+            for name, value in flatten(json.loads(text)):
+                point = (f"{TESTED}.{name}", float(value), best.timestamp, best.step)
+                trial.run.write_points(trial.points.once(point))
 
     def _link_models(self) -> None:
         for record in self._standing.values():

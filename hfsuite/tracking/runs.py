@@ -23,6 +23,7 @@ METRIC, MODE, BEST_RUN, BEST_VALUE = (f"{TAG}.{name}" for name in ("metric", "mo
 MODULE, PATH, CHECKPOINT_PATH = (f"{TAG}.{name}" for name in ("module", "path", "checkpoint"))
 SWEEP_ID, WHY, SETTLED, LAST_STEP = (f"{TAG}.{name}" for name in ("sweep_id", "why", "settled", "last_step"))
 REPRODUCES, REPEATED_BY, VERDICT = (f"{TAG}.{name}" for name in ("reproduces", "repeated_by", "verdict"))
+CONFIRMED, CONFIRMED_RUN, CONFIRMS = (f"{TAG}.{name}" for name in ("confirmed", "confirmed_run", "confirms"))
 WARM_START, VALUE = f"{TAG}.warm_start", f"{TAG}.value"
 
 

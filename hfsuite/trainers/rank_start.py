@@ -9,7 +9,8 @@ from typing import Any
 from ray import cloudpickle
 from ray.train import Checkpoint
 
-from hfsuite.trainers.determinism import Conditions
+from hfsuite.trainers.conditions import Conditions
+from hfsuite.trainers.later import Later
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,13 @@ class RankStart:
         loop: gets a copy of the configuration, so that what a rank pops from it stays with that rank.
         start_from: what `ray.train.get_checkpoint()` says until the run has a checkpoint of its own.
         conditions: seeds, determinism and what else surrounds the loop.
+        examination: what follows it, if anything does.
     """
 
     loop: Callable[[dict[str, Any]], Any]
     start_from: Checkpoint | None
     conditions: Conditions
+    examination: Later | None = None
 
     def __call__(self, config: dict[str, Any]) -> Any:
         """Runs in every rank, in the thread that Ray Train makes for it."""
@@ -33,7 +36,10 @@ class RankStart:
         try:
             with self.conditions.in_force() as added:
                 extend_train_functions(self.start_from, added)
-                return self.loop(dict(config))
+                returned = self.loop(dict(config))
+            if self.examination is not None:
+                self.examination.value.hold(dict(config))
+            return returned
         except Exception as error:
             if _travels(error):
                 raise

@@ -19,9 +19,9 @@ from ray.train.torch import TorchTrainer
 
 from hfsuite.errors import ConfigurationError, UnknownName, did_you_mean
 from hfsuite.trainers import manifest
+from hfsuite.trainers.conditions import Conditions
 from hfsuite.trainers.datasets import preprocess
-from hfsuite.trainers.determinism import Conditions
-from hfsuite.trainers.later import LaterFunction
+from hfsuite.trainers.later import Later, LaterFunction
 from hfsuite.trainers.merging import merged_dataclass, merged_run_config
 from hfsuite.trainers.rank_start import RankStart, first_cause
 from hfsuite.trainers.report_observer import LAST_REPORT, ReportObserver
@@ -47,6 +47,7 @@ class HuggingFaceTrainer(TorchTrainer):
     imports: ClassVar[tuple[str, ...]] = ()  # modules that every rank needs
     is_trial = False
     conditions = Conditions()  # of a trial's training
+    examination: Later | None = None  # what follows it
     train_loop_per_worker: Callable[..., Any]
 
     def __init__(
@@ -280,7 +281,7 @@ class HuggingFaceTrainer(TorchTrainer):
 
     def _get_train_func(self) -> Callable[[], Any]:
         """Ray Train asks for what a rank runs; datasets are ready by then, so their rows can be counted."""
-        self.train_loop_per_worker = RankStart(self.worker_loop(), self.start_from, self.conditions)
+        self.train_loop_per_worker = RankStart(self.worker_loop(), self.start_from, self.conditions, self.examination)
         function: Callable[[], Any] = super()._get_train_func()
         return function
 

@@ -16,7 +16,8 @@ from ray.tune.result import DONE, RESULT_DUPLICATE, SHOULD_CHECKPOINT
 
 from hfsuite.errors import TrialFailed, UnknownName, did_you_mean
 from hfsuite.trainers import manifest
-from hfsuite.trainers.determinism import Conditions
+from hfsuite.trainers.conditions import Conditions
+from hfsuite.trainers.examination import Examination
 from hfsuite.trainers.later import Later
 from hfsuite.trainers.report_observer import FAILED_AT_END, LOST, TRAINING_FINISHED, WARM_START
 from hfsuite.trainers.reported_checkpoint import newest_reported
@@ -37,14 +38,16 @@ WORKERS_LOST = "workers_lost.txt"  # likewise: why its workers could not serve a
 
 
 def trainable_for(
-    trainer: HuggingFaceTrainer, *, seeds: SeedRule | None = None, deterministic: bool = False, **worker_policy: Any
-) -> type[TrainingTrial]:
+    trainer: HuggingFaceTrainer, *, seeds: SeedRule | None = None, deterministic: bool = False,
+    examination: Examination | None = None, **worker_policy: Any,
+) -> type[TrainingTrial]:  # fmt: skip
     """The class whose instances are trials of `trainer`. Driver.
 
     Args:
         trainer: what a trial merges its sample of the search space over.
         seeds: where a trial's seed comes from; without, nothing is seeded but by the training function itself.
         deterministic: whether PyTorch shall compute the same bits each time.
+        examination: what follows each training, if anything does.
         worker_policy: see `WorkerPolicy`.
     """
     if unknown := sorted(set(worker_policy) - {field.name for field in dataclasses.fields(WorkerPolicy)}):
@@ -61,6 +64,7 @@ def trainable_for(
         "given": Later(trainer.for_ranks()),
         "seeds": seeds,
         "deterministic": deterministic,
+        "examination": Later(examination) if examination is not None else None,
         "policy": WorkerPolicy(**worker_policy),
         "owner": uuid.uuid4().hex,
         "imports": trainer.modules_of_ranks(),
@@ -80,6 +84,7 @@ class TrainingTrial(Trainable):
     given: ClassVar[Later]
     seeds: ClassVar[SeedRule | None]
     deterministic: ClassVar[bool]
+    examination: ClassVar[Later | None]
     policy: ClassVar[WorkerPolicy]
     owner: ClassVar[str]
     imports: ClassVar[tuple[str, ...]]
@@ -233,7 +238,7 @@ class TrainingTrial(Trainable):
         # A trial scheduler may have changed the trial's resources: then its bundles say how many workers there are.
         scaling_config = dataclasses.replace(merged.scaling_config, num_workers=len(self._bundles()))
         trainer = merged.with_settings({"scaling_config": scaling_config}, run_config=run_config)
-        trainer.start_from, trainer.conditions = self.start_from, conditions
+        trainer.start_from, trainer.conditions, trainer.examination = self.start_from, conditions, self.examination
         return trainer
 
     def _seeded(self) -> tuple[dict[str, Any], Conditions]:

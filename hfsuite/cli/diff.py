@@ -1,0 +1,53 @@
+"""`hfsuite diff`: two recorded runs, side by side."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from hfsuite.cli import settings
+from hfsuite.cli.outcome import OK, answer
+from hfsuite.cli.reproduce import show_plan
+
+Run = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run's id or its first letters, SWEEP:best, or SWEEP:3 for a trial.")
+]
+
+
+def diff(one: Run, other: Run, json: settings.Json = False) -> int:
+    """Show what differs between two recorded runs: settings, code, environment, data, and what they reported."""
+    from hfsuite.reproduce import recorded as records
+    from hfsuite.reproduce.comparison import side_by_side
+    from hfsuite.reproduce.plan import differences
+    from hfsuite.reproduce.surroundings import recorded
+    from hfsuite.tracking import store
+
+    with answer(json) as say:
+        client = store.open_store()
+        first, second = (records.read(client, records.find(client, each)) for each in (one, other))
+        found, metrics = differences(recorded(first), recorded(second)), side_by_side(first, second)
+        if json:
+            say({
+                "runs": [first.run_id, second.run_id],
+                "differences": [each.as_json() for each in found],
+                "metrics": [vars(each) for each in metrics],
+            })  # fmt: skip
+            return OK
+    console = Console()
+    show_plan(console, f"{first.title} and {second.title}", found, columns=(first.title, second.title))
+    table = Table(
+        "metric", first.title, second.title, "differs from step", box=None, pad_edge=False, header_style="dim"
+    )
+    for each in metrics:
+        apart = str(each.apart_from) if each.apart_from is not None else "equal" if each.common else "no common step"
+        table.add_row(each.name, _shown(each.one), _shown(each.other), apart)
+    console.print("\nLast values", style="bold")
+    console.print(table)
+    return OK
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"

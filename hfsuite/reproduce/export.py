@@ -1,0 +1,227 @@
+"""A folder that needs nothing of this project: a trial's model, its training with its data, its numbers. Driver."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+import json
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from hfsuite.errors import ConfigurationError, NotRecorded
+from hfsuite.reproduce import recorded as records
+from hfsuite.reproduce import standalone
+from hfsuite.reproduce.recorded import RecordedRun
+from hfsuite.reproduce.transplant import Transplant, transplant
+from hfsuite.tracking import models, runs
+from hfsuite.trainers import batch, determinism, seeds
+
+if TYPE_CHECKING:
+    import mlflow
+
+NEVER = {"hfsuite", "ray", "mlflow", "mlflow-skinny", "optuna"}
+
+
+def export(client: mlflow.MlflowClient, name: str, folder: Path) -> RecordedRun:
+    """Writes the folder of a recorded run.
+
+    Args:
+        client: of the tracking store.
+        name: of the run; see `recorded.find`.
+        folder: to be made; it must be new or empty.
+
+    Raises:
+        ConfigurationError: it cannot be exported, with every reason.
+        NotRecorded: the run lacks what it takes.
+        CheckpointError: its kept checkpoint is not whole.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigurationError(f"The folder {folder} is not empty: give another.")
+    mlflow_run = records.find(client, name)
+    run = records.read(client, mlflow_run)
+    if run.source is None:
+        raise NotRecorded(f"The source of {run.recipe['module']} was not recorded with {run.title}.")
+    module = transplant(run.source, run.recipe["module"])
+    folder.mkdir(parents=True, exist_ok=True)
+    best = run.recipe["best"]
+    has_model = _write_model(client, mlflow_run, best["step"] if best else None, folder)
+    for each in (standalone, batch, seeds, determinism):
+        text = _without_project(inspect.getsource(each))
+        (folder / f"{each.__name__.rpartition('.')[2]}.py").write_text(text, encoding="utf-8")
+    (folder / "experiment.py").write_text(module.code, encoding="utf-8")
+    (folder / "train.py").write_text(_train(run, module), encoding="utf-8")
+    (folder / "accelerate.yaml").write_text(_accelerate(run, module), encoding="utf-8")
+    (folder / "requirements.txt").write_text(requirements(run.packages, module.packages), encoding="utf-8")
+    (folder / "metrics.json").write_text(json.dumps(run.curves, indent=1), encoding="utf-8")
+    (folder / "README.md").write_text(_card(run, has_model=has_model), encoding="utf-8")
+    return run
+
+
+def requirements(packages: Mapping[str, str], named: Iterable[str]) -> str:
+    """The recorded versions of what a training imports, and of all that this needs in turn.
+
+    Args:
+        packages: that were recorded, with their versions.
+        named: distributions that the training names.
+    """
+    versions = {canonicalize_name(name): (name, version) for name, version in packages.items()}
+    wanted, found = (
+        [canonicalize_name(name) for name in [*named, "torch", "transformers", "accelerate", "numpy"]],
+        set(),
+    )
+    while wanted:
+        name = wanted.pop()
+        if name in found or name not in versions or name in NEVER:
+            continue
+        found.add(name)
+        try:
+            needs = importlib.metadata.requires(name) or []
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        for text in needs:
+            requirement = Requirement(text)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                wanted.append(canonicalize_name(requirement.name))
+    lines = [f"{versions[name][0]}=={versions[name][1]}" for name in sorted(found)]
+    return "\n".join(["# pip install --no-deps -r requirements.txt", *lines, ""])
+
+
+def _write_model(
+    client: mlflow.MlflowClient, mlflow_run: mlflow.entities.Run, best_step: int | None, folder: Path
+) -> bool:
+    kept = models.kept_by(client, mlflow_run)
+    if not kept:
+        return False
+    place = models.fetch(client, kept[best_step if best_step in kept else max(kept)], folder / ".fetched")
+    shutil.copytree(place, folder / "model")
+    shutil.rmtree(folder / ".fetched", ignore_errors=True)
+    return True
+
+
+def _train(run: RecordedRun, module: Transplant) -> str:
+    recipe = run.recipe
+    threads = int(run.facts.get("threads", 1))
+    settings = "\n".join(f"    {name!r}: {value!r}," for name, value in recipe["config"].items())
+    launch = _launch(run)
+    deterministic = "    compute_deterministically()\n" if recipe["deterministic"] else ""
+    imported = "compute_deterministically, seed_all" if recipe["deterministic"] else "seed_all"
+    return f'''"""The training of {run.title}.
+
+    pip install --no-deps -r requirements.txt
+    {launch}
+
+It writes what it reports to metrics.jsonl, a line each, and its last checkpoint to checkpoint/.
+"""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "{threads}")
+os.environ.setdefault("ACCELERATE_USE_CPU", "{str(not recipe["gpu"]).lower()}")
+os.environ.setdefault("ACCELERATE_MIXED_PRECISION", "{module.accelerate_config.get("mixed_precision", "no")}")
+
+from determinism import {imported}
+from experiment import {module.function}
+from standalone import {module.runner}
+
+SETTINGS = {{
+{settings}
+}}
+
+if __name__ == "__main__":
+    seed_all({recipe["seed"]})
+{deterministic}    {module.runner}({module.function}, SETTINGS, threads={threads})
+'''
+
+
+def _launch(run: RecordedRun) -> str:
+    workers = run.recipe["workers"]
+    torchrun = f"torchrun --standalone --nproc-per-node {workers} train.py"
+    return (
+        f"{torchrun}        or        accelerate launch --config_file accelerate.yaml train.py"
+        if run.recipe["gpu"]
+        else torchrun
+    )
+
+
+def _accelerate(run: RecordedRun, module: Transplant) -> str:
+    workers, gpu = run.recipe["workers"], run.recipe["gpu"]
+    kind = "NO" if workers == 1 else "MULTI_GPU" if gpu else "MULTI_CPU"
+    return yaml.safe_dump(
+        {
+            "compute_environment": "LOCAL_MACHINE",
+            "distributed_type": kind,
+            "mixed_precision": "no",
+            **module.accelerate_config,
+            "num_processes": workers,
+            "num_machines": 1,
+            "machine_rank": 0,
+            "use_cpu": not gpu,
+        }
+    )
+
+
+def _without_project(text: str) -> str:
+    """Its files import each other by their own names."""
+    text = re.sub(r"from hfsuite\.errors import ConfigurationError", "from standalone import ConfigurationError", text)
+    return re.sub(r"from hfsuite\.(?:trainers|reproduce)\.(\w+) import", r"from \1 import", text)
+
+
+def _card(run: RecordedRun, *, has_model: bool) -> str:
+    recipe = run.recipe
+    best = recipe["best"] or {"metrics": {}, "step": 0}
+    numbers = {name: value for name, value in best["metrics"].items() if name in run.curves}
+    verdict, confirmed = (run.tags.get(tag) for tag in (runs.VERDICT, runs.CONFIRMED))
+    device = run.facts.get("device", "cpu")
+    lines = [
+        "---",
+        "library_name: transformers",
+        "---",
+        "",
+        f"# {run.title}",
+        "",
+        f"Trained by `{recipe['module']}` on {recipe['workers']} "
+        f"{'GPU' if recipe['gpu'] else 'CPU'} worker{'s' if recipe['workers'] > 1 else ''} ({device}); "
+        f"MLflow run `{run.run_id}`.",
+        "",
+        f"| at step {best['step']} | |",
+        "| --- | --- |",
+        *(f"| {name} | {value:.6g} |" for name, value in sorted(numbers.items())),
+        "",
+        f"Reproduced: {verdict or 'nobody has tried yet'}." + (f" Confirmed: {confirmed}." if confirmed else ""),
+        "",
+        "## Settings",
+        "",
+        "| setting | value |",
+        "| --- | --- |",
+        *(f"| {name} | {_cell(value)} |" for name, value in recipe["config"].items()),
+        "",
+        "## Data and base model",
+        "",
+        *(f"- {each['context']}: {each.get('name') or each.get('source') or 'unnamed'}, digest {each['digest']}"
+          + (f", {each['rows']} rows" if each.get("rows") else "") for each in run.facts.get("inputs", [])),
+        "",
+        "## Train it again",
+        "",
+        "```",
+        "pip install --no-deps -r requirements.txt",
+        _launch(run),
+        "```",
+        "",
+        "`experiment.py` prepares the data and builds the training, `train.py` holds the values. `metrics.json` has "
+        "what the original reported, by metric and optimizer step."
+        + ("" if has_model else " No checkpoint of it was kept, so there is no `model/`."),
+    ]  # fmt: skip
+    if has_model:
+        lines += ["", "`model/` loads with `from_pretrained` of Transformers."]
+    return "\n".join([*lines, ""])
+
+
+def _cell(value: Any) -> str:
+    return str(value).replace("|", "\\|")

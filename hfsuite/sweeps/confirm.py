@@ -1,0 +1,257 @@
+"""Whether the winner of a sweep is one: its finalists over the same fresh seeds, on data that no search saw. Driver.
+
+A winner over one seed and one validation part is luck as often as merit: seeds alone move fine-tuning results a lot
+(Dodge et al. 2020, arXiv 2002.06305), and whoever picks the largest of many numbers picks its luck too.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from ray import tune
+
+from hfsuite.errors import ConfigurationError, TrialFailed
+from hfsuite.reproduce import recorded as records
+from hfsuite.reproduce.sequential import Comparison, compare
+from hfsuite.search.rounds import Rounds, Values
+from hfsuite.sweeps.plan import absolute
+from hfsuite.sweeps.sweep import run_sweep
+from hfsuite.tracking import runs
+from hfsuite.tracking.points import mlflow_name
+from hfsuite.tracking.record import SweepDirectory
+from hfsuite.trainers.examination import TEST_FILE
+from hfsuite.trainers.seeds import SETTING, Seeds
+
+if TYPE_CHECKING:
+    from hfsuite.sweeps.experiment import Experiment
+    from hfsuite.sweeps.result import SweepResult
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A trial of the sweep, tried again.
+
+    Args:
+        number: of the trial, in its sweep.
+        run_id: of the trial.
+        config: its settings.
+        selected: what it had reached on the validation part when it was selected.
+        values: what it reached on the test part, a value a seed.
+    """
+
+    number: int
+    run_id: str
+    config: Mapping[str, Any]
+    selected: float
+    values: Sequence[float] = ()
+
+    @property
+    def mean(self) -> float:
+        """Over the seeds."""
+        return statistics.fmean(self.values)
+
+    @property
+    def deviation(self) -> float:
+        """The standard deviation over the seeds; NaN of one."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else math.nan
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """What came out.
+
+    Args:
+        sweep: the name of the sweep that was confirmed.
+        metric: what was compared, on the test part.
+        mode: "min" or "max".
+        finalists: the best first, by their means.
+        against: the winner compared with each of the others, in their order.
+        planned_seeds: how many seeds there were to be; fewer if the question was settled before.
+        result: of the sweep that was run for it.
+    """
+
+    sweep: str
+    metric: str
+    mode: str
+    finalists: Sequence[Finalist]
+    against: Sequence[Comparison]
+    planned_seeds: int
+    result: SweepResult
+
+    @property
+    def winner(self) -> Finalist:
+        """The one with the best mean."""
+        return self.finalists[0]
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the winner can be told from every other finalist."""
+        return bool(self.against) and all(each.apart for each in self.against)
+
+    def optimism(self, finalist: Finalist) -> float:
+        """By how much the search had promised more than the test part held; negative if it held more."""
+        return (finalist.selected - finalist.mean) * _sign(self.mode)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values: what `--json` prints."""
+        return {
+            "sweep": self.sweep,
+            "metric": self.metric,
+            "mode": self.mode,
+            "winner": self.winner.number,
+            "winner_run_id": self.winner.run_id,
+            "is_settled": self.is_settled,
+            "seeds": len(self.winner.values),
+            "planned_seeds": self.planned_seeds,
+            "finalists": [
+                {
+                    "number": each.number,
+                    "run_id": each.run_id,
+                    "mean": each.mean,
+                    "deviation": None if math.isnan(each.deviation) else each.deviation,
+                    "values": list(each.values),
+                    "selected": each.selected,
+                    "optimism": self.optimism(each),
+                }
+                for each in self.finalists
+            ],
+            "against": [
+                {
+                    "number": each.number,
+                    "difference": compared.mean,
+                    "low": compared.low if math.isfinite(compared.low) else None,
+                    "high": compared.high if math.isfinite(compared.high) else None,
+                    "level": compared.level,
+                    "apart": compared.apart,
+                }
+                for each, compared in zip(self.finalists[1:], self.against, strict=True)
+            ],
+            "run_id": self.result.run_id,
+            "name": self.result.name,
+        }
+
+
+def confirm(
+    client: Any, parent: Any, experiment: Experiment, *, top: int = 3, seeds: int = 5,
+    workers: int | None = None, gpu: bool | None = None, storage: str = "results", name: str | None = None,
+) -> Confirmation:  # fmt: skip
+    """Trains the finalists of a sweep with fresh seeds, as a sweep of its own, and tests them.
+
+    Args:
+        client: MLflow's, of the tracking store.
+        parent: the sweep's run, as MLflow returns it.
+        experiment: that was swept.
+        top: how many of the best trials.
+        seeds: how many seeds at most; it ends before, when the winner can be told from all others.
+        workers: as for `Experiment.sweep`; `gpu`, `storage` and `name` too.
+        gpu: likewise.
+        storage: likewise.
+        name: of the new sweep.
+
+    Raises:
+        ConfigurationError: it cannot be done, with every reason.
+        TrialFailed: no finalist has succeeded with any seed.
+    """
+    sweep = parent.data.tags[runs.SWEEP]
+    finalists = _finalists(client, parent, top)
+    faults = []
+    if seeds < 1 or top < 1:
+        faults.append(f"At least one finalist and one seed are needed, got top={top} and seeds={seeds}.")
+    if not finalists:
+        faults.append(f"The sweep {sweep!r} has no trial with a result.")
+    if SETTING not in experiment.defaults:
+        faults.append(f"{experiment.name} has no setting {SETTING!r}, so finalists cannot be given the same seeds.")
+    if experiment.test is None:
+        faults.append(f"{experiment.name} declares no test: Experiment(test=...) rates a checkpoint on the test part.")
+    if faults:
+        raise ConfigurationError(faults)
+    name = name or f"{sweep}-confirm-{time.strftime('%Y%m%d-%H%M%S')}"
+    directory = SweepDirectory.at(absolute(storage), name)
+    varied = sorted({key for each in finalists for key in each.config if _differs(key, finalists)} - {SETTING})
+    argument, sign = experiment.trainer.config_argument, _sign(experiment.mode)
+    asked = int(parent.data.params.get("seed", 0))
+
+    def value_of(number: int) -> float | None:
+        text = directory.read_text(f"trial_{number:03d}/{TEST_FILE}")
+        return float(json.loads(text)[experiment.metric]) if text is not None else None
+
+    def is_settled(values: Values) -> bool:
+        ordered = sorted(values, key=lambda each: -sign * statistics.fmean(each)) if values else []
+        against = _against(ordered, seeds, sign)
+        return bool(against) and all(each.apart for each in against)
+
+    rounds = Rounds(
+        [{key: each.config[key] for key in varied} for each in finalists],
+        [Seeds(asked).stream(f"confirmation {place}") for place in range(seeds)],
+        with_seed=lambda point, seed: {argument: {**point, SETTING: seed}},
+        value_of=value_of,
+        is_settled=is_settled,
+    )
+    space = {key: tune.choice([each.config[key] for each in finalists]) for key in varied}
+    result = run_sweep(
+        replace(experiment, space={**space, SETTING: tune.randint(0, 2**31)}), trials=len(finalists) * seeds,
+        searcher=rounds, trial_scheduler="fifo", workers=workers or int(parent.data.params["workers"]), gpu=gpu,
+        fixed={key: value for key, value in finalists[0].config.items() if key not in varied and key != SETTING},
+        seed=asked, name=name, storage=storage, worker_policy={}, examined=True,
+    )  # fmt: skip
+    if result.interrupted:
+        raise KeyboardInterrupt
+    if not rounds.values:
+        raise TrialFailed(
+            f"With no seed have all finalists succeeded. {next((t.failure for t in result.trials if t.failure), '')}"
+        )
+    tested = [replace(each, values=values) for each, values in zip(finalists, rounds.values, strict=True)]
+    tested.sort(key=lambda each: -sign * each.mean)
+    against = _against([each.values for each in tested], seeds, sign)
+    done = Confirmation(sweep, experiment.metric, experiment.mode, tested, against, seeds, result)
+    _tag(client, parent, done)
+    return done
+
+
+def _finalists(client: Any, parent: Any, top: int) -> list[Finalist]:
+    tags = parent.data.tags
+    best, sign = mlflow_name(f"best_{tags[runs.METRIC]}"), _sign(tags[runs.MODE])
+    rated = [
+        (run.data.metrics[best], run)
+        for run in runs.children(client, parent)
+        if run.data.tags.get(runs.STATE) in ("completed", "pruned") and best in run.data.metrics
+    ]
+    rated = [each for each in rated if not math.isnan(each[0])]
+    rated.sort(key=lambda each: (-sign * each[0], int(each[1].data.tags[runs.TRIAL])))
+    return [
+        Finalist(int(run.data.tags[runs.TRIAL]), run.info.run_id, records.read(client, run).recipe["config"], value)
+        for value, run in rated[: max(0, top)]
+    ]
+
+
+def _against(values: Sequence[Sequence[float]], seeds: int, sign: int) -> list[Comparison]:
+    """The first compared with each of the others. After the first seed there is nothing to see, so no look is lost."""
+    looks, rivals = max(1, seeds - 1), max(1, len(values) - 1)
+    return [compare(values[0], each, looks=looks, rivals=rivals, sign=sign) for each in values[1:]]
+
+
+def _differs(key: str, finalists: Sequence[Finalist]) -> bool:
+    return any(each.config.get(key) != finalists[0].config.get(key) for each in finalists)
+
+
+def _sign(mode: str) -> int:
+    return 1 if mode == "max" else -1
+
+
+def _tag(client: Any, parent: Any, done: Confirmation) -> None:
+    winner = done.winner
+    told = f"{winner.mean:.6g} over {len(winner.values)} seeds on the test part, " + (
+        "apart from every other finalist" if done.is_settled else "not told apart from every other finalist"
+    )
+    for run_id in (winner.run_id, parent.info.run_id):
+        client.set_tag(run_id, runs.CONFIRMED, told)
+    client.set_tag(parent.info.run_id, runs.CONFIRMED_RUN, winner.run_id)
+    if done.result.run_id is not None:
+        client.set_tag(done.result.run_id, runs.CONFIRMS, parent.info.run_id)
+        client.log_dict(done.result.run_id, done.as_json(), "confirmation.json")

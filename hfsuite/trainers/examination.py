@@ -1,0 +1,58 @@
+"""Rates a training's best checkpoint on data that no search may see. Runs in rank 0, after the training function."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ray.train
+
+from hfsuite.errors import CheckpointError
+from hfsuite.trainers.checkpoint import TransformersCheckpoint
+
+TEST_FILE = "test.json"  # in the run's directory: what was found
+
+Test = Callable[[TransformersCheckpoint, dict[str, Any]], Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Examination:
+    """A test that is made when a training has ended by itself.
+
+    Args:
+        test: the experiment's.
+        metric: by which the best checkpoint is chosen, and which the test must measure too.
+        mode: "min" or "max".
+    """
+
+    test: Test
+    metric: str
+    mode: str
+
+    def hold(self, config: dict[str, Any]) -> None:
+        """Rates the best checkpoint so far and leaves the result in the run's directory.
+
+        Raises:
+            CheckpointError: there is none.
+            ValueError: the test does not measure the metric.
+        """
+        if ray.train.get_context().get_world_rank() > 0:
+            return
+        rated = [
+            (each.metrics.get(self.metric, math.nan), each.checkpoint)
+            for each in ray.train.get_all_reported_checkpoints()
+            if each.checkpoint is not None
+        ]
+        rated = [each for each in rated if not math.isnan(each[0])]
+        if not rated:
+            raise CheckpointError(f"There is no checkpoint with the metric {self.metric!r} that could be tested.")
+        _, best = (max if self.mode == "max" else min)(rated, key=lambda each: each[0])
+        found = dict(self.test(TransformersCheckpoint(best.path, best.filesystem), config))
+        if self.metric not in found:
+            raise ValueError(f"The experiment's test must return {self.metric!r}, got {', '.join(sorted(found))}.")
+        storage = ray.train.get_context().get_storage()
+        with storage.storage_filesystem.open_output_stream(f"{storage.experiment_fs_path}/{TEST_FILE}") as stream:
+            stream.write(json.dumps({name: float(value) for name, value in found.items()}).encode())
