@@ -35,6 +35,7 @@ def test_public_names_are_pinned() -> None:
     assert hfsuite.__all__ == [
         "AccelerateTrainer",
         "Experiment",
+        "Seeds",
         "StopTraining",
         "SweepResult",
         "TransformersCheckpoint",

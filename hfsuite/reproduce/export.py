@@ -89,8 +89,17 @@ def requirements(packages: Mapping[str, str], named: Iterable[str]) -> str:
             requirement = Requirement(text)
             if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
                 wanted.append(canonicalize_name(requirement.name))
-    lines = [f"{versions[name][0]}=={versions[name][1]}" for name in sorted(found)]
-    return "\n".join(["# pip install --no-deps -r requirements.txt", *lines, ""])
+    return "\n".join(
+        ["# pip install --no-deps -r requirements.txt", *pinned(versions[name] for name in sorted(found)), ""]
+    )
+
+
+def pinned(packages: Iterable[tuple[str, str]]) -> list[str]:
+    """Lines of a requirements file. A build of one's own ("+cpu") is on no index: any build of the version will do."""
+    return [
+        f"{name}=={version.partition('+')[0]}" + (f"  # was {version}" if "+" in version else "")
+        for name, version in packages
+    ]
 
 
 def _write_model(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hfsuite.reproduce.surroundings import Surroundings
+from hfsuite.trainers.seeds import SETTING
 
 
 class Weight(enum.IntEnum):
@@ -107,10 +108,10 @@ def _of_settings(recorded: Surroundings, here: Surroundings) -> Iterator[Differe
         ours, theirs = (each.config.get(name, "none") for each in (recorded, here))
         if ours != theirs:
             yield Difference(name, _cut(ours), _cut(theirs), Weight.RESULT, "another training")
-    if recorded.seed != here.seed:
+    if recorded.seed != here.seed and SETTING not in recorded.config:
         yield Difference("seed", str(recorded.seed), str(here.seed), Weight.RESULT, "other draws")
     ours, theirs = (each.facts.get("seeds") or {} for each in (recorded, here))
-    if recorded.facts and here.facts and ours != theirs and recorded.seed == here.seed:
+    if recorded.facts and here.facts and ours != theirs and recorded.config.get(SETTING) == here.config.get(SETTING):
         yield Difference("seeds in use", json.dumps(ours), json.dumps(theirs), Weight.RESULT, "other draws")
 
 

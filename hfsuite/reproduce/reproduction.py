@@ -12,6 +12,7 @@ from hfsuite.errors import ConfigurationError, NotRecorded
 from hfsuite.reproduce import recorded as records
 from hfsuite.reproduce import report, surroundings, weights
 from hfsuite.reproduce.code import Code, code_for
+from hfsuite.reproduce.export import pinned
 from hfsuite.reproduce.plan import Difference, Weight, differences
 from hfsuite.reproduce.recorded import RecordedRun
 from hfsuite.reproduce.rerun import facts_here, rerun
@@ -146,7 +147,7 @@ def reproduce(
 def lock(client: mlflow.MlflowClient, name: str) -> str:
     """The packages of a recorded run, as pip takes them: a requirements file."""
     run = records.read(client, records.find(client, name))
-    lines = [f"{package}=={version}" for package, version in run.packages.items()]
+    lines = pinned(run.packages.items())
     python = run.environment.get("python")
     return "\n".join([f"# of the MLflow run {run.run_id} ({run.title}), with Python {python}", *lines, ""])
 

@@ -54,40 +54,28 @@ def transplant(source: str, module: str) -> Transplant:
     """
     tree = ast.parse(source)
     function, runner, config = _trainer(tree, module)
-    kept, dropped, lines = [], set[str](), source.splitlines()
+    kept, dropped, lines, end = [], set[str](), source.splitlines(), 0
     for node in tree.body:
-        first = min([node.lineno, *(each.lineno for each in getattr(node, "decorator_list", []))])
-        text = "\n".join(lines[first - 1 : node.end_lineno])
+        before, start, end = lines[end : _start(node)], _start(node), node.end_lineno or 0
         if _is_declaration(node) or _is_main(node):
             continue
+        text = lines[start:end]
         if isinstance(node, ast.Import | ast.ImportFrom) and _root(node) in LEFT_OUT:
-            replaced, gone = _imported(node)
+            text, gone = _imported(node)
             dropped |= gone
-            text = replaced
         if text:
-            kept.append((node, text))
-    code = _join(kept)
+            kept += [*before, *text]
+    code = "\n".join([*kept, ""])
     faults = [*_unsupported(ast.parse(code), dropped)]
     if faults:
         raise ConfigurationError([f"{module} cannot be exported: {fault}" for fault in faults])
     return Transplant(code, function, runner, config, frozenset(_packages(ast.parse(code))))
 
 
-def _join(kept: list[tuple[ast.stmt, str]]) -> str:
-    """Statements one after another, functions and classes two lines apart."""
-    parts: list[str] = []
-    for place, (node, text) in enumerate(kept):
-        before = kept[place - 1][0] if place else None
-        is_block = isinstance(node, ast.FunctionDef | ast.ClassDef)
-        was_block = isinstance(before, ast.FunctionDef | ast.ClassDef)
-        same_kind = (
-            before is not None
-            and isinstance(before, ast.Import | ast.ImportFrom | ast.Assign)
-            and type(before) is type(node)
-        )
-        parts += ["", ""] if is_block or was_block else [] if same_kind or before is None else [""]
-        parts.append(text)
-    return "\n".join(parts) + "\n"
+def _start(node: ast.stmt) -> int:
+    """The number of lines before it; its decorators belong to it."""
+    decorators: list[ast.expr] = getattr(node, "decorator_list", [])
+    return min([node.lineno, *(each.lineno for each in decorators)]) - 1
 
 
 def _trainer(tree: ast.Module, module: str) -> tuple[str, str, dict[str, object]]:
@@ -126,10 +114,10 @@ def _root(node: ast.Import | ast.ImportFrom) -> str:
     return name.partition(".")[0]
 
 
-def _imported(node: ast.Import | ast.ImportFrom) -> tuple[str, set[str]]:
-    """The import that takes its place, and the names that have none."""
+def _imported(node: ast.Import | ast.ImportFrom) -> tuple[list[str], set[str]]:
+    """The lines that take its place, and the names for which there is nothing."""
     if isinstance(node, ast.Import):
-        return ("from standalone import ray", set()) if _root(node) == "ray" else ("", {_root(node)})
+        return (["from standalone import ray"], set()) if _root(node) == "ray" else ([], {_root(node)})
     found: dict[str, list[str]] = {}
     gone = set()
     for each in node.names:
@@ -139,7 +127,7 @@ def _imported(node: ast.Import | ast.ImportFrom) -> tuple[str, set[str]]:
             )
         else:
             gone.add(each.asname or each.name)
-    return "\n".join(f"from {place} import {', '.join(names)}" for place, names in sorted(found.items())), gone
+    return [f"from {place} import {', '.join(names)}" for place, names in sorted(found.items())], gone
 
 
 def _unsupported(tree: ast.Module, dropped: set[str]) -> Iterator[str]:

@@ -127,6 +127,8 @@ class SweepObserver(Callback):
         self._live[trial.trial_id] = trial
         record = self.records[trial.trial_id]
         record.started_at, record.ended_at = record.started_at or _now(), None
+        if self.keep != "all":
+            record.kept = []  # of the attempt before; Ray Tune removes it when there is a newer one
         self._news.add(trial.trial_id)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **_: Any) -> None:

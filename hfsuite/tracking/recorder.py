@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from hfsuite.errors import CheckpointError
 from hfsuite.tracking import describe, inputs, models, runs, store, views
 from hfsuite.tracking.points import HELD_S, TESTED, Point, Points, flatten, mlflow_name, step_of
 from hfsuite.tracking.provenance import without_secrets, write_provenance
@@ -62,6 +63,7 @@ class Recorder:
     readers: dict[str, ReportReader] = field(default_factory=dict)
     system: SystemMetrics | None = None
     faults: list[str] = field(default_factory=list)
+    _lacking: dict[str, str] = field(default_factory=dict)  # checkpoints that were not there, by trial
     _parent: Run | None = None
     _trials: dict[str, _Trial] = field(default_factory=dict)
     _standing: dict[int, TrialRecord] = field(default_factory=dict)
@@ -84,6 +86,12 @@ class Recorder:
     def is_holding(self, trial_id: str) -> bool:
         """Whether a trial has reports that wait to be written."""
         return trial_id in self._trials and self._trials[trial_id].points.is_holding
+
+    def take_faults(self) -> list[str]:
+        """What the store has refused since the last call, and what could not be given to it."""
+        faults = [*self.faults, *self._lacking.values()]
+        self.faults, self._lacking = [], {}
+        return faults
 
     def settle_sweep(self, sweep: SweepRecord) -> None:
         """Writes what is missing about the sweep itself: its run, where it came from, how it stands."""
@@ -190,7 +198,7 @@ class Recorder:
             with self._unless_refused():
                 write_recipe(run, sweep, record, last_step=trial.last_step, loss_bits=trial.points.loss_bits)
         with self._unless_refused():
-            models.settle(run, self.directory, sweep, record)
+            self._settle_models(run, sweep, record)
         with self._unless_refused():
             run.write_status(record.state.mlflow_status, record.ended_at if record.state.is_over else None)
         if record.state.is_over and self._refused == refused:
@@ -198,6 +206,15 @@ class Recorder:
                 run.write_tags({runs.SETTLED: _mark(record)})
 
     # ---- inside
+
+    def _settle_models(self, run: Run, sweep: SweepRecord, record: TrialRecord) -> None:
+        """A checkpoint that is not there counts if it is still missed at the end: a newer record may not keep it."""
+        self._lacking.pop(record.trial_id, None)
+        try:
+            models.settle(run, self.directory, sweep, record)
+        except CheckpointError as error:
+            self._refused += 1
+            self._lacking[record.trial_id] = f"{type(error).__name__}: {error}"
 
     def _write_test(self, trial: _Trial, record: TrialRecord) -> None:
         """What the trial's best checkpoint reached on the test part, if it was asked."""

@@ -59,7 +59,7 @@ def sync(directory: SweepDirectory) -> Synced:
         _settle_trials(recorder, sweep, trials)
         _patiently(lambda: recorder.settle_sweep(sweep))
     uri = without_credentials(str(client.tracking_uri))
-    return Synced(sweep.name, len(trials), lost, recorder.parent_id, uri, recorder.faults)
+    return Synced(sweep.name, len(trials), lost, recorder.parent_id, uri, recorder.take_faults())
 
 
 def _settle_checkpoints(directory: SweepDirectory, sweep: SweepRecord, trials: list[TrialRecord]) -> None:

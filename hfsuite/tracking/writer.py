@@ -60,8 +60,8 @@ class Writer:
             raise
         except Exception as error:  # whatever a store raises
             raise TrackingError(f"MLflow cannot record the sweep: {_said(error)}") from error
-        if self.recorder.faults:
-            raise TrackingError(f"MLflow refuses to record the sweep: {self.recorder.faults[0]}")
+        if faults := self.recorder.take_faults():
+            raise TrackingError(f"MLflow refuses to record the sweep: {faults[0]}")
         self._has_begun = True
         self._thread.start()
         self._system.begin()
@@ -99,8 +99,7 @@ class Writer:
                 return f"MLflow has not recorded everything: it does not answer ({self._silence})."
         with self._changed:
             self._is_urgent = False
-        faults, self.recorder.faults = self.recorder.faults, []
-        if faults:
+        if faults := self.recorder.take_faults():
             return f"MLflow has refused {len(faults)} writes; the first with {faults[0]}"
         return None
 

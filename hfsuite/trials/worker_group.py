@@ -535,11 +535,8 @@ def extend_train_functions(start_from: Checkpoint | None, added: Callable[[], di
 
     `ray.train.get_checkpoint()` falls back to `start_from`. Each report is numbered (`training_iteration`), and its
     numbers are Python's own: Ray Train fails on NumPy's where there is a checkpoint, and MLflow would not record them.
-    A checkpoint whose directory shall be deleted after the report is moved instead of copied.
-
-    Args:
-        start_from: as above.
-        added: asked at each report for what else it shall carry.
+    A checkpoint whose directory shall be deleted after the report is moved instead of copied. A report also carries
+    what `added` returns.
     """
     functions = get_train_fn_utils()
     own_checkpoint, own_report = functions.get_checkpoint, functions.report

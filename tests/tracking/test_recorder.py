@@ -13,6 +13,7 @@ import mlflow
 import pytest
 
 from hfsuite.tracking import runs, store
+from hfsuite.tracking.record import Snapshot
 from hfsuite.tracking.recorder import Recorder
 from hfsuite.tracking.state import TrialState
 from hfsuite.tracking.sync import sync
@@ -215,3 +216,17 @@ def test_nothing_secret_that_a_trial_says_is_recorded(client: mlflow.MlflowClien
     text = Path(client.download_artifacts(run.info.run_id, "failure.txt")).read_text()
     for said in (text, str(run.to_dictionary()), str(parent.to_dictionary())):
         assert "hunter2" not in said
+
+
+def test_a_checkpoint_that_an_older_record_kept_is_not_missed(client: mlflow.MlflowClient) -> None:
+    directory, sweep = made.sweep()
+    record = made.trial(directory, 0, [made.report(1, 10, 0.25)])
+    recorder = Recorder(client, directory)
+    recorder.settle_sweep(sweep)
+    gone = Snapshot(directory="checkpoint_gone", step=10, metrics={}, timestamp=made.BEGAN * 1_000)
+    recorder.settle_trial(sweep, replace(record, kept=[gone]))  # the writer is late: it has been removed meanwhile
+    recorder.settle_trial(sweep, record)
+    assert recorder.take_faults() == []
+    recorder.settle_trial(sweep, replace(record, kept=[gone]))
+    (fault,) = recorder.take_faults()
+    assert "checkpoint_gone" in fault
