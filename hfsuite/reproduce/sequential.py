@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 ERROR = 0.05  # how often all looks together may tell two apart that are the same
+FEWEST = 3  # seeds that can tell two apart: two may agree by chance, where what is measured is counted in rows
 GRID = 241  # points of the integration
 
 
@@ -27,7 +28,7 @@ class Comparison:
     Args:
         seeds: how many.
         mean: of the differences, leader minus rival; positive if the leader is better.
-        low: of the confidence interval of that mean; -inf of a single seed.
+        low: of the confidence interval of that mean; -inf of fewer seeds than `FEWEST`.
         high: likewise.
         level: of confidence of the interval: so that it holds at every look.
         apart: whether the interval leaves out zero: the two are told apart.
@@ -56,7 +57,7 @@ def compare(leader: Sequence[float], rival: Sequence[float], *, looks: int, riva
     differences = sign * (np.asarray(leader) - np.asarray(rival))
     count, mean = len(differences), float(differences.mean())
     level = 1 - nominal_level(looks, ERROR / rivals)
-    if count < 2:
+    if count < FEWEST:
         return Comparison(count, mean, -math.inf, math.inf, level, apart=False)
     spread = float(differences.std(ddof=1)) / math.sqrt(count)
     half = float(stats.t.ppf(1 - (1 - level) / 2, count - 1)) * spread

@@ -18,7 +18,7 @@ from ray import tune
 
 from hfsuite.errors import ConfigurationError, TrialFailed
 from hfsuite.reproduce import recorded as records
-from hfsuite.reproduce.sequential import Comparison, compare
+from hfsuite.reproduce.sequential import FEWEST, Comparison, compare
 from hfsuite.search.rounds import Rounds, Values
 from hfsuite.sweeps.plan import absolute
 from hfsuite.sweeps.sweep import run_sweep
@@ -231,8 +231,8 @@ def _finalists(client: Any, parent: Any, top: int) -> list[Finalist]:
 
 
 def _against(values: Sequence[Sequence[float]], seeds: int, sign: int) -> list[Comparison]:
-    """The first compared with each of the others. After the first seed there is nothing to see, so no look is lost."""
-    looks, rivals = max(1, seeds - 1), max(1, len(values) - 1)
+    """The first compared with each of the others. While there are too few seeds to tell, no look is taken."""
+    looks, rivals = max(1, seeds - FEWEST + 1), max(1, len(values) - 1)
     return [compare(values[0], each, looks=looks, rivals=rivals, sign=sign) for each in values[1:]]
 
 

@@ -1,0 +1,90 @@
+"""An exported trial needs nothing of this project, and trains to the same losses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+from packaging.utils import canonicalize_name
+
+from tests import program
+from tests.reproduce.test_reproduce import said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("experiment", "settings", "workers"),
+    [
+        ("experiments.digits", ["epochs=2"], 1),
+        ("experiments.sentiment", ["num_train_epochs=1", "train_rows=64", "validation_rows=32"], 2),
+    ],
+)
+def test_it_runs_without_hfsuite_and_ray_to_the_same_losses(
+    own_directory: Path, experiment: str, settings: list[str], workers: int
+) -> None:
+    fixed = [part for each in settings for part in ("--set", each)]
+    code, out, err = said(
+        "sweep", experiment, "--trials", "1", "--workers", str(workers), "--searcher", "random", "--name", "s",
+        "--json", *fixed,
+    )  # fmt: skip
+    assert code == 0, err
+    best = json.loads(out)["best"]
+    code, out, err = said("export", "s:best", "exported")
+    assert code == 0, err
+    folder = own_directory / "exported"
+    model = "ViTForImageClassification" if experiment.endswith("digits") else "BertForSequenceClassification"
+    python = environment_of(folder / "requirements.txt", own_directory / "venv")
+    for name in ("hfsuite", "ray", "mlflow", "optuna"):
+        imported = subprocess.run([python, "-c", f"import {name}"], capture_output=True, cwd=folder, env=bare())
+        assert b"ModuleNotFoundError" in imported.stderr, name
+    loads = f"from transformers import {model}; {model}.from_pretrained('model')"
+    subprocess.run([python, "-c", loads], check=True, cwd=folder, capture_output=True, env=bare())
+    done = subprocess.run(
+        [python, "-m", "torch.distributed.run", "--master-port", str(program.free_port()), "--nproc-per-node",
+         str(workers), "train.py"],
+        cwd=folder, capture_output=True, text=True, env=bare(), timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    again = {name: value for line in lines for name, value in line.items()}
+    for name in ("loss", "eval_loss", "eval_accuracy"):
+        assert again[name] == best["metrics"][name], name
+    assert "| learning_rate |" in (folder / "README.md").read_text()
+
+
+def bare() -> dict[str, str]:
+    """Nothing of this project on the path, and nothing from a hub."""
+    return {"PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1", "HOME": str(Path.home())}
+
+
+def environment_of(requirements: Path, folder: Path) -> Path:
+    """A virtual environment with what the file names and nothing else; its packages are those that are installed."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    (target,) = folder.glob("lib/python*/site-packages")
+    wanted = {
+        canonicalize_name(line.partition("==")[0]) for line in requirements.read_text().splitlines() if line[0] != "#"
+    }
+    installed = Path(sysconfig.get_paths()["purelib"])
+    for info in installed.glob("*.dist-info"):
+        if canonicalize_name(info.name.split("-")[0]) not in wanted:
+            continue
+        names = {line.split(",")[0].split("/")[0] for line in (info / "RECORD").read_text().splitlines()}
+        for name in names - {"..", ""}:
+            if (installed / name).exists() and not (target / name).exists():
+                (target / name).symlink_to(installed / name)
+    return folder / "bin" / "python"
+
+
+def test_a_folder_with_something_in_it_is_refused(own_directory: Path) -> None:
+    from hfsuite.errors import ConfigurationError
+    from hfsuite.reproduce.export import export
+    from hfsuite.tracking import store
+
+    Path("full").mkdir()
+    Path("full", "mine").touch()
+    with pytest.raises(ConfigurationError, match="is not empty"):
+        export(store.open_store(), "s:best", Path("full"))
