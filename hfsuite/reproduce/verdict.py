@@ -140,8 +140,8 @@ def judge(
 def default_tolerance(recorded: RecordedRun, *, workers: int) -> Tolerance:
     """What rounding can do to a training of this length and precision; for another world size, what chance can do.
 
-    A difference of rounding begins at what one operation is allowed to differ by, and grows with each step that builds
-    on it: by how much has no bound, but the square of the number of steps holds for fine-tuning, whose steps are small.
+    A difference of rounding begins at what one operation may differ by, and grows with each step that builds on it. No
+    bound is known; that it grows no faster than the steps was seen with room to spare (docs/reproduce.md).
     """
     if workers != recorded.recipe["workers"]:
         return Tolerance(0.1, "a tenth: with another world size only the outcome can be compared, not the bits")

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from hfsuite.tracking import runs, store
-from tests import program
 from tests.conftest import CPUS
 from tests.reproduce.test_reproduce import reproduced, said
 
