@@ -36,10 +36,11 @@ def test_a_warm_trial_comes_out_bitwise_where_only_mlflow_is_left(
     own_directory: Path, monkeypatch: pytest.MonkeyPatch, name: str, workers: int
 ) -> None:
     slots = CPUS // workers
+    first, second = (clone(own_directory / each) for each in ("first", "second"))
     fixed = [part for each in SMALL[name] for part in ("--set", each)]
     code, _, err = said(
         "sweep", f"experiments.{name}", "--trials", str(IN_A_GROUP * slots), "--workers", str(workers), "--searcher",
-        "random", "--trial-scheduler", "fifo", "--name", "s", *fixed, PYTHONPATH=clone(own_directory / "first"),
+        "random", "--trial-scheduler", "fifo", "--name", "s", *fixed, PYTHONPATH=first,
     )  # fmt: skip
     assert code == 0, err
     shutil.rmtree("first")
@@ -50,7 +51,7 @@ def test_a_warm_trial_comes_out_bitwise_where_only_mlflow_is_left(
     last = runs.children(client, parent)[-1]
     assert last.data.tags[runs.WARM_START] == "True"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store.tracking_uri())
-    monkeypatch.setenv("PYTHONPATH", clone(own_directory / "second"))
+    monkeypatch.setenv("PYTHONPATH", second)
     monkeypatch.chdir(own_directory / "second")
     for run in (last.info.run_id, "s:best"):
         code, found = reproduced(run=run)
