@@ -17,7 +17,6 @@ import numpy as np
 import ray.train
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
 from ray.train import Checkpoint, ScalingConfig
 from torch.utils.data import DataLoader, TensorDataset
 from transformers import ViTConfig, ViTForImageClassification, get_scheduler
@@ -64,7 +63,7 @@ def train_loop_per_worker(settings: dict[str, Any]) -> None:
     batch = split_batch(settings["global_batch_size"], ray.train.get_context().get_world_size(), largest_per_device=256)
     accelerator = Accelerator(gradient_accumulation_steps=batch.accumulation)
     seeds = Seeds(settings["seed"])
-    set_seed(seeds.initial_weights)
+    torch.manual_seed(seeds.initial_weights)
     model = ViTForImageClassification(
         ViTConfig(
             hidden_size=settings["hidden_size"],
@@ -77,7 +76,8 @@ def train_loop_per_worker(settings: dict[str, Any]) -> None:
             num_labels=10,
         )
     )
-    generator = torch.Generator().manual_seed(seeds.data_order)
+    torch.manual_seed(seeds.torch)
+    generator = torch.Generator()
     train = DataLoader(splits()["train"], batch.per_device, shuffle=True, generator=generator, drop_last=True)
     validation = DataLoader(splits()["validation"], 150)
     optimizer = torch.optim.AdamW(
@@ -96,7 +96,7 @@ def train_loop_per_worker(settings: dict[str, Any]) -> None:
         with checkpoint.as_directory() as directory:
             first_epoch = restore(Path(directory), accelerator.unwrap_model(model), optimizer, schedule)
     for epoch in range(first_epoch, settings["epochs"]):
-        generator.manual_seed(seeds.data_order + epoch)  # a resumed run sees the same order
+        generator.manual_seed(seeds.stream(f"data order {epoch}"))  # a resumed run sees the same order
         model.train()
         losses = []
         for images, labels in train:

@@ -26,7 +26,6 @@ from transformers import (
     DataCollatorWithPadding,
     Trainer,
     TrainingArguments,
-    set_seed,
 )
 
 from hfsuite import Experiment, Seeds, TransformersCheckpoint, TransformersTrainer, split_batch
@@ -68,7 +67,7 @@ def splits(dataset: str) -> dict[str, Dataset]:
 def trainer_init_per_worker(train_dataset: None, eval_dataset: None, **settings: Any) -> Trainer:
     """Builds the trainer of one rank: model, data, arguments. Runs in every rank."""
     seeds = Seeds(settings["seed"])
-    set_seed(seeds.initial_weights)  # before the model: its new classification head is drawn at random
+    torch.manual_seed(seeds.initial_weights)  # before the model: its new classification head is drawn at random
     model = AutoModelForSequenceClassification.from_pretrained(model_path(settings["model"]), num_labels=2)
     # The classification head averages its loss over rows. Transformers believes that it sums it, and would multiply
     # the loss by the number of ranks and of accumulated batches.

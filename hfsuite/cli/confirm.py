@@ -83,6 +83,12 @@ def conclusions(done: Confirmation) -> list[str]:
         said.append(
             f"It can be told apart from all others, at {100 * done.against[0].level:.1f} % each and 95 % in all."
         )
-    if len(done.winner.values) < done.planned_seeds:
-        said.append(f"Ended after {len(done.winner.values)} of {done.planned_seeds} seeds.")
+    if done.tried_seeds < done.planned_seeds:
+        said.append(f"Settled after {len(done.winner.values)} of {done.planned_seeds} seeds.")
+    said += [
+        f"Trial {each.number:03d} failed with {each.failures} seeds, which are left out for all."
+        for each in done.finalists
+        if each.failures
+    ]
+    said += [f"Trial {each.number:03d} failed with every seed." for each in done.failed]
     return said

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
 from rich.console import Console
 from rich.table import Table
 
@@ -12,12 +9,8 @@ from hfsuite.cli import settings
 from hfsuite.cli.outcome import OK, answer
 from hfsuite.cli.reproduce import show_plan
 
-Run = Annotated[
-    str, typer.Argument(metavar="RUN", help="A run's id or its first letters, SWEEP:best, or SWEEP:3 for a trial.")
-]
 
-
-def diff(one: Run, other: Run, json: settings.Json = False) -> int:
+def diff(one: settings.Run, other: settings.Run, json: settings.Json = False) -> int:
     """Show what differs between two recorded runs: settings, code, environment, data, and what they reported."""
     from hfsuite.reproduce import recorded as records
     from hfsuite.reproduce.comparison import side_by_side

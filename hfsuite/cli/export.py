@@ -8,20 +8,25 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from hfsuite.cli.outcome import OK
+from hfsuite.cli import settings
+from hfsuite.cli.outcome import OK, answer
 
 
 def export(
-    run: Annotated[
-        str, typer.Argument(metavar="RUN", help="A run's id or its first letters, SWEEP:best, or SWEEP:3 for a trial.")
-    ],
+    run: settings.Run,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="To be made, or empty.")],
+    json: settings.Json = False,
 ) -> int:
     """Write a trial's model, its training and its numbers into a folder that needs neither hfsuite nor Ray."""
     from hfsuite.reproduce.export import export as export_run
     from hfsuite.tracking import store
 
-    exported = export_run(store.open_store(), run, folder)
+    with answer(json) as say:
+        exported = export_run(store.open_store(), run, folder)
+        files = sorted(path.name for path in folder.iterdir())
+        if json:
+            say({"run_id": exported.run_id, "title": exported.title, "folder": str(folder), "files": files})
+            return OK
     console = Console()
     console.print(f"{exported.title} is in {folder}:", markup=False, highlight=False)
     for path in sorted(folder.iterdir()):

@@ -53,7 +53,9 @@ def answer(json: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
     standard_output = sys.stdout
 
     def say(found: dict[str, Any]) -> None:
-        print(json_.dumps(found, default=str, allow_nan=False), file=standard_output, flush=True)
+        from hfsuite.sweeps.result import json_value
+
+        print(json_.dumps(json_value(found), default=str, allow_nan=False), file=standard_output, flush=True)
 
     with redirect_stdout(sys.stderr) if json else nullcontext():
         yield say

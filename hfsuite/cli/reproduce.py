@@ -21,9 +21,7 @@ COLOURS = {"BITWISE": "bold green", "WITHIN TOLERANCE": "bold yellow", "DIVERGED
 
 
 def reproduce(
-    run: Annotated[
-        str, typer.Argument(metavar="RUN", help="A run's id or its first letters, SWEEP:best, or SWEEP:3 for a trial.")
-    ],
+    run: settings.Run,
     plan_only: Annotated[
         bool, typer.Option("--plan-only", help="Only show what is different here; nothing is trained.")
     ] = False,
@@ -61,7 +59,8 @@ def reproduce(
     with answer(json) as say:
         if plan_only:
             with reproduction.planned(
-                client, run, workers=workers, restore_code=restore_code, changes=changes, ask_facts=True
+                client, run, workers=workers, restore_code=restore_code, changes=changes, storage=storage,
+                ask_facts=True,
             ) as (found, code, plan):  # fmt: skip
                 show_plan(console, f"{found.title}: {code.origin}", plan)
                 if json:

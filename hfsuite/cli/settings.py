@@ -13,6 +13,9 @@ from hfsuite.errors import ConfigurationError, did_you_mean
 from hfsuite.search.spaces import parse_value
 
 Module = Annotated[str, typer.Argument(metavar="MODULE", help="The experiment: a dotted name, or a file.")]
+Run = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run's id or its first letters, SWEEP:best, or SWEEP:3 for a trial.")
+]
 Workers = Annotated[int | None, typer.Option(help="Workers a trial.", show_default="the experiment's")]
 Gpu = Annotated[
     bool | None, typer.Option("--gpu/--cpu", help="Whether each worker has a GPU.", show_default="the experiment's")

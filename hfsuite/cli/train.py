@@ -42,7 +42,10 @@ def train(
         if facts:
             if faults:
                 raise ConfigurationError(faults)
-            say(facts_of(experiment, fixed, workers=workers, gpu=gpu, seed=seed, deterministic=deterministic))
+            found = facts_of(
+                experiment, fixed, workers=workers, gpu=gpu, seed=seed, deterministic=deterministic, storage=storage
+            )
+            say(found)
             return OK
         trial = run_training(
             experiment,

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from hfsuite.errors import ConfigurationError
 from hfsuite.reproduce.recorded import RecordedRun
-from hfsuite.reproduce.surroundings import module_file
-from hfsuite.tracking.provenance import DIFF_LIMIT, HIDDEN
+from hfsuite.reproduce.surroundings import module_below, module_file
+from hfsuite.tracking.provenance import digest
 
 
 @dataclass(frozen=True)
@@ -61,16 +61,13 @@ def code_for(run: RecordedRun, *, restore: bool) -> Iterator[Code]:
 def _restore_module(run: RecordedRun, here: Path, folder: Path) -> None:
     """Puts the recorded source where its module is imported from, beside what is left of its package."""
     module = run.recipe["module"]
-    if run.source is None:
-        raise ConfigurationError(
-            f"The experiment's module {module} is not here, and its source was not recorded: change to its project."
-        )
+    text = run.whole_source()
     parts = module.split(".")
     if folder != here and len(parts) > 1 and here.joinpath(parts[0]).is_dir():
         shutil.copytree(here / parts[0], folder / parts[0], ignore=shutil.ignore_patterns("__pycache__"))
     path = folder.joinpath(*parts).with_suffix(".py")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(run.source, encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
 
 
 @contextmanager
@@ -87,7 +84,7 @@ def _worktree(run: RecordedRun, here: Path) -> Iterator[Path]:
         top, "cat-file", "-e", f"{commit}^{{commit}}",
         failing=f"This repository does not have the recorded commit {commit}: fetch it{where}.",
     )  # fmt: skip
-    if run.diff is not None and (len(run.diff) >= DIFF_LIMIT or HIDDEN in _added_to(run.diff)):
+    if run.diff is not None and digest(run.diff) != git.get("diff_digest"):
         raise ConfigurationError(
             "What was not committed is not recorded whole: it was too long, or secrets in it were left out. Make those "
             "changes here, on the recorded commit, and reproduce without --restore-code."
@@ -102,15 +99,12 @@ def _worktree(run: RecordedRun, here: Path) -> Iterator[Path]:
                     failing="What was not committed cannot be applied.",
                 )  # fmt: skip
             folder = tree / here.resolve().relative_to(top.resolve())
-            if module_file(run.recipe["module"], folder) is None:  # it had never been committed
+            folder.mkdir(parents=True, exist_ok=True)  # it may be younger than the commit
+            if module_below(run.recipe["module"], folder) is None:  # it had never been committed
                 _restore_module(run, folder, folder)
             yield folder
         finally:
             _git(top, "worktree", "remove", "--force", str(tree), failing="The worktree cannot be removed.")
-
-
-def _added_to(diff: str) -> str:
-    return "\n".join(line for line in diff.splitlines() if line.startswith(("+", "-")))
 
 
 def _git(folder: Path, *arguments: str, failing: str, given: str | None = None) -> str:

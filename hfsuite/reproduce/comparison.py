@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hfsuite.reproduce.recorded import RecordedRun
+from hfsuite.reproduce.recorded import RecordedRun, same_number
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def side_by_side(one: RecordedRun, other: RecordedRun) -> list[MetricPair]:
 def _pair(name: str, one: RecordedRun, other: RecordedRun) -> MetricPair:
     ours, theirs = one.curves.get(name, {}), other.curves.get(name, {})
     common = sorted(set(ours) & set(theirs))
-    apart = next((step for step in common if repr(ours[step]) != repr(theirs[step])), None)
+    apart = next((step for step in common if not same_number(ours[step], theirs[step])), None)
     return MetricPair(name, _last(ours), _last(theirs), apart, len(common))
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.metadata
 import inspect
 import json
+import math
 import re
 import shutil
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +17,13 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from hfsuite.errors import ConfigurationError, NotRecorded
+from hfsuite.errors import ConfigurationError
 from hfsuite.reproduce import recorded as records
 from hfsuite.reproduce import standalone
 from hfsuite.reproduce.recorded import RecordedRun
 from hfsuite.reproduce.transplant import Transplant, transplant
 from hfsuite.tracking import models, runs
+from hfsuite.tracking.recipe import is_hidden
 from hfsuite.trainers import batch, determinism, seeds
 
 if TYPE_CHECKING:
@@ -46,21 +49,28 @@ def export(client: mlflow.MlflowClient, name: str, folder: Path) -> RecordedRun:
         raise ConfigurationError(f"The folder {folder} is not empty: give another.")
     mlflow_run = records.find(client, name)
     run = records.read(client, mlflow_run)
-    if run.source is None:
-        raise NotRecorded(f"The source of {run.recipe['module']} was not recorded with {run.title}.")
-    module = transplant(run.source, run.recipe["module"])
-    folder.mkdir(parents=True, exist_ok=True)
+    module = transplant(run.whole_source(), run.recipe["module"])
     best = run.recipe["best"]
-    has_model = _write_model(client, mlflow_run, best["step"] if best else None, folder)
-    for each in (standalone, batch, seeds, determinism):
-        text = _without_project(inspect.getsource(each))
-        (folder / f"{each.__name__.rpartition('.')[2]}.py").write_text(text, encoding="utf-8")
-    (folder / "experiment.py").write_text(module.code, encoding="utf-8")
-    (folder / "train.py").write_text(_train(run, module), encoding="utf-8")
-    (folder / "accelerate.yaml").write_text(_accelerate(run, module), encoding="utf-8")
-    (folder / "requirements.txt").write_text(requirements(run.packages, module.packages), encoding="utf-8")
-    (folder / "metrics.json").write_text(json.dumps(run.curves, indent=1), encoding="utf-8")
-    (folder / "README.md").write_text(_card(run, has_model=has_model), encoding="utf-8")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as parent:
+        whole = Path(parent, "whole")  # it gets its name when it is complete
+        whole.mkdir()
+        has_model = _write_model(client, mlflow_run, best["step"] if best else None, whole, Path(parent, "fetched"))
+        for each in (standalone, batch, seeds, determinism):
+            text = _without_project(inspect.getsource(each))
+            (whole / f"{each.__name__.rpartition('.')[2]}.py").write_text(text, encoding="utf-8")
+        for name, text in {
+            "experiment.py": module.code,
+            "train.py": _train(run, module),
+            "accelerate.yaml": _accelerate(run, module),
+            "requirements.txt": requirements(run.packages, module.packages),
+            "metrics.json": json.dumps(run.curves, indent=1),
+            "README.md": _card(run, has_model=has_model),
+        }.items():
+            (whole / name).write_text(text, encoding="utf-8")
+        if folder.exists():
+            folder.rmdir()
+        whole.rename(folder)
     return run
 
 
@@ -83,8 +93,9 @@ def requirements(packages: Mapping[str, str], named: Iterable[str]) -> str:
         found.add(name)
         try:
             needs = importlib.metadata.requires(name) or []
-        except importlib.metadata.PackageNotFoundError:
-            continue
+        except importlib.metadata.PackageNotFoundError:  # what it needs in turn is not known here: then all is taken
+            found = {each for each in versions if each not in NEVER}
+            break
         for text in needs:
             requirement = Requirement(text)
             if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
@@ -103,22 +114,23 @@ def pinned(packages: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def _write_model(
-    client: mlflow.MlflowClient, mlflow_run: mlflow.entities.Run, best_step: int | None, folder: Path
+    client: mlflow.MlflowClient, mlflow_run: mlflow.entities.Run, best_step: int | None, folder: Path, fetched: Path
 ) -> bool:
     kept = models.kept_by(client, mlflow_run)
     if not kept:
         return False
-    place = models.fetch(client, kept[best_step if best_step in kept else max(kept)], folder / ".fetched")
-    shutil.copytree(place, folder / "model")
-    shutil.rmtree(folder / ".fetched", ignore_errors=True)
+    step = best_step if best_step in kept else max(kept)
+    of_training = shutil.ignore_patterns("*.pt", "*.pth", "*.bin", "*.pkl", "manifest.json", "trainer_state.json")
+    shutil.copytree(models.fetch(client, kept[step], fetched), folder / "model", ignore=of_training)
     return True
 
 
 def _train(run: RecordedRun, module: Transplant) -> str:
     recipe = run.recipe
     threads = int(run.facts.get("threads", 1))
-    settings = "\n".join(f"    {name!r}: {value!r}," for name, value in recipe["config"].items())
+    settings = "\n".join(f"    {name!r}: {_literal(name, value)}," for name, value in recipe["config"].items())
     launch = _launch(run)
+    precision = module.accelerate_config.get("mixed_precision", run.facts.get("precision", "no"))
     deterministic = "    compute_deterministically()\n" if recipe["deterministic"] else ""
     imported = "compute_deterministically, seed_all" if recipe["deterministic"] else "seed_all"
     return f'''"""The training of {run.title}.
@@ -133,7 +145,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "{threads}")
 os.environ.setdefault("ACCELERATE_USE_CPU", "{str(not recipe["gpu"]).lower()}")
-os.environ.setdefault("ACCELERATE_MIXED_PRECISION", "{module.accelerate_config.get("mixed_precision", "no")}")
+os.environ.setdefault("ACCELERATE_MIXED_PRECISION", "{precision}")
 
 from determinism import {imported}
 from experiment import {module.function}
@@ -147,6 +159,13 @@ if __name__ == "__main__":
     seed_all({recipe["seed"]})
 {deterministic}    {module.runner}({module.function}, SETTINGS, threads={threads})
 '''
+
+
+def _literal(name: str, value: Any) -> str:
+    """A value as Python reads it; a secret, which was not recorded, comes from the environment."""
+    if isinstance(value, str) and is_hidden(value):
+        return f'os.environ["{re.sub(r"[^A-Z0-9]", "_", name.upper())}"]'
+    return f'float("{value}")' if isinstance(value, float) and not math.isfinite(value) else repr(value)
 
 
 def _launch(run: RecordedRun) -> str:
@@ -166,7 +185,7 @@ def _accelerate(run: RecordedRun, module: Transplant) -> str:
         {
             "compute_environment": "LOCAL_MACHINE",
             "distributed_type": kind,
-            "mixed_precision": "no",
+            "mixed_precision": run.facts.get("precision", "no"),
             **module.accelerate_config,
             "num_processes": workers,
             "num_machines": 1,

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hfsuite.reproduce.recorded import RecordedRun
 from hfsuite.reproduce.surroundings import Surroundings
 from hfsuite.trainers.seeds import SETTING
 
@@ -53,7 +54,12 @@ class Difference:
 OF_TRAINING = ("transformers", "accelerate", "datasets", "tokenizers", "peft", "deepspeed", "bitsandbytes")
 OF_NUMBERS = ("torch", "numpy", "scipy", "scikit-learn", "safetensors")
 OF_RAY = ("ray", "hfsuite")
-OF_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUBLAS_WORKSPACE_CONFIG")
+OF_NUMBERS_TOO = {  # environment variables, and what they can do
+    "OMP_NUM_THREADS": "sums in another order: the last bits",
+    "MKL_NUM_THREADS": "sums in another order: the last bits",
+    "CUBLAS_WORKSPACE_CONFIG": "kernels that give other bits each time",
+    "PYTHONHASHSEED": "the order of sets of texts, and all that is built from it",
+}
 SHOWN_SETTINGS = 60  # characters of a value
 OF_DEVICE = {
     "device": "other kernels: the last bits",
@@ -65,6 +71,31 @@ OF_DEVICE = {
     "cudnn_benchmark": "kernels are chosen by their speed: the last bits",
     "default_dtype": "other numbers altogether",
 }
+
+
+def of_interruptions(run: RecordedRun) -> list[Difference]:
+    """What was not in one piece about a run: it went on from a checkpoint, perhaps with other code."""
+    restarts = run.recipe["restarts"]
+    if not restarts:
+        return []
+    steps = ", ".join(map(str, restarts))
+    found = [
+        Difference(
+            "interruption", f"went on from step {steps}", "in one piece", Weight.LAST_BITS,
+            "draws that no checkpoint holds begin anew",
+        )
+    ]  # fmt: skip
+    names = {"git": "commit or changes", "source": "experiment's code", "packages": "packages", "python": "python"}
+    changed = sorted({names[name] for each in run.resumed for name in each if name in names})
+    if changed:
+        found.insert(
+            0,
+            Difference(
+                "code on the way", f"{', '.join(changed)} changed when it was resumed", "as it began", Weight.RESULT,
+                "another training from there on",
+            ),
+        )  # fmt: skip
+    return found
 
 
 def differences(recorded: Surroundings, here: Surroundings) -> list[Difference]:
@@ -86,8 +117,9 @@ def differences(recorded: Surroundings, here: Surroundings) -> list[Difference]:
 
 
 def _of_code(recorded: Surroundings, here: Surroundings) -> Iterator[Difference]:
-    if recorded.source is not None and recorded.source != here.source:
-        changed = "gone" if here.source is None else f"{_changed_lines(recorded.source, here.source)} lines differ"
+    if recorded.source is not None and recorded.source_digest != here.source_digest:
+        count = _changed_lines(recorded.source, here.source or "")
+        changed = "gone" if here.source is None else f"{count} lines differ" if count else "a secret in it differs"
         yield Difference(
             "experiment's code", str(recorded.environment.get("module")), changed, Weight.RESULT, "another training"
         )
@@ -96,7 +128,7 @@ def _of_code(recorded: Surroundings, here: Surroundings) -> Iterator[Difference]
         yield Difference(
             "commit", _short(ours), _short(theirs), Weight.RESULT, "code beside the experiment's may be another"
         )
-    if (recorded.diff or "") != (here.diff or ""):
+    if recorded.git.get("diff_digest") != here.git.get("diff_digest") and (recorded.diff or here.diff):
         yield Difference(
             "uncommitted changes", _lines(recorded.diff), _lines(here.diff), Weight.RESULT,
             "code beside the experiment's may be another",
@@ -192,12 +224,9 @@ def _of_machine(recorded: Surroundings, here: Surroundings) -> Iterator[Differen
     old, new = ours.get("environment") or {}, theirs.get("environment") or {}
     for name in sorted({*old, *new} - NOT_OF_TRAINING):
         if old.get(name) != new.get(name):
-            is_of_threads = name in OF_THREADS
-            yield Difference(
-                name, str(old.get(name, "none")), str(new.get(name, "none")),
-                Weight.LAST_BITS if is_of_threads else Weight.NOTHING,
-                "sums in another order: the last bits" if is_of_threads else "where things are found",
-            )  # fmt: skip
+            weight = Weight.LAST_BITS if name in OF_NUMBERS_TOO else Weight.NOTHING
+            effect = OF_NUMBERS_TOO.get(name, "where things are found")
+            yield Difference(name, str(old.get(name, "none")), str(new.get(name, "none")), weight, effect)
 
 
 NOT_OF_TRAINING = {"MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "RAY_ADDRESS", "VIRTUAL_ENV", "SLURM_JOB_ID"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +19,9 @@ from hfsuite.trainers.facts import FACTS_FILE
 if TYPE_CHECKING:
     import mlflow
 
-ENVIRONMENT, SOURCE, DIFF, PACKAGES = (
-    f"{provenance.FOLDER}/{name}" for name in ("environment.json", "source.py", "uncommitted.diff", "requirements.txt")
+ENVIRONMENT, SOURCE, DIFF, PACKAGES, RESUMED = (
+    f"{provenance.FOLDER}/{name}"
+    for name in ("environment.json", "source.py", "uncommitted.diff", "requirements.txt", "resumed.json")
 )
 NOT_COMPARED = ("system/", f"{CHANGED}.", f"{TESTED}.")  # of the machine; settings that a population changes
 Curves = dict[str, dict[int, float]]  # by metric and optimizer step
@@ -37,10 +39,11 @@ class RecordedRun:
         facts: what it was given and where it ran, as its rank 0 saw it; empty if it never came to that.
         environment: where its sweep came from; see `hfsuite.tracking.provenance`.
         packages: versions by name.
-        source: of the experiment's module.
+        source: of the experiment's module, without secrets.
         diff: what was not committed.
         curves: the numbers that it reported.
         changed_settings: those that its trial scheduler changed while it ran.
+        resumed: what was different when its sweep was taken up again, once for each time.
         experiment_name: MLflow's.
     """
 
@@ -55,7 +58,25 @@ class RecordedRun:
     diff: str | None = field(repr=False)
     curves: Curves = field(repr=False)
     changed_settings: tuple[str, ...]
+    resumed: tuple[Mapping[str, Any], ...] = field(repr=False)
     experiment_name: str
+
+    def whole_source(self) -> str:
+        """The source of the experiment's module.
+
+        Raises:
+            NotRecorded: there is none, or not all of it.
+        """
+        module = self.recipe["module"]
+        if self.source is None:
+            raise NotRecorded(f"The source of {module} was not recorded with {self.title}.")
+        if provenance.digest(self.source) != self.environment.get("source_digest"):
+            lines = [place for place, line in enumerate(self.source.splitlines(), start=1) if provenance.HIDDEN in line]
+            raise NotRecorded(
+                f"The source of {module} was not recorded whole with {self.title}: it is too long, or secrets were "
+                f"left out of it (lines {', '.join(map(str, lines)) or 'unknown'})."
+            )
+        return self.source
 
     @property
     def loss_bits(self) -> dict[int, str]:
@@ -159,6 +180,7 @@ def read(client: mlflow.MlflowClient, run: mlflow.entities.Run) -> RecordedRun:
                 if name.startswith(f"{CHANGED}.")
             )
         ),
+        resumed=tuple(json.loads(_text(client, origin, RESUMED))) if RESUMED in shared else (),
         experiment_name=client.get_experiment(run.info.experiment_id).name,
     )
 
@@ -177,6 +199,11 @@ def _curves(client: mlflow.MlflowClient, run: mlflow.entities.Run, recipe: Mappi
         infinite = _infinite(run.data.tags.get(f"{INFINITE}.{name}", ""))
         found[name] = {point.step: infinite.get(point.step, point.value) for point in points}
     return found
+
+
+def same_number(one: float, other: float) -> bool:
+    """Whether two are equal to the last bit; whatever is no number is the same."""
+    return struct.pack("<d", one) == struct.pack("<d", other) or (math.isnan(one) and math.isnan(other))
 
 
 def _infinite(tag: str) -> dict[int, float]:

@@ -33,12 +33,14 @@ def as_json(
         "losses_compared": judgement.losses_compared,
         "tolerance": judgement.tolerance.relative,
         "tolerance_origin": judgement.tolerance.origin,
+        "statistical": judgement.tolerance.statistical,
+        "losses": judgement.losses,
         "largest": _apart_as_json(judgement.largest),
         "began_at": judgement.began_at,
         "left_at": _apart_as_json(judgement.left_at),
         "weights": judgement.weights,
         "weights_equal": judgement.weights_equal,
-        "weights_largest_difference": distance.largest if distance is not None else None,
+        "weights_largest_difference": _finite(distance.largest) if distance is not None else None,
         "plan": [each.as_json() for each in plan],
         "causes": [each.subject for each in judgement.causes],
     }
@@ -46,11 +48,10 @@ def as_json(
 
 def reasons(judgement: Judgement) -> list[str]:
     """Why the verdict is what it is, a sentence each."""
-    losses = f", and the losses of {judgement.losses_compared} optimizer steps" if judgement.losses_compared else ""
-    said = [f"{judgement.compared} reported numbers were compared{losses}."]
+    said = [f"{judgement.compared} reported numbers were compared; {judgement.losses}."]
     largest, left = judgement.largest, judgement.left_at
     if largest is None and judgement.began_at is None:
-        said.append("All of them are equal to the last bit.")
+        said.append("All numbers are equal to the last bit.")
     elif judgement.began_at is not None:
         said.append(f"The first difference is at step {judgement.began_at}.")
     if largest is not None:
@@ -59,12 +60,14 @@ def reasons(judgement: Judgement) -> list[str]:
     if judgement.verdict is not Verdict.BITWISE:
         tolerance = judgement.tolerance
         said.append(f"Tolerance: {tolerance.relative:.2g} of the larger number ({tolerance.origin}).")
+    if judgement.tolerance.statistical:
+        said.append("The verdict is statistical: the two did not compute the same sums.")
     if left is not None:
         said.append(f"It left the tolerance at step {left.step}: {_said(left)}.")
     if judgement.causes and (left is not None or judgement.began_at is not None):
         causes = "; ".join(f"{each.subject} ({each.effect})" for each in judgement.causes)
         said.append(f"What can explain it: {causes}.")
-    elif left is not None:
+    elif judgement.verdict is Verdict.DIVERGED:
         said.append(
             "Nothing that was recorded explains it: the training itself may draw or compute what no seed decides."
         )
@@ -72,8 +75,9 @@ def reasons(judgement: Judgement) -> list[str]:
 
 
 def record(
-    client: mlflow.MlflowClient, run: RecordedRun, again: RecordedRun, found: Mapping[str, Any], judgement: Judgement
-) -> None:
+    client: mlflow.MlflowClient, run: RecordedRun, again: RecordedRun, found: Mapping[str, Any], judgement: Judgement,
+    *, as_recorded: bool,
+) -> None:  # fmt: skip
     """Writes verdict, table and picture into both runs, as artifacts and tags.
 
     Args:
@@ -82,6 +86,7 @@ def record(
         again: its repetition.
         found: the verdict as JSON.
         judgement: the same.
+        as_recorded: whether it was asked to be the same; otherwise the verdict says nothing of the run that is there.
     """
     text, picture = _markdown(run, again, found, judgement), overlay(run, again)
     for one, other in ((run, again), (again, run)):
@@ -90,7 +95,8 @@ def record(
         client.log_text(one.run_id, text, f"{folder}/verdict.md")
         if picture is not None:
             client.log_figure(one.run_id, picture, f"{folder}/curves.png")
-        client.set_tag(one.run_id, runs.VERDICT, str(judgement.verdict))
+        if one is again or as_recorded:
+            client.set_tag(one.run_id, runs.VERDICT, str(judgement.verdict))
     client.set_tag(run.run_id, runs.REPEATED_BY, again.run_id)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,11 +13,11 @@ from hfsuite.reproduce import recorded as records
 from hfsuite.reproduce import report, surroundings, weights
 from hfsuite.reproduce.code import Code, code_for
 from hfsuite.reproduce.export import pinned
-from hfsuite.reproduce.plan import Difference, Weight, differences
+from hfsuite.reproduce.plan import Difference, Weight, differences, of_interruptions
 from hfsuite.reproduce.recorded import RecordedRun
 from hfsuite.reproduce.rerun import facts_here, rerun
 from hfsuite.reproduce.verdict import Judgement, Tolerance, Verdict, default_tolerance, judge
-from hfsuite.tracking.provenance import HIDDEN
+from hfsuite.tracking.recipe import is_hidden
 
 if TYPE_CHECKING:
     import mlflow
@@ -57,7 +57,7 @@ class Reproduction:
 @contextmanager
 def planned(
     client: mlflow.MlflowClient, name: str, *, workers: int | None = None, restore_code: bool = False,
-    changes: dict[str, Any] | None = None, ask_facts: bool,
+    changes: Mapping[str, Any] | None = None, storage: str = "results", ask_facts: bool,
 ) -> Iterator[tuple[RecordedRun, Code, list[Difference]]]:  # fmt: skip
     """A recorded run, the code that its repetition runs, and what is different here; as long as this is open.
 
@@ -67,6 +67,7 @@ def planned(
         workers: of the repetition; None for as many as the run had.
         restore_code: whether the recorded code is run.
         changes: settings that shall be others.
+        storage: where the training is begun, if it is.
         ask_facts: whether the training is begun, to learn what it is given.
 
     Raises:
@@ -75,16 +76,18 @@ def planned(
     """
     run = records.read(client, records.find(client, name))
     changes = dict(changes or {})
-    _check_repeatable(run, changes)
+    check_repeatable(run, changes)
     count = workers or run.recipe["workers"]
     with code_for(run, restore=restore_code) as code:
-        facts = (
-            facts_here(run, code, tracking_uri=str(client.tracking_uri), workers=count, changes=changes)
-            if ask_facts
-            else {}
-        )
+        facts: Mapping[str, Any] = {}
+        if ask_facts:
+            facts = facts_here(
+                run, code, tracking_uri=str(client.tracking_uri), workers=count, storage=_absolute(storage),
+                changes=changes,
+            )  # fmt: skip
         there = surroundings.here(run, folder=code.folder, workers=count, facts=facts, changes=changes)
-        found = differences(surroundings.recorded(run), there)
+        found = [*of_interruptions(run), *differences(surroundings.recorded(run), there)]
+        found.sort(key=lambda each: -each.weight)
         if fault := weights.fault_of(client, run):
             found.append(
                 Difference(
@@ -101,7 +104,7 @@ def planned(
 def reproduce(
     client: mlflow.MlflowClient, name: str, *, workers: int | None = None, restore_code: bool = False,
     to_end: bool = False, tolerance: float | None = None, storage: str = "results",
-    changes: dict[str, Any] | None = None, tell: Tell | None = None,
+    changes: Mapping[str, Any] | None = None, tell: Tell | None = None,
 ) -> Reproduction:  # fmt: skip
     """Runs a recorded trial again in new processes, and judges what comes out; the verdict is recorded in both runs.
 
@@ -118,57 +121,76 @@ def reproduce(
 
     Raises:
         UnknownName, NotRecorded, ConfigurationError: as for `planned`.
-        RerunFailed: the repetition did not come to its end.
+        TrialFailed: the repetition did not come to its end.
     """
     with planned(
         client, name, workers=workers, restore_code=restore_code, changes=changes, ask_facts=False
     ) as (run, code, plan):  # fmt: skip
         if tell is not None:
             tell(run, code, plan)
-        is_early = run.recipe["state"] != "completed" and not to_end
         new_id = rerun(
             run, code, tracking_uri=str(client.tracking_uri), workers=workers or run.recipe["workers"],
-            reports=run.recipe["reports"] if is_early else None, changes=changes or {},
-            storage=storage if "://" in storage else os.path.abspath(storage),
+            reports=None if to_end else run.recipe["reports"], changes=changes or {},
+            storage=_absolute(storage),
         )  # fmt: skip
         again = records.read(client, client.get_run(new_id))
         here = surroundings.recorded(again)
         of_checkpoint = [each for each in plan if each.subject == "kept checkpoint"]
-        plan = [*differences(surroundings.recorded(run), here), *of_checkpoint]
+        plan = [*of_interruptions(run), *differences(surroundings.recorded(run), here), *of_checkpoint]
+        plan.sort(key=lambda each: -each.weight)
         allowed = (
-            Tolerance(tolerance, "given") if tolerance is not None else default_tolerance(run, workers=here.workers)
+            Tolerance(tolerance, "given", absolute=0.0, statistical=here.workers != run.recipe["workers"])
+            if tolerance is not None
+            else default_tolerance(run, workers=here.workers)
         )
         judgement = judge(run, again, plan, allowed, weights.distance(client, run, again))
     done = Reproduction(run.run_id, new_id, run.title, plan, judgement)
-    report.record(client, run, again, done.as_json(), judgement)
+    as_recorded = not changes and tolerance is None and here.workers == run.recipe["workers"]
+    report.record(client, run, again, done.as_json(), judgement, as_recorded=as_recorded)
     return done
+
+
+def _absolute(storage: str) -> str:
+    """As it is meant from here: the repetition may run elsewhere."""
+    return storage if "://" in storage else os.path.abspath(storage)
 
 
 def lock(client: mlflow.MlflowClient, name: str) -> str:
     """The packages of a recorded run, as pip takes them: a requirements file."""
     run = records.read(client, records.find(client, name))
-    lines = pinned(run.packages.items())
+    lines = pinned((package, version) for package, version in run.packages.items() if package != "hfsuite")
     python = run.environment.get("python")
     return "\n".join([f"# of the MLflow run {run.run_id} ({run.title}), with Python {python}", *lines, ""])
 
 
-def _check_repeatable(run: RecordedRun, changes: dict[str, Any]) -> None:
+def check_repeatable(run: RecordedRun, changes: Mapping[str, Any]) -> None:
+    """Refuses a run that cannot be trained again on its own.
+
+    Args:
+        run: the run.
+        changes: settings that shall be others.
+
+    Raises:
+        NotRecorded: there is nothing to compare with.
+        ConfigurationError: its settings are not known, or were not always the same.
+    """
     recipe = run.recipe
-    if not recipe["reports"]:
-        raise NotRecorded(f"{run.title} has made no report ({recipe['state']}): there is nothing to compare with.")
+    if not recipe["reports"] or not run.curves:
+        raise NotRecorded(f"{run.title} has reported no number ({recipe['state']}): there is nothing to compare with.")
     if run.changed_settings:
         names = ", ".join(run.changed_settings)
         raise ConfigurationError(
             f"{run.title} did not train with one set of values: its trial scheduler changed {names} on the way, from "
             "another trial's checkpoint. Such a trial cannot be run again on its own."
         )
-    hidden = [name for name, value in recipe["config"].items() if _is_hidden(value) and name not in changes]
+    hidden = [name for name, value in recipe["config"].items() if is_hidden(value) and name not in changes]
     if hidden:
         given = " ".join(f"--set {name}=..." for name in hidden)
         raise ConfigurationError(
             f"{run.title} had secrets among its settings, which are not recorded: give them, {given}"
         )
-
-
-def _is_hidden(value: Any) -> bool:
-    return isinstance(value, str) and (value == HIDDEN or f"={HIDDEN}" in value)
+    if unwritten := [name for name in recipe["not_written"] if name not in changes]:
+        raise ConfigurationError(
+            f"{run.title} had settings that no file can hold ({', '.join(unwritten)}): give them as numbers, texts or "
+            "lists in the experiment."
+        )

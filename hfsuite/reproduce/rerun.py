@@ -12,19 +12,18 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hfsuite.errors import HFSuiteError
+from hfsuite.errors import TrialFailed
 from hfsuite.reproduce.code import Code
 from hfsuite.reproduce.recorded import RecordedRun
 
 INTERRUPTED = 130
-
-
-class RerunFailed(HFSuiteError, RuntimeError):
-    """The repetition did not come to its end; what went wrong it has said itself."""
+END_WITHIN_S = 90.0  # its trial unwinds, and MLflow is told
 
 
 def rerun(
@@ -43,26 +42,28 @@ def rerun(
         changes: settings that shall be others.
 
     Raises:
-        RerunFailed: it did not come to its end.
+        TrialFailed: it did not come to its end.
         KeyboardInterrupt: it was interrupted.
     """
     ending = [] if reports is None else ["--reports", str(reports)]
     options = [*ending, "--reproduces", run.run_id, "--storage", storage, "--json"]
     answer = _train(run, code, options, workers=workers, tracking_uri=tracking_uri, changes=changes)
     if answer.get("tracking_fault") or not answer.get("run_id"):
-        raise RerunFailed(f"The repetition of {run.title} was not recorded: {answer.get('tracking_fault')}")
+        raise TrialFailed(f"The repetition of {run.title} was not recorded: {answer.get('tracking_fault')}")
     return str(answer["run_id"])
 
 
 def facts_here(
-    run: RecordedRun, code: Code, *, tracking_uri: str, workers: int, changes: Mapping[str, Any]
+    run: RecordedRun, code: Code, *, tracking_uri: str, workers: int, storage: str, changes: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What a repetition would be given and where it would run: it is begun, and ends before its first step.
 
     Raises:
-        RerunFailed: it does not come to that.
+        TrialFailed: it does not come to that.
     """
-    return _train(run, code, ["--facts"], workers=workers, tracking_uri=tracking_uri, changes=changes)
+    return _train(
+        run, code, ["--facts", "--storage", storage], workers=workers, tracking_uri=tracking_uri, changes=changes
+    )
 
 
 def _train(
@@ -77,19 +78,16 @@ def _train(
             "--workers", str(workers), "--gpu" if recipe["gpu"] else "--cpu", "--seed", str(recipe["seed"]),
             "--deterministic" if recipe["deterministic"] else "--no-deterministic", *options,
         ]  # fmt: skip
-        with output.open("wb") as answer:
+        with output.open("wb") as answer, _terminated_like_interrupted():
+            # In a session of its own, so that this process alone decides how it is told to end.
             process = subprocess.Popen(
-                command, cwd=code.folder, env=_environment(run, code, tracking_uri), stdout=answer
-            )
+                command, cwd=code.folder, env=_environment(run, code, tracking_uri), stdout=answer,
+                start_new_session=True,
+            )  # fmt: skip
             try:
                 returned = process.wait()
-            except KeyboardInterrupt:  # the terminal has told it too
-                process.wait()
-                raise
             finally:
-                if process.poll() is None:
-                    process.send_signal(signal.SIGTERM)
-                    process.wait()
+                _end(process)
         text = output.read_text(encoding="utf-8")
     if returned == INTERRUPTED:
         raise KeyboardInterrupt
@@ -99,15 +97,47 @@ def _train(
         found = {}
     if returned != 0 or not found:
         why = str(found.get("failure") or "what went wrong stands above").splitlines()[0]
-        raise RerunFailed(f"The repetition of {run.title} has failed (exit code {returned}): {why}")
+        raise TrialFailed(f"The repetition of {run.title} has failed (exit code {returned}): {why}")
     return found
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM unwinds this process as Ctrl-C does, so that it ends what it has started."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Tells it to end in order, which a training that is interrupted does; one that does not is killed."""
+    if process.poll() is not None:
+        return
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(END_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:  # whoever presses Ctrl-C again does not want to wait
+        process.kill()
+        process.wait()
 
 
 def _environment(run: RecordedRun, code: Code, tracking_uri: str) -> dict[str, str]:
     """Of a repetition: it records where the run is, and imports what is not in its own folder from here."""
     import ray
 
-    paths = [str(code.folder), *map(str, code.also), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [
+        str(code.folder),
+        str(code.folder / "src"),
+        *map(str, code.also),
+        *filter(None, [os.environ.get("PYTHONPATH")]),
+    ]
     environment = os.environ | {
         "MLFLOW_TRACKING_URI": tracking_uri,
         "MLFLOW_EXPERIMENT_NAME": run.experiment_name,

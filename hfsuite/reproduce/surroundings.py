@@ -10,6 +10,7 @@ from typing import Any
 
 from hfsuite.reproduce.recorded import RecordedRun
 from hfsuite.tracking import provenance
+from hfsuite.tracking.recipe import without_secret_settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +20,8 @@ class Surroundings:
     Args:
         environment: command, git, machine, environment variables; see `hfsuite.tracking.provenance`.
         packages: versions by name.
-        source: of the experiment's module; None if it is not to be found.
+        source: of the experiment's module, without secrets; None if it is not to be found.
+        source_digest: of what it really is.
         diff: what is not committed.
         facts: what the training is given and where it runs; empty until it has begun.
         config: its settings.
@@ -31,6 +33,7 @@ class Surroundings:
     environment: Mapping[str, Any]
     packages: Mapping[str, str] = field(repr=False)
     source: str | None = field(repr=False)
+    source_digest: str | None
     diff: str | None = field(repr=False)
     facts: Mapping[str, Any]
     config: Mapping[str, Any]
@@ -51,6 +54,7 @@ def recorded(run: RecordedRun) -> Surroundings:
         environment=run.environment,
         packages=run.packages,
         source=run.source,
+        source_digest=run.environment.get("source_digest"),
         diff=run.diff,
         facts=run.facts,
         config=recipe["config"],
@@ -79,21 +83,30 @@ def here(
         environment={**found, "git": {**found["git"], "diff": None} if found["git"] else None},
         packages=found["packages"],
         source=found["source"],
+        source_digest=found["source_digest"],
         diff=(found["git"] or {}).get("diff"),
         facts=facts,
-        config={**run.recipe["config"], **changes},
+        config={**run.recipe["config"], **without_secret_settings(changes)},
         seed=run.recipe["seed"],
         workers=workers,
         deterministic=run.recipe["deterministic"],
     )
 
 
+def module_below(module: str, folder: Path) -> Path | None:
+    """The file of a module in a folder, or in its folder `src`."""
+    for root in (folder, folder / "src"):
+        path = root.joinpath(*module.split("."))
+        for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+            if candidate.is_file():
+                return candidate
+    return None
+
+
 def module_file(module: str, folder: Path) -> Path | None:
     """The file of a module that would be imported in a folder; found without importing anything."""
-    path = folder.joinpath(*module.split("."))
-    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
-        if candidate.is_file():
-            return candidate
+    if (found := module_below(module, folder)) is not None:
+        return found
     package = module.partition(".")[0]
     if (spec := importlib.util.find_spec(package)) is None:
         return None

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from hfsuite.errors import ConfigurationError
 
-TRAINERS = {"TransformersTrainer": "train_transformers", "AccelerateTrainer": "train_loop"}
+TRAINERS = {  # what the training function is called there, and what runs it
+    "TransformersTrainer": ("trainer_init_per_worker", "train_transformers"),
+    "AccelerateTrainer": ("train_loop_per_worker", "train_loop"),
+}
 LEFT_OUT = ("ray", "hfsuite", "search_spaces")
 HERE = {  # where a name of theirs is found in the exported folder
     "split_batch": "batch", "Batch": "batch", "Seeds": "seeds", "Checkpoint": "standalone",
@@ -54,22 +58,40 @@ def transplant(source: str, module: str) -> Transplant:
     """
     tree = ast.parse(source)
     function, runner, config = _trainer(tree, module)
-    kept, dropped, lines, end = [], set[str](), source.splitlines(), 0
-    for node in tree.body:
-        before, start, end = lines[end : _start(node)], _start(node), node.end_lineno or 0
-        if _is_declaration(node) or _is_main(node):
-            continue
-        text = lines[start:end]
-        if isinstance(node, ast.Import | ast.ImportFrom) and _root(node) in LEFT_OUT:
-            text, gone = _imported(node)
-            dropped |= gone
-        if text:
-            kept += [*before, *text]
-    code = "\n".join([*kept, ""])
-    faults = [*_unsupported(ast.parse(code), dropped)]
+    gone = [node for node in tree.body if _is_declaration(node) or _is_main(node)]
+    lines, dropped = source.splitlines(), set[str]()
+    for node in sorted(_imports(tree, gone), key=lambda each: -each.lineno):  # from the end: line numbers stay
+        replaced, without = _replaced(node)
+        dropped |= without
+        lines[node.lineno - 1 : node.end_lineno] = [" " * node.col_offset + line for line in replaced]
+    code = "\n".join([*lines, ""])
+    code = _without(code, _is_declaration, _is_main)
+    tree = ast.parse(code)
+    faults = [f"{module} cannot be exported: {fault}" for fault in _unsupported(tree, dropped)]
     if faults:
-        raise ConfigurationError([f"{module} cannot be exported: {fault}" for fault in faults])
-    return Transplant(code, function, runner, config, frozenset(_packages(ast.parse(code))))
+        raise ConfigurationError(faults)
+    return Transplant(code, function, runner, config, frozenset(_packages(tree)))
+
+
+def _imports(tree: ast.Module, gone: Sequence[ast.stmt]) -> list[ast.Import | ast.ImportFrom]:
+    """Those of what is left out, at any depth, but for statements that go anyway."""
+    inside = {id(node) for each in gone for node in ast.walk(each)}
+    return [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom) and id(node) not in inside
+        and any(root in LEFT_OUT for root in _roots(node))
+    ]  # fmt: skip
+
+
+def _without(code: str, *kinds: Callable[[ast.stmt], bool]) -> str:
+    """A module without statements of these kinds, and the comments before them."""
+    lines, kept, end = code.splitlines(), [], 0
+    for node in ast.parse(code).body:
+        before, start, end = lines[end : _start(node)], _start(node), node.end_lineno or 0
+        if not any(kind(node) for kind in kinds):
+            kept += [*before, *lines[start:end]]
+    return "\n".join([*kept, ""])
 
 
 def _start(node: ast.stmt) -> int:
@@ -82,17 +104,22 @@ def _trainer(tree: ast.Module, module: str) -> tuple[str, str, dict[str, object]
     """The training function, what runs it, and its accelerate configuration."""
     for call in (each for each in ast.walk(tree) if isinstance(each, ast.Call)):
         name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-        if name in TRAINERS and call.args and isinstance(call.args[0], ast.Name):
-            config: dict[str, object] = {}
-            for keyword in call.keywords:
-                if keyword.arg == "accelerate_config" and not isinstance(keyword.value, ast.Constant):
-                    try:
-                        config = dict(ast.literal_eval(keyword.value))
-                    except ValueError as error:
-                        raise ConfigurationError(
-                            f"{module} cannot be exported: its accelerate_config is not written out there."
-                        ) from error
-            return call.args[0].id, TRAINERS[name], config
+        if name not in TRAINERS:
+            continue
+        named = {each.arg: each.value for each in call.keywords}
+        function = call.args[0] if call.args else named.get(TRAINERS[name][0])
+        if not isinstance(function, ast.Name):
+            break
+        config: dict[str, object] = {}
+        given = named.get("accelerate_config", ast.Constant(None))
+        if not (isinstance(given, ast.Constant) and given.value is None):
+            try:
+                config = dict(ast.literal_eval(given))
+            except (ValueError, TypeError) as error:
+                raise ConfigurationError(
+                    f"{module} cannot be exported: its accelerate_config is not a dict that is written out there."
+                ) from error
+        return function.id, TRAINERS[name][1], config
     raise ConfigurationError(
         f"{module} cannot be exported: it makes no {' or '.join(TRAINERS)} from a function by its name."
     )
@@ -100,7 +127,8 @@ def _trainer(tree: ast.Module, module: str) -> tuple[str, str, dict[str, object]
 
 def _is_declaration(node: ast.stmt) -> bool:
     """`experiment = Experiment(...)`, and a trainer on its own."""
-    calls = [each for each in ast.walk(node) if isinstance(each, ast.Call)] if isinstance(node, ast.Assign) else []
+    is_assigned = isinstance(node, ast.Assign | ast.AnnAssign)
+    calls = [each for each in ast.walk(node) if isinstance(each, ast.Call)] if is_assigned else []
     names = {getattr(each.func, "id", getattr(each.func, "attr", "")) for each in calls}
     return bool(names & {"Experiment", *TRAINERS})
 
@@ -109,47 +137,65 @@ def _is_main(node: ast.stmt) -> bool:
     return isinstance(node, ast.If) and "__main__" in ast.dump(node.test)
 
 
-def _root(node: ast.Import | ast.ImportFrom) -> str:
-    name = (node.module or "") if isinstance(node, ast.ImportFrom) else node.names[0].name
-    return name.partition(".")[0]
+def _roots(node: ast.Import | ast.ImportFrom) -> list[str]:
+    names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [each.name for each in node.names]
+    return [name.partition(".")[0] for name in names]
 
 
-def _imported(node: ast.Import | ast.ImportFrom) -> tuple[list[str], set[str]]:
+def _replaced(node: ast.Import | ast.ImportFrom) -> tuple[list[str], set[str]]:
     """The lines that take its place, and the names for which there is nothing."""
+    lines: list[str] = []
+    gone: set[str] = set()
     if isinstance(node, ast.Import):
-        return (["from standalone import ray"], set()) if _root(node) == "ray" else ([], {_root(node)})
-    found: dict[str, list[str]] = {}
-    gone = set()
+        for each in node.names:
+            root = each.name.partition(".")[0]
+            if root not in LEFT_OUT:
+                lines.append(f"import {each.name}" + (f" as {each.asname}" if each.asname else ""))
+            elif root == "ray":
+                lines.append("from standalone import ray")
+                lines += [f"{each.asname} = {each.name}"] if each.asname and each.asname != each.name else []
+            else:
+                gone.add(each.asname or root)
+        return lines or ["pass"], gone
     for each in node.names:
-        if each.name in HERE and node.module != "search_spaces":
-            found.setdefault(HERE[each.name], []).append(
-                each.name if each.asname is None else f"{each.name} as {each.asname}"
-            )
+        name = each.asname or each.name
+        if node.module == "ray" and each.name == "train":
+            lines += ["from standalone import ray", f"{name} = ray.train"]
+        elif each.name in HERE and _roots(node)[0] != "search_spaces":
+            alias = f" as {each.asname}" if each.asname else ""
+            lines.append(f"from {HERE[each.name]} import {each.name}{alias}")
         else:
-            gone.add(each.asname or each.name)
-    return [f"from {place} import {', '.join(names)}" for place, names in sorted(found.items())], gone
+            gone.add(name)
+    return lines or (["pass"] if node.col_offset else []), gone
 
 
 def _unsupported(tree: ast.Module, dropped: set[str]) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and node.id in dropped:
-            yield f"line {node.lineno} uses {node.id}, which only exists with Ray and hfsuite."
+            yield f"it uses {node.id}, which only exists with Ray and hfsuite."
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "ray.train" and node.attr not in OF_RAY_TRAIN:
-            yield f"line {node.lineno} uses ray.train.{node.attr}, which only Ray has."
+            yield f"it uses ray.train.{node.attr}, which only Ray has."
         if isinstance(node, ast.ImportFrom) and node.level:
-            yield f"line {node.lineno} imports from its own package: move what it needs into the module."
+            yield f"it imports from its own package: move what it needs into the module."
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            for root in _roots(node):
+                if not _is_there(root):
+                    yield f"it imports {root}, which is no installed package: move what it needs here."
+
+
+def _is_there(root: str) -> bool:
+    known = importlib.metadata.packages_distributions()
+    return root in sys.stdlib_module_names or root in known or root in {"standalone", *HERE.values()}
 
 
 def _packages(tree: ast.Module) -> Iterator[str]:
     """Distributions of modules that it imports, or names in a text, as `find_spec("a_package_of_data")` does."""
     known = importlib.metadata.packages_distributions()
     for node in ast.walk(tree):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [each.name for each in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module]
+        names: list[str] = []
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = _roots(node)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isidentifier():
             names = [node.value]
         for name in names:
-            yield from known.get(name.partition(".")[0], [])
+            yield from known.get(name, [])

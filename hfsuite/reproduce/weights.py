@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from hfsuite.errors import CheckpointError
 from hfsuite.reproduce.recorded import RecordedRun
@@ -16,6 +15,7 @@ from hfsuite.trainers import manifest
 
 if TYPE_CHECKING:
     import mlflow
+    import torch
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,14 @@ class WeightDistance:
 
     Args:
         step: the optimizer step of both.
-        largest: of the differences between two weights.
-        relative: the norm of all differences over the norm of all weights.
+        equal: whether they are the same to the last bit.
+        largest: of the differences between two weights; infinity if one is no number.
+        relative: the norm of all differences over the norm of all weights; likewise.
         tensor: which has the largest difference.
     """
 
     step: int
+    equal: bool
     largest: float
     relative: float
     tensor: str
@@ -54,8 +56,8 @@ def fault_of(client: mlflow.MlflowClient, run: RecordedRun) -> str | None:
     return None
 
 
-def distance(client: mlflow.MlflowClient, one: RecordedRun, other: RecordedRun) -> WeightDistance | None:
-    """How far the kept weights of two runs are apart; None where they have none of the same step, or not whole ones.
+def distance(client: mlflow.MlflowClient, one: RecordedRun, other: RecordedRun) -> WeightDistance | str:
+    """How far the kept weights of two runs are apart, or why that cannot be said.
 
     Args:
         client: of the tracking store.
@@ -64,7 +66,7 @@ def distance(client: mlflow.MlflowClient, one: RecordedRun, other: RecordedRun) 
     """
     ours, theirs = (models.kept_by(client, client.get_run(each.run_id)) for each in (one, other))
     if not (both := sorted(set(ours) & set(theirs))):
-        return None
+        return "MLflow keeps none of the same step of both"
     step = both[-1]
     with tempfile.TemporaryDirectory(prefix="hfsuite-") as folder:
         try:
@@ -72,31 +74,39 @@ def distance(client: mlflow.MlflowClient, one: RecordedRun, other: RecordedRun) 
                 models.fetch(client, each[step], Path(folder, str(each[step].model_id))) for each in (ours, theirs)
             ]
             return _between(places[0], places[1], step)
-        except (CheckpointError, OSError):
-            return None
+        except CheckpointError as error:
+            return f"of a checkpoint of step {step} {error}"
 
 
-def _between(one: Path, other: Path, step: int) -> WeightDistance | None:
+def _between(one: Path, other: Path, step: int) -> WeightDistance:
     """One tensor after another, so that memory holds two."""
     from safetensors import SafetensorError, safe_open
 
-    largest, tensor, squares, norm = 0.0, "", 0.0, 0.0
+    largest, tensor, squares, norm, equal = 0.0, "", 0.0, 0.0, True
     names = sorted(path.relative_to(one) for path in one.rglob("*.safetensors"))
     if not names or names != sorted(path.relative_to(other) for path in other.rglob("*.safetensors")):
-        return None
+        raise CheckpointError("the files are not the same, or no safetensors")
     try:
         for name in names:
             with safe_open(one / name, "pt") as ours, safe_open(other / name, "pt") as theirs:
                 if set(ours.keys()) != set(theirs.keys()):
-                    return None
+                    raise CheckpointError("the tensors have other names")
                 for key in ours.keys():  # noqa: SIM118  it is no mapping
-                    a, b = (each.get_tensor(key).double().numpy() for each in (ours, theirs))
+                    a, b = ours.get_tensor(key), theirs.get_tensor(key)
                     if a.shape != b.shape:
-                        return None
-                    apart = float(np.abs(a - b).max(initial=0.0))
-                    squares, norm = squares + float(((a - b) ** 2).sum()), norm + float((a**2).sum())
-                    if apart > largest:
-                        largest, tensor = apart, key
-    except SafetensorError:  # a file that was cut off
-        return None
-    return WeightDistance(step, largest, (squares / norm) ** 0.5 if norm else 0.0, tensor)
+                        raise CheckpointError(f"the tensor {key} has another shape")
+                    equal = equal and a.dtype == b.dtype and _bits(a) == _bits(b)
+                    apart = (a.double() - b.double()).abs().nan_to_num(nan=math.inf, posinf=math.inf)
+                    squares, norm = squares + float((apart**2).sum()), norm + float((a.double() ** 2).sum())
+                    if apart.numel() and float(apart.max()) > largest:
+                        largest, tensor = float(apart.max()), key
+    except SafetensorError as error:  # a file that was cut off
+        raise CheckpointError(f"cannot be read ({error})") from error
+    relative = 0.0 if squares == 0 else (squares / norm) ** 0.5 if norm > 0 else math.inf
+    return WeightDistance(step, equal, largest, math.inf if math.isnan(relative) else relative, tensor)
+
+
+def _bits(tensor: torch.Tensor) -> bytes:
+    import torch
+
+    return bytes(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

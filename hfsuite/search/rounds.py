@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -36,14 +37,28 @@ class Rounds(Searcher):
         self._numbers: dict[str, int] = {}
 
     @property
-    def values(self) -> Values:
-        """What each configuration reached, over the seeds with which all have succeeded."""
+    def failures(self) -> list[int]:
+        """With how many seeds each configuration has failed."""
         count = len(self.points)
+        failed = [number % count for number, value in self.reached.items() if value is None]
+        return [failed.count(place) for place in range(count)]
+
+    @property
+    def standing(self) -> list[int]:
+        """The places of the configurations that have succeeded with any seed; the others rate none."""
+        count = len(self.points)
+        return sorted({number % count for number, value in self.reached.items() if value is not None})
+
+    @property
+    def values(self) -> Values:
+        """What each of those in `standing` reached, over the seeds with which all of them have succeeded."""
+        count, standing = len(self.points), self.standing
         rounds = [
-            [self.reached.get(round_ * count + place) for place in range(count)] for round_ in range(len(self.seeds))
+            [self.reached.get(start + place) for place in standing]
+            for start in range(0, count * len(self.seeds), count)
         ]
-        whole = [[value for value in each if value is not None] for each in rounds]
-        return [list(values) for values in zip(*(each for each in whole if len(each) == count), strict=True)]
+        whole = [each for each in ([value for value in row if value is not None] for row in rounds) if each]
+        return [list(values) for values in zip(*(each for each in whole if len(each) == len(standing)), strict=True)]
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **_: Any) -> bool:
         """What is proposed has been decided."""
@@ -61,7 +76,8 @@ class Rounds(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """A trial is over."""
         number = self._numbers[trial_id]
-        self.reached[number] = None if error else self.value_of(number)
+        value = None if error else self.value_of(number)
+        self.reached[number] = None if value is None or math.isnan(value) else value
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: what is asked is asked again, and is not gone on with."""

@@ -18,9 +18,10 @@ from ray import tune
 
 from hfsuite.errors import ConfigurationError, TrialFailed
 from hfsuite.reproduce import recorded as records
-from hfsuite.reproduce.sequential import FEWEST, Comparison, compare
+from hfsuite.reproduce.reproduction import check_repeatable
 from hfsuite.search.rounds import Rounds, Values
 from hfsuite.sweeps.plan import absolute
+from hfsuite.sweeps.sequential import FEWEST, Comparison, compare
 from hfsuite.sweeps.sweep import run_sweep
 from hfsuite.tracking import runs
 from hfsuite.tracking.points import mlflow_name
@@ -43,6 +44,7 @@ class Finalist:
         config: its settings.
         selected: what it had reached on the validation part when it was selected.
         values: what it reached on the test part, a value a seed.
+        failures: with how many seeds it failed; those are left out for all finalists.
     """
 
     number: int
@@ -50,6 +52,7 @@ class Finalist:
     config: Mapping[str, Any]
     selected: float
     values: Sequence[float] = ()
+    failures: int = 0
 
     @property
     def mean(self) -> float:
@@ -72,7 +75,9 @@ class Confirmation:
         mode: "min" or "max".
         finalists: the best first, by their means.
         against: the winner compared with each of the others, in their order.
-        planned_seeds: how many seeds there were to be; fewer if the question was settled before.
+        planned_seeds: how many seeds there were to be.
+        tried_seeds: with how many any finalist was trained; fewer if the question was settled before.
+        failed: finalists that failed with every seed.
         result: of the sweep that was run for it.
     """
 
@@ -82,6 +87,8 @@ class Confirmation:
     finalists: Sequence[Finalist]
     against: Sequence[Comparison]
     planned_seeds: int
+    tried_seeds: int
+    failed: Sequence[Finalist]
     result: SweepResult
 
     @property
@@ -109,6 +116,8 @@ class Confirmation:
             "is_settled": self.is_settled,
             "seeds": len(self.winner.values),
             "planned_seeds": self.planned_seeds,
+            "tried_seeds": self.tried_seeds,
+            "failed": [each.number for each in self.failed],
             "finalists": [
                 {
                     "number": each.number,
@@ -116,6 +125,7 @@ class Confirmation:
                     "mean": each.mean,
                     "deviation": None if math.isnan(each.deviation) else each.deviation,
                     "values": list(each.values),
+                    "failures": each.failures,
                     "selected": each.selected,
                     "optimism": self.optimism(each),
                 }
@@ -175,7 +185,8 @@ def confirm(
     directory = SweepDirectory.at(absolute(storage), name)
     varied = sorted({key for each in finalists for key in each.config if _differs(key, finalists)} - {SETTING})
     argument, sign = experiment.trainer.config_argument, _sign(experiment.mode)
-    asked = int(parent.data.params.get("seed", 0))
+    params = parent.data.params
+    asked = int(params.get("seed", 0))
 
     def value_of(number: int) -> float | None:
         text = directory.read_text(f"trial_{number:03d}/{TEST_FILE}")
@@ -187,29 +198,36 @@ def confirm(
         return bool(against) and all(each.apart for each in against)
 
     rounds = Rounds(
-        [{key: each.config[key] for key in varied} for each in finalists],
+        [{key: each.config[key] for key in varied if key in each.config} for each in finalists],
         [Seeds(asked).stream(f"confirmation {place}") for place in range(seeds)],
         with_seed=lambda point, seed: {argument: {**point, SETTING: seed}},
         value_of=value_of,
         is_settled=is_settled,
     )
-    space = {key: tune.choice([each.config[key] for each in finalists]) for key in varied}
+    space = {key: tune.choice([each.config[key] for each in finalists if key in each.config]) for key in varied}
     result = run_sweep(
         replace(experiment, space={**space, SETTING: tune.randint(0, 2**31)}), trials=len(finalists) * seeds,
-        searcher=rounds, trial_scheduler="fifo", workers=workers or int(parent.data.params["workers"]), gpu=gpu,
+        searcher=rounds, trial_scheduler="fifo", workers=workers or int(params["workers"]),
+        gpu=gpu if gpu is not None else params.get("gpu") == "True",
+        deterministic=params.get("deterministic") == "True",
         fixed={key: value for key, value in finalists[0].config.items() if key not in varied and key != SETTING},
         seed=asked, name=name, storage=storage, worker_policy={}, examined=True,
     )  # fmt: skip
     if result.interrupted:
         raise KeyboardInterrupt
     if not rounds.values:
-        raise TrialFailed(
-            f"With no seed have all finalists succeeded. {next((t.failure for t in result.trials if t.failure), '')}"
-        )
-    tested = [replace(each, values=values) for each, values in zip(finalists, rounds.values, strict=True)]
+        why = next((trial.failure for trial in result.trials if trial.failure), "")
+        raise TrialFailed(f"There is no seed with which every finalist has succeeded, of those that ever did. {why}")
+    failures, standing = rounds.failures, rounds.standing
+    tested = [
+        replace(finalists[place], values=values, failures=failures[place])
+        for place, values in zip(standing, rounds.values, strict=True)
+    ]
     tested.sort(key=lambda each: -sign * each.mean)
     against = _against([each.values for each in tested], seeds, sign)
-    done = Confirmation(sweep, experiment.metric, experiment.mode, tested, against, seeds, result)
+    failed = [each for place, each in enumerate(finalists) if place not in standing]
+    tried = math.ceil(len(rounds.reached) / len(finalists))
+    done = Confirmation(sweep, experiment.metric, experiment.mode, tested, against, seeds, tried, failed, result)
     _tag(client, parent, done)
     return done
 
@@ -224,10 +242,12 @@ def _finalists(client: Any, parent: Any, top: int) -> list[Finalist]:
     ]
     rated = [each for each in rated if not math.isnan(each[0])]
     rated.sort(key=lambda each: (-sign * each[0], int(each[1].data.tags[runs.TRIAL])))
-    return [
-        Finalist(int(run.data.tags[runs.TRIAL]), run.info.run_id, records.read(client, run).recipe["config"], value)
-        for value, run in rated[: max(0, top)]
-    ]
+    found = []
+    for value, run in rated[: max(0, top)]:
+        recorded = records.read(client, run)
+        check_repeatable(recorded, {})
+        found.append(Finalist(int(run.data.tags[runs.TRIAL]), run.info.run_id, recorded.recipe["config"], value))
+    return found
 
 
 def _against(values: Sequence[Sequence[float]], seeds: int, sign: int) -> list[Comparison]:
@@ -246,9 +266,13 @@ def _sign(mode: str) -> int:
 
 def _tag(client: Any, parent: Any, done: Confirmation) -> None:
     winner = done.winner
-    told = f"{winner.mean:.6g} over {len(winner.values)} seeds on the test part, " + (
-        "apart from every other finalist" if done.is_settled else "not told apart from every other finalist"
+    how = "no rival" if not done.against else "apart from" if done.is_settled else "not told apart from"
+    told = f"{winner.mean:.6g} over {len(winner.values)} seeds on the test part, {how}" + (
+        " every other finalist" if done.against else ""
     )
+    before = parent.data.tags.get(runs.CONFIRMED_RUN)
+    if before not in (None, winner.run_id):  # of a confirmation before this one
+        client.delete_tag(before, runs.CONFIRMED)
     for run_id in (winner.run_id, parent.info.run_id):
         client.set_tag(run_id, runs.CONFIRMED, told)
     client.set_tag(parent.info.run_id, runs.CONFIRMED_RUN, winner.run_id)

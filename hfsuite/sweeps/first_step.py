@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import uuid
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray.train import RunConfig, TrainingFailedError
 
 from hfsuite.errors import ConfigurationError, TrialFailed
 from hfsuite.sweeps import cluster
+from hfsuite.sweeps.plan import absolute
+from hfsuite.tracking.record import SweepDirectory
 from hfsuite.trainers.conditions import Conditions, FirstStepReached
 from hfsuite.trainers.facts import FACTS_FILE
 from hfsuite.trainers.rank_start import first_cause
@@ -29,6 +29,7 @@ def facts_of(
     gpu: bool | None,
     seed: int,
     deterministic: bool | None,
+    storage: str,
 ) -> dict[str, Any]:
     """What `training.json` of such a training would say; see `hfsuite.trainers.facts`. Driver.
 
@@ -39,6 +40,7 @@ def facts_of(
         gpu: whether each has one; None for the trainer's.
         seed: of the training.
         deterministic: whether it is to compute the same bits each time; None: on CPUs.
+        storage: a folder or URI that the driver and rank 0 both see; nothing stays there.
 
     Raises:
         ConfigurationError: the experiment has no such settings.
@@ -48,21 +50,28 @@ def facts_of(
         raise ConfigurationError(faults)
     cluster.connect()
     scaling = {"num_workers": workers, "use_gpu": gpu}
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = experiment.trainer.with_settings(
-            {
-                experiment.trainer.config_argument: {**experiment.defaults, **config},
-                "scaling_config": {name: value for name, value in scaling.items() if value is not None},
-            },
-            run_config=RunConfig(name=f"facts-{uuid.uuid4().hex[:8]}", storage_path=folder),
-        )
-        deterministic = not trainer.scaling_config.use_gpu if deterministic is None else deterministic
-        trainer.conditions = Conditions(seed, deterministic, ends_at_first_step=True)
+    name = f".facts-{uuid.uuid4().hex[:12]}"
+    directory = SweepDirectory.at(absolute(storage), name)
+    trainer = experiment.trainer.with_settings(
+        {
+            experiment.trainer.config_argument: {**experiment.defaults, **config},
+            "scaling_config": {key: value for key, value in scaling.items() if value is not None},
+        },
+        run_config=RunConfig(name=name, storage_path=absolute(storage)),
+    )
+    deterministic = not trainer.scaling_config.use_gpu if deterministic is None else deterministic
+    trainer.conditions = Conditions(seed, deterministic, ends_at_first_step=True)
+    try:
         try:
             trainer.fit()
         except TrainingFailedError as error:
             cause = first_cause(error)
             if not isinstance(cause, FirstStepReached):
                 raise TrialFailed(f"It fails before its first step: {type(cause).__name__}: {cause}") from error
-        found: dict[str, Any] = json.loads(Path(folder, str(trainer.run_config.name), FACTS_FILE).read_text())
+        text = directory.read_text(FACTS_FILE)
+    finally:
+        directory.remove()
+    if text is None:
+        raise TrialFailed("It ends before its first step, and does not say what it was given.")
+    found: dict[str, Any] = json.loads(text)
     return found

@@ -112,6 +112,8 @@ def checked_plan(
     faults = [*known_faults, *experiment.setting_faults(fixed)]
     if trials < 1:
         faults.append(f"The number of trials must be at least 1, got {trials}.")
+    if seed < 0:
+        faults.append(f"A seed is a whole number from 0, got {seed}.")
     if name is not None and not re.fullmatch(r"[\w.@+=-]+", name):
         faults.append(f"A sweep's name may have letters, digits and ._-@+= in it, got {name!r}.")
     name = name or f"{experiment.name}-{datetime.now():%Y%m%d-%H%M%S-%f}"[:-3]

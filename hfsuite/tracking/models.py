@@ -112,6 +112,7 @@ def fetch(client: mlflow.MlflowClient, model: LoggedModel, folder: Path) -> Path
         if location.scheme in ("", "file"):
             found = Path(download_artifacts(str(model.artifact_location)))
         else:
+            folder.mkdir(parents=True, exist_ok=True)
             repository = get_artifact_repository(model.artifact_location, tracking_uri=client.tracking_uri)
             found = Path(repository.download_artifacts("", str(folder)))
         flavors = yaml.safe_load((found / MLMODEL).read_text())["flavors"]

@@ -32,7 +32,9 @@ FROM_TUNE = (
     | {"experiment_tag", "checkpoint_dir_name"}
     | {f"{each}_since_restore" for each in ("time", "iterations", "timesteps")}
 ) - KEPT_FROM_TUNE
-OF_SPEED = re.compile(r"time_total_s|(.*_)?runtime|.*_per_second")  # differs each time a step is trained
+OF_SPEED = re.compile(  # differs each time a step is trained
+    r"time_total_s|(.*_)?(runtime|seconds|secs|elapsed|duration|time|wall_s)|.*_per_(second|sec|s|minute|hour)"
+)
 HELD_S = 60.0  # that a report without a checkpoint waits for one
 SUPERSEDED, INFINITE, REPORTED, CHANGED, TESTED = "hfsuite.superseded", "infinite", "reported", "config", "test"
 
@@ -78,6 +80,7 @@ class Points:
     _written: int = 0  # number of the last report whose points do not wait any more
     _superseded: list[dict[str, int]] = field(default_factory=list)
     loss_bits: dict[int, str] = field(default_factory=dict)  # by optimizer step
+    restarts: list[int] = field(default_factory=list)  # the steps from which the trial went on, in new processes
     _first: dict[str, Any] = field(default_factory=dict)  # the settings at the first report
     _changes: dict[str, list[tuple[int, Any]]] = field(default_factory=dict)
     _infinite: dict[str, list[str]] = field(default_factory=dict)
@@ -90,7 +93,10 @@ class Points:
         """
         step, moment, number = step_of(result), milliseconds_of(result), int(result["training_iteration"])
         self._note_return(number, step, moment)
-        self.loss_bits |= loss_bits.by_step(result, step)
+        before = max((each for n, each in self._steps.items() if n < number), default=0)
+        self.loss_bits |= loss_bits.by_step(result, step, before)
+        if number > 1 and result.get("iterations_since_restore") == 1:
+            self.restarts.append(before)
         values = dict(flatten(reported(result)))
         points = []
         for name, value in values.items():

@@ -5,6 +5,7 @@ Nothing secret: of the environment only variables from a list, addresses without
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -36,6 +37,7 @@ SECRETS = re.compile(  # an option, or an assignment, perhaps in quotes and brac
     rf"(?i)(--[\w-]*{SECRET_NAME}\b[= ]\s*|(?<!-)\b[\w.-]*?(?:\b|_|-){SECRET_NAME}\b[\"'\]]*\s*(?::\s*\w+\s*=|[=:])\s*)"
     r"(\"[^\"]*\"|'[^']*'|[^\s,)}\"']+)"
 )
+QUOTED_SECRETS = re.compile(SECRETS.pattern.replace(r"|[^\s,)}\"']+)", ")"))  # in code, anything else is an expression
 BEARERS = re.compile(r"(?i)(\b(?:bearer|basic)\s+)[\w.~+/=-]{8,}")
 SECRET_SETTINGS = re.compile(
     r"(?i)(.*[._])?(password|passwd|secret|api_?key|(hf|hub|access|auth|api)_token|credentials?)"
@@ -55,7 +57,7 @@ def collect(module: str, source: Path | None = None) -> dict[str, Any]:
     return {
         "command": without_secrets(shlex.join([Path(sys.argv[0]).name, *map(_argument, sys.argv[1:])])),
         "module": module,
-        "source": without_secrets(source.read_text(errors="replace")[:SOURCE_LIMIT]) if source else None,
+        **_source(source),
         "git": _git(source.parent if source else Path.cwd()),
         "packages": dict(sorted((dist.name, dist.version) for dist in importlib.metadata.distributions() if dist.name)),
         "python": platform.python_version(),
@@ -79,8 +81,12 @@ def note_resumption(known: dict[str, Any], module: str) -> None:
         module: where the experiment is declared.
     """
     now = collect(module)
-    changed = {name: now[name] for name in ("git", "source", "packages", "python") if now[name] != known.get(name)}
+    changed = {
+        name: now[name] for name in ("git", "source_digest", "packages", "python") if now[name] != known.get(name)
+    }
     if changed:
+        if "source_digest" in changed:
+            changed["source"] = now["source"]
         known["resumed"] = [*known.get("resumed", []), {"command": now["command"], **changed}]
 
 
@@ -108,6 +114,26 @@ def write_provenance(run: Run, sweep: SweepRecord) -> None:
         | ({"hfsuite.git.is_dirty": str(bool(git.get("diff")))} if git else {})
         | {"hfsuite.provenance": mark}
     )
+
+
+def _source(path: Path | None) -> dict[str, Any]:
+    """The text of a module without secrets, and the digest of what it really is."""
+    if path is None:
+        return {"source": None, "source_digest": None}
+    text = path.read_text(errors="replace")
+    return {"source": source_without_secrets(text)[:SOURCE_LIMIT], "source_digest": digest(text)}
+
+
+def digest(text: str) -> str:
+    """By which a text is known."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def source_without_secrets(text: str) -> str:
+    """Python code without the texts that look like a password, token or key. What is computed is no secret."""
+    for pattern, hidden in ((QUOTED_SECRETS, repr(HIDDEN)), (BEARERS, HIDDEN), (KEYS, HIDDEN)):
+        text = pattern.sub(rf"\1{hidden}", text)
+    return without_credentials(text)
 
 
 def without_credentials(text: str) -> str:
@@ -172,6 +198,7 @@ def _git(folder: Path) -> dict[str, Any] | None:
         "branch": branch,
         "remote": without_credentials(remotes[0].split()[1]) if remotes else None,
         "diff": without_secrets(diff)[:DIFF_LIMIT] or None,
+        "diff_digest": digest(diff),
         "untracked": untracked.splitlines()[:1_000],
     }
 

@@ -7,11 +7,12 @@ writer's thread, or in `hfsuite sync`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from hfsuite.tracking.provenance import as_parameter
+from hfsuite.tracking.provenance import HIDDEN, SECRET_SETTINGS, as_parameter
 from hfsuite.tracking.record import SweepRecord, TrialRecord
 from hfsuite.trainers.seeds import SETTING, Seeds
 
@@ -23,8 +24,9 @@ FORMAT = 1
 
 
 def write_recipe(
-    run: Run, sweep: SweepRecord, record: TrialRecord, *, last_step: int, loss_bits: Mapping[int, str]
-) -> None:
+    run: Run, sweep: SweepRecord, record: TrialRecord, *, last_step: int, loss_bits: Mapping[int, str],
+    restarts: Sequence[int],
+) -> None:  # fmt: skip
     """Puts it into the run of a trial that is over; again it writes the same, or what has become of it since.
 
     Args:
@@ -33,7 +35,9 @@ def write_recipe(
         record: the trial's.
         last_step: the optimizer step of its last report.
         loss_bits: the digest of the loss at each optimizer step; see `hfsuite.trainers.loss_bits`.
+        restarts: the optimizer steps from which the trial went on after it had been interrupted.
     """
+    config = without_secret_settings(record.config)
     recipe = {
         "format": FORMAT,
         "experiment": sweep.experiment,
@@ -43,7 +47,9 @@ def write_recipe(
         "number": record.number,
         "metric": sweep.metric,
         "mode": sweep.mode,
-        "config": without_secret_settings(record.config),
+        "config": config,
+        "not_written": [name for name, value in config.items() if not _is_json(value)],
+        "restarts": list(restarts),
         "searched": record.searched,
         "seed": _seed_of(sweep, record),
         "workers": sweep.params["workers"],
@@ -70,11 +76,33 @@ def _seed_of(sweep: SweepRecord, record: TrialRecord) -> int:
 
 
 def without_secret_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as they may be recorded: texts without secrets and credentials, everything else as it is."""
+    """Settings as they may be recorded: without secrets and credentials, everything else as it is."""
+    return {name: _clean(name, value) for name, value in config.items()}
 
-    def clean(name: str, value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {str(key): clean(str(key), each) for key, each in value.items()}
-        return as_parameter(name, value) if isinstance(value, str) else value
 
-    return {name: clean(name, value) for name, value in config.items()}
+def is_hidden(value: Any) -> bool:
+    """Whether a recorded setting, or a part of it, was a secret."""
+    if isinstance(value, Mapping):
+        return any(map(is_hidden, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(is_hidden, value))
+    return isinstance(value, str) and (value == HIDDEN or f"={HIDDEN}" in value)
+
+
+def _clean(name: str, value: Any) -> Any:
+    if SECRET_SETTINGS.fullmatch(name) and value is not None and not isinstance(value, bool):
+        return HIDDEN
+    if isinstance(value, Mapping):
+        return {str(key): _clean(str(key), each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(name, each) for each in value]
+    return as_parameter(name, value) if isinstance(value, str) else value
+
+
+def _is_json(value: Any) -> bool:
+    """Whether it comes back from a file as it was; a tuple comes back as a list, which trainings take as well."""
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True

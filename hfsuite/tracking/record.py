@@ -247,6 +247,11 @@ class SweepDirectory:
         if own != path:
             os.replace(own, path)
 
+    def remove(self) -> None:
+        """All of it, if it is there."""
+        if self.filesystem.get_file_info(self.path).type != pyarrow.fs.FileType.NotFound:
+            self.filesystem.delete_dir(self.path)
+
     def _read(self, name: str) -> dict[str, Any] | None:
         text = self.read_text(name)
         try:

@@ -196,7 +196,10 @@ class Recorder:
             inputs.write_inputs(run, self.directory, sweep, record)
         if record.state.is_over:
             with self._unless_refused():
-                write_recipe(run, sweep, record, last_step=trial.last_step, loss_bits=trial.points.loss_bits)
+                write_recipe(
+                    run, sweep, record, last_step=trial.last_step, loss_bits=trial.points.loss_bits,
+                    restarts=trial.points.restarts,
+                )  # fmt: skip
         with self._unless_refused():
             self._settle_models(run, sweep, record)
         with self._unless_refused():

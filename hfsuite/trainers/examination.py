@@ -11,6 +11,7 @@ from typing import Any
 import ray.train
 
 from hfsuite.errors import CheckpointError
+from hfsuite.trainers import manifest
 from hfsuite.trainers.checkpoint import TransformersCheckpoint
 
 TEST_FILE = "test.json"  # in the run's directory: what was found
@@ -46,10 +47,12 @@ class Examination:
             for each in ray.train.get_all_reported_checkpoints()
             if each.checkpoint is not None
         ]
-        rated = [each for each in rated if not math.isnan(each[0])]
+        rated = [each for each in rated if not math.isnan(each[0]) and manifest.is_sealed(each[1])]
         if not rated:
             raise CheckpointError(f"There is no checkpoint with the metric {self.metric!r} that could be tested.")
-        _, best = (max if self.mode == "max" else min)(rated, key=lambda each: each[0])
+        sign = 1 if self.mode == "max" else -1
+        # Of equals the newest, as Ray Tune has it, which has removed the others.
+        best = max(enumerate(rated), key=lambda each: (sign * each[1][0], each[0]))[1][1]
         found = dict(self.test(TransformersCheckpoint(best.path, best.filesystem), config))
         if self.metric not in found:
             raise ValueError(f"The experiment's test must return {self.metric!r}, got {', '.join(sorted(found))}.")

@@ -33,6 +33,7 @@ class Facts:
         self.is_first = not is_local and ray.train.get_context().get_world_rank() == 0
         self.inputs: dict[tuple[str, str], dict[str, Any]] = {}
         self.batch: dict[str, int] = {}
+        self.precision = "no"  # of what is computed in less than the default type
 
     def note(self, context: str, given: Any) -> None:
         """Takes a fingerprint of something that the training was given.
@@ -64,6 +65,7 @@ class Facts:
         facts = surroundings() | {
             "seeds": dict(seeds or {}),
             "batch": self.batch,
+            "precision": self.precision,
             "inputs": list(self.inputs.values()),
         }
         with storage.storage_filesystem.open_output_stream(f"{storage.experiment_fs_path}/{FACTS_FILE}") as stream:
@@ -113,6 +115,7 @@ def of_prepared(seeds: Mapping[str, Any], is_local: bool) -> Iterator[None]:
     facts.write(seeds)
 
     def noting(accelerator: Accelerator, *given: Any, **options: Any) -> Any:
+        facts.precision = str(accelerator.mixed_precision)
         for each in given:
             if isinstance(each, DataLoader):
                 is_training = isinstance(each.sampler, RandomSampler)

@@ -196,6 +196,7 @@ class TransformersLoop:
         for dataset in evaluation.values() if isinstance(evaluation, dict) else [evaluation]:
             facts.note(EVALUATION, dataset)
         facts.note_batch(trainer.args.per_device_train_batch_size, trainer.args.gradient_accumulation_steps)
+        facts.precision = str(trainer.accelerator.mixed_precision)
         facts.write({"seed": trainer.args.seed, "data_seed": trainer.args.data_seed})
 
 

@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 
-from hfsuite.errors import ConfigurationError
+from hfsuite.errors import ConfigurationError, NotRecorded
 from hfsuite.reproduce.code import code_for
 from hfsuite.tracking import provenance
 from tests.reproduce import project
 from tests.reproduce.test_verdict import run
+
+NO_PATCH = "diff --git a/line.py b/line.py\nno patch\n"
+WRONG_PATCH = {"diff": NO_PATCH, "environment": {"git": {"diff_digest": provenance.digest(NO_PATCH)}}}
 
 
 @pytest.fixture
@@ -47,6 +50,18 @@ def test_what_was_not_committed_is_restored_to_the_last_line(repository: Path) -
     assert project.git(repository, "worktree", "list").count("\n") == 0
 
 
+def test_a_module_of_a_package_that_was_never_committed_is_restored_too(repository: Path) -> None:
+    package = Path("pack")
+    package.mkdir()
+    (package / "__init__.py").touch()
+    project.commit(repository, "a package")
+    (package / "mine.py").write_text("x = 1\n")
+    found = provenance.collect("pack.mine", package / "mine.py")
+    made = replace(run(module="pack.mine"), environment=found, source=found["source"])
+    with code_for(made, restore=True) as code:
+        assert (code.folder / "pack" / "mine.py").read_text() == "x = 1\n"
+
+
 def test_an_experiment_that_was_never_committed_is_restored_too(repository: Path) -> None:
     project.git(repository, "rm", "-q", "--cached", "line.py")
     project.git(repository, "commit", "-m", "without")
@@ -61,7 +76,9 @@ def test_a_module_that_is_gone_is_put_beside_what_is_left_of_its_package(own_dir
     package.mkdir()
     (package / "__init__.py").write_text("")
     (package / "helper.py").write_text("y = 1\n")
-    made = replace(run(module="pack.line"), source="x = 1\n")
+    made = replace(
+        run(module="pack.line"), source="x = 1\n", environment={"source_digest": provenance.digest("x = 1\n")}
+    )
     with code_for(made, restore=False) as code:
         assert (code.folder / "pack" / "line.py").read_text() == "x = 1\n"
         assert (code.folder / "pack" / "helper.py").is_file()
@@ -75,11 +92,15 @@ def test_a_module_that_is_gone_is_put_beside_what_is_left_of_its_package(own_dir
         ({"environment": {"git": None}}, "not run from a git repository"),
         ({"environment": {"git": {"commit": "1" * 40, "remote": "https://example.org/x.git"}}}, "fetch it from https://ex"),
         ({"diff": "diff --git a/line.py b/line.py\n-x\n+token = ...\n"}, "secrets in it were left out"),
-        ({"diff": "diff --git a/line.py b/line.py\nno patch\n"}, "cannot be applied"),
+        (WRONG_PATCH, "cannot be applied"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_restored_says_why(repository: Path, change: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigurationError, match=message), code_for(replace(recorded_here(), **change), restore=True):
+    made = recorded_here()
+    git = made.environment["git"] | (change.get("environment", {}).get("git") or {})
+    if change.get("environment") != {"git": None}:
+        change = {**change, "environment": {**made.environment, "git": git}}
+    with pytest.raises(ConfigurationError, match=message), code_for(replace(made, **change), restore=True):
         pass
     assert project.git(repository, "worktree", "list").count("\n") == 0
 
@@ -88,6 +109,11 @@ def test_outside_a_repository_and_without_a_record_it_is_said(own_directory: Pat
     made = replace(run(module="nowhere.to_be_found"), environment={"git": {"commit": "1" * 40}})
     with pytest.raises(ConfigurationError, match="no git repository"), code_for(made, restore=True):
         pass
-    with pytest.raises(ConfigurationError, match="its source was not recorded"), code_for(made, restore=False):
+    with pytest.raises(NotRecorded, match=r"The source of nowhere.to_be_found was not recorded with"):
+        made.whole_source()
+    with pytest.raises(NotRecorded), code_for(made, restore=False):
         pass
+    cut = replace(made, source="password = '...'\n", environment={"source_digest": "of something else"})
+    with pytest.raises(NotRecorded, match=r"secrets were left out of it \(lines 1\)"):
+        cut.whole_source()
     assert subprocess.run(["git", "rev-parse"], capture_output=True).returncode != 0

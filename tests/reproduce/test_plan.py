@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from hfsuite.reproduce.plan import Weight, differences
+from hfsuite.reproduce.plan import Weight, differences, of_interruptions
 from hfsuite.reproduce.surroundings import Surroundings
+from tests.reproduce.test_verdict import run
 
 FACTS: dict[str, Any] = {
     "threads": 1, "device": "cpu", "batch": {"per_device": 16, "accumulation": 1}, "seeds": {"seed": 1},
@@ -18,12 +19,15 @@ FACTS: dict[str, Any] = {
     ],
 }  # fmt: skip
 OTHER_ROWS = {"context": "training", "name": "rows", "rows": 10, "digest": "c" * 32}
+COMMIT = {"commit": "1" * 40, "diff_digest": "1"}
 SAME = Surroundings(
-    environment={"git": {"commit": "1" * 40}, "processor": "p", "environment": {"OMP_NUM_THREADS": "1"}, "module": "m"},
+    environment={"git": COMMIT, "processor": "p", "environment": {"OMP_NUM_THREADS": "1"}, "module": "m"},
     packages={"torch": "2.1", "transformers": "5.1", "left-pad": "1"},
-    source="x = 1\ny = 2\n", diff=None, facts=FACTS, config={"lr": 0.1, "seed": 1}, seed=1, workers=1,
+    source="x = 1\ny = 2\n", source_digest="1", diff=None,
+    facts=FACTS, config={"lr": 0.1, "seed": 1}, seed=1, workers=1,
     deterministic=True,
 )  # fmt: skip
+OTHER_DIFF = {**SAME.environment, "git": {**COMMIT, "diff_digest": "2"}}
 
 
 def test_the_same_has_none() -> None:
@@ -33,10 +37,11 @@ def test_the_same_has_none() -> None:
 @pytest.mark.parametrize(
     ("changes", "subject", "weight"),
     [
-        ({"source": "x = 1\ny = 3\n"}, "experiment's code", Weight.RESULT),
-        ({"source": None}, "experiment's code", Weight.RESULT),
-        ({"diff": "+ x"}, "uncommitted changes", Weight.RESULT),
-        ({"environment": {**SAME.environment, "git": {"commit": "2" * 40}}}, "commit", Weight.RESULT),
+        ({"source": "x = 1\ny = 3\n", "source_digest": "2"}, "experiment's code", Weight.RESULT),
+        ({"source": None, "source_digest": None}, "experiment's code", Weight.RESULT),
+        ({"source_digest": "2"}, "experiment's code", Weight.RESULT),
+        ({"diff": "+ x", "environment": OTHER_DIFF}, "uncommitted changes", Weight.RESULT),
+        ({"environment": {**SAME.environment, "git": {**COMMIT, "commit": "2" * 40}}}, "commit", Weight.RESULT),
         ({"environment": {**SAME.environment, "processor": "q"}}, "processor", Weight.LAST_BITS),
         ({"packages": {**SAME.packages, "torch": "2.2"}}, "torch", Weight.LAST_BITS),
         ({"packages": {**SAME.packages, "transformers": "5.2"}}, "transformers", Weight.RESULT),
@@ -58,8 +63,18 @@ def test_each_difference_is_found_and_weighed(changes: dict[str, Any], subject: 
     assert (found.subject, found.weight) == (subject, weight)
 
 
+def test_what_was_not_in_one_piece_is_said() -> None:
+    assert of_interruptions(run()) == []
+    (found,) = of_interruptions(run(restarts=[20]))
+    assert (found.subject, found.weight) == ("interruption", Weight.LAST_BITS)
+    changed = replace(run(restarts=[20]), resumed=({"command": "hfsuite resume", "source": "x", "packages": {}},))
+    assert of_interruptions(changed)[0].recorded == "experiment's code, packages changed when it was resumed"
+
+
 def test_the_worst_stands_first() -> None:
-    found = differences(SAME, replace(SAME, packages={**SAME.packages, "left-pad": "2", "torch": "3"}, source="z"))
+    found = differences(
+        SAME, replace(SAME, packages={**SAME.packages, "left-pad": "2", "torch": "3"}, source="z", source_digest="2")
+    )
     assert [each.subject for each in found] == ["experiment's code", "torch", "other packages"]
 
 

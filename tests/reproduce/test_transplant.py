@@ -77,6 +77,34 @@ def test_all_that_cannot_be_taken_along_is_named() -> None:
         assert part in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("line", "replaced"),
+    [
+        ("import os, ray, torch", ["import os", "from standalone import ray", "import torch"]),
+        ("import ray.train as rt", ["from standalone import ray", "rt = ray.train"]),
+        ("from ray import train", ["from standalone import ray", "train = ray.train"]),
+        ("def f():\n    import ray", ["def f():", "    from standalone import ray"]),
+        ("try:\n    import hfsuite\nexcept ImportError:\n    pass", ["try:", "    pass"]),
+    ],
+)
+def test_imports_are_replaced_wherever_and_however_they_stand(line: str, replaced: list[str]) -> None:
+    found = transplant(MODULE.replace("SIZE = 3  # of something", line), "mine")
+    assert "\n".join(replaced) in found.code
+    compile(found.code, "mine", "exec")
+
+
+def test_what_lies_beside_the_module_is_named() -> None:
+    with pytest.raises(ConfigurationError, match=r"it imports helper_of_mine, which is no installed package"):
+        transplant(MODULE.replace("SIZE = 3  # of something", "import helper_of_mine"), "mine")
+
+
+def test_a_trainer_is_found_by_its_keywords_too() -> None:
+    source = MODULE.replace("AccelerateTrainer(loop,", "AccelerateTrainer(train_loop_per_worker=loop,")
+    assert transplant(source.replace("experiment =", "experiment: object ="), "mine").function == "loop"
+    with pytest.raises(ConfigurationError, match="accelerate_config is not a dict that is written out"):
+        transplant(MODULE.replace('{"mixed_precision": "bf16"}', '"a.yaml"'), "mine")
+
+
 def test_without_a_trainer_there_is_nothing_to_run() -> None:
     with pytest.raises(ConfigurationError, match="makes no TransformersTrainer or AccelerateTrainer"):
         transplant("x = 1\n", "mine")

@@ -17,15 +17,23 @@ CURVES = {"loss": {10: 0.5, 20: 0.25}, "accuracy": {10: 0.75, 20: math.nan}}
 
 
 def run(
-    curves: Any = CURVES, *, weights: str | None = "abc", bits: Any = None, workers: int = 1, **recipe: Any
+    curves: Any = CURVES,
+    *,
+    weights: str | None = "abc",
+    bits: Any = None,
+    workers: int = 1,
+    facts: Any = None,
+    **recipe: Any,
 ) -> RecordedRun:
     snapshot = {"step": 20, "weights": weights}
     return RecordedRun(
-        run_id="r", title="t", tags={}, facts={}, environment={}, packages={}, source=None, diff=None, curves=curves,
-        changed_settings=(), experiment_name="e",
+        run_id="r", title="t", tags={}, facts=facts or {}, environment={}, packages={}, source=None, diff=None,
+        curves=curves, changed_settings=(), resumed=(), experiment_name="e",
         recipe={
             "last_step": 20, "workers": workers, "best": snapshot, "last": snapshot if weights else None, "config": {},
-            "loss_bits": {str(step): digest for step, digest in (bits or {10: "a", 20: "b"}).items()}, **recipe,
+            "restarts": [],
+            "loss_bits": {str(step): digest for step, digest in (bits or {10: "a", 20: "b"}).items()},
+            **recipe,
         },
     )  # fmt: skip
 
@@ -33,6 +41,7 @@ def run(
 def test_all_equal_is_bitwise() -> None:
     found = judge(run(), run(), [], EXACT)
     assert (found.verdict, found.compared, found.losses_compared) == (Verdict.BITWISE, 4, 2)
+    assert found.losses == "of the losses of 2 optimizer steps all are equal"
     assert (found.largest, found.began_at, found.left_at) == (None, None, None)
 
 
@@ -42,19 +51,52 @@ def test_all_equal_is_bitwise() -> None:
         run(weights=None),
         run(weights="other"),
         run(bits={10: "a", 20: "other"}),
-        run(workers=2),
+        run(bits={10: "a"}),
         run({**CURVES, "loss": {10: 0.5, 20: math.nextafter(0.25, 1)}}),
+        run({**CURVES, "zero": {10: 0.0}}),
     ],
-    ids=["no weights", "other weights", "another loss", "another world size", "the last bit"],
+    ids=["no weights", "other weights", "another loss", "a loss of one only", "the last bit", "the sign of zero"],
 )
 def test_less_than_all_equal_is_not(again: RecordedRun) -> None:
-    assert judge(run(), again, [], EXACT).verdict is Verdict.WITHIN_TOLERANCE
-    assert judge(again, run(), [], EXACT).verdict is Verdict.WITHIN_TOLERANCE
+    one = run({**CURVES, "zero": {10: -0.0}}) if "zero" in again.curves else run()
+    assert judge(one, again, [], EXACT).verdict is Verdict.WITHIN_TOLERANCE
+    assert judge(again, one, [], EXACT).verdict is Verdict.WITHIN_TOLERANCE
+
+
+def test_another_world_size_is_statistical_at_best() -> None:
+    tolerance = default_tolerance(run(), workers=2)
+    assert tolerance.statistical
+    assert judge(run(), run(workers=2), [], tolerance).verdict is Verdict.WITHIN_TOLERANCE
+
+
+def test_weights_of_an_earlier_step_say_nothing_of_the_end() -> None:
+    early = {"step": 10, "weights": "abc"}
+    one = run(best=early, last=early)
+    found = judge(one, one, [], EXACT)
+    assert (found.verdict, found.weights_equal) == (Verdict.WITHIN_TOLERANCE, None)
+    assert "those at the end, step 20, were not recorded" in found.weights
+
+
+@pytest.mark.parametrize(
+    ("relative", "verdict"), [(5e-3, Verdict.WITHIN_TOLERANCE), (0.5, Verdict.DIVERGED), (math.inf, Verdict.DIVERGED)]
+)
+def test_weights_that_are_far_apart_have_diverged_whatever_the_numbers_say(relative: float, verdict: Verdict) -> None:
+    apart = WeightDistance(20, equal=False, largest=relative, relative=relative, tensor="w")
+    assert judge(run(), run(weights="other"), [], EXACT, apart).verdict is verdict
+
+
+def test_one_row_of_an_accuracy_may_tip() -> None:
+    facts = {"inputs": [{"context": "evaluation", "rows": 300}]}
+    one, tipped, two = (run({"accuracy": {20: count / 300}}, facts=facts) for count in (250, 251, 252))
+    assert judge(one, tipped, [], EXACT).verdict is Verdict.WITHIN_TOLERANCE
+    assert judge(one, two, [], EXACT).verdict is Verdict.DIVERGED
+    loss, other = (run({"loss": {20: value}}, facts=facts) for value in (0.8333, 0.8353))
+    assert judge(loss, other, [], EXACT).verdict is Verdict.DIVERGED, "no count of rows"
 
 
 def test_what_leaves_the_tolerance_has_diverged_at_the_first_such_step() -> None:
     causes = [Difference("seed", "1", "2", Weight.RESULT, ""), Difference("cores", "1", "2", Weight.NOTHING, "")]
-    again = run({**CURVES, "loss": {10: 0.5001, 20: 0.3}}, bits={5: "x", 10: "x", 20: "y"})
+    again = run({**CURVES, "loss": {10: 0.5001, 20: 0.3}}, bits={10: "x", 20: "y"})
     found = judge(run(), again, causes, EXACT)
     assert found.verdict is Verdict.DIVERGED
     assert found.began_at == 10
@@ -78,7 +120,13 @@ def test_what_is_missing_has_diverged(curves: Any) -> None:
 
 
 def test_weights_that_are_the_same_under_another_digest_are_equal() -> None:
-    found = judge(run(), run(weights="other file"), [], EXACT, WeightDistance(20, 0.0, 0.0, ""))
+    found = judge(
+        run(),
+        run(weights="other file"),
+        [],
+        EXACT,
+        WeightDistance(20, equal=True, largest=0.0, relative=0.0, tensor=""),
+    )
     assert found.verdict is Verdict.BITWISE
 
 
@@ -86,5 +134,5 @@ def test_the_tolerance_says_where_it_comes_from() -> None:
     found = default_tolerance(run(), workers=1)
     assert found.relative == pytest.approx(20 * 1.3e-6)
     assert "torch.testing" in found.origin
-    assert default_tolerance(run(config={"precision": "bf16"}), workers=1).relative > 1e-2
+    assert default_tolerance(run(facts={"precision": "bf16"}), workers=1).relative == 1.6e-2, "at most"
     assert "world size" in default_tolerance(run(), workers=2).origin

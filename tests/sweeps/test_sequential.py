@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from hfsuite.reproduce.sequential import ERROR, FEWEST, compare, nominal_level
+from hfsuite.sweeps.sequential import ERROR, FEWEST, compare, nominal_level
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,7 @@ def test_two_seeds_say_nothing(seeds: int) -> None:
     assert (found.low, found.high, found.apart) == (-math.inf, math.inf, False)
 
 
-def test_no_spread_at_all_is_no_division_by_zero() -> None:
-    assert not compare([0.5] * 3, [0.5] * 3, looks=2, rivals=1, sign=1).apart
-    assert compare([0.6] * 3, [0.5] * 3, looks=2, rivals=1, sign=1).apart
+def test_seeds_that_change_nothing_are_one_seed() -> None:
+    for leader in ([0.5] * 3, [0.6] * 3):
+        found = compare(leader, [0.5] * 3, looks=2, rivals=1, sign=1)
+        assert (found.apart, found.high) == (False, math.inf)

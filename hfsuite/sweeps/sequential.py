@@ -60,6 +60,8 @@ def compare(leader: Sequence[float], rival: Sequence[float], *, looks: int, riva
     if count < FEWEST:
         return Comparison(count, mean, -math.inf, math.inf, level, apart=False)
     spread = float(differences.std(ddof=1)) / math.sqrt(count)
+    if spread == 0.0:  # every seed says the same to the last bit: most likely seeds change nothing there
+        return Comparison(count, mean, -math.inf, math.inf, level, apart=False)
     half = float(stats.t.ppf(1 - (1 - level) / 2, count - 1)) * spread
     return Comparison(count, mean, mean - half, mean + half, level, apart=abs(mean) > half)
 
