@@ -22,9 +22,11 @@ def confirm(
     sweep: Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's name or MLflow run id.")],
     top: Annotated[int, typer.Option(min=1, help="How many of the best trials.")] = 3,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds at most.")] = 5,
-    workers: settings.Workers = None,
-    gpu: settings.Gpu = None,
-    name: settings.Name = None,
+    workers: Annotated[int | None, typer.Option(help="Workers a trial.", show_default="the sweep's")] = None,
+    gpu: Annotated[
+        bool | None, typer.Option("--gpu/--cpu", help="Whether each worker has a GPU.", show_default="as the sweep")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="What to call it.", show_default="SWEEP-confirm and time")] = None,
     storage: settings.Storage = "results",
     json: settings.Json = False,
 ) -> int:

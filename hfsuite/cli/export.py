@@ -28,6 +28,8 @@ def export(
             say({"run_id": exported.run_id, "title": exported.title, "folder": str(folder), "files": files})
             return OK
     console = Console()
+    if "model" not in files:
+        console.print("No checkpoint of it was kept, so there is no model/ in it.", style="yellow")
     console.print(f"{exported.title} is in {folder}:", markup=False, highlight=False)
     for path in sorted(folder.iterdir()):
         console.print(f"  {path.name}{'/' if path.is_dir() else ''}", markup=False, highlight=False)

@@ -54,7 +54,7 @@ def reproduce(
         lock.write_text(reproduction.lock(client, run), encoding="utf-8")
         Console(stderr=json).print(f"Install them with: pip install -r {lock}", highlight=False, markup=False)
         return OK
-    changes = settings.plain_settings(set_ or [])
+    changes = settings.assignments(set_ or [])
     console = Console(stderr=json)
     with answer(json) as say:
         if plan_only:
@@ -78,6 +78,9 @@ def reproduce(
             console.print(f"\n[{COLOURS[done.verdict]}]{done.verdict}[/]  {escape(done.title)}", highlight=False)
             for sentence in report.reasons(done.judgement):
                 console.print(f"  {sentence}", markup=False, highlight=False, soft_wrap=True)
+            if to_end:
+                reached = f", and reached {done.reached:.6g}" if done.reached is not None else ""
+                console.print(f"  It went on to step {done.ended_at}{reached}.", markup=False, highlight=False)
             console.print(f"Recorded in both MLflow runs, {done.run_id} and {done.repeated_by}", highlight=False)
     return DIVERGED if done.verdict == "DIVERGED" else OK
 

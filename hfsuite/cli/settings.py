@@ -74,18 +74,16 @@ def parse_settings(
     return values, faults
 
 
-def plain_settings(assignments: Sequence[str]) -> dict[str, Any]:
-    """`key=value` texts, each value as YAML reads it: for settings of an experiment that is not loaded here.
+def assignments(given: Sequence[str]) -> dict[str, str]:
+    """`key=value` texts, apart: for an experiment that is not loaded here.
 
     Raises:
         ConfigurationError: one is no such text.
     """
-    import yaml
-
-    if faults := [f"--set takes KEY=VALUE, got {each!r}." for each in assignments if "=" not in each]:
+    if faults := [f"--set takes KEY=VALUE, got {each!r}." for each in given if "=" not in each]:
         raise ConfigurationError(faults)
-    pairs = (each.partition("=") for each in assignments)
-    return {key.strip(): yaml.safe_load(text) for key, _, text in pairs}
+    pairs = (each.partition("=") for each in given)
+    return {key.strip(): text for key, _, text in pairs}
 
 
 def _read(file: Path) -> dict[str, Any]:

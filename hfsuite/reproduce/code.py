@@ -76,9 +76,9 @@ def _worktree(run: RecordedRun, here: Path) -> Iterator[Path]:
     commit = git.get("commit")
     if commit is None:
         raise ConfigurationError(f"{run.title} was not run from a git repository: there is no commit to restore.")
-    top = Path(
-        _git(here, "rev-parse", "--show-toplevel", failing="This is no git repository: change to the project's.")
-    )
+    root = _import_root(run.recipe["module"], here)
+    failing = f"{root} is in no git repository: change to the project's."
+    top = Path(_git(root, "rev-parse", "--show-toplevel", failing=failing))
     where = f" from {git['remote']}" if git.get("remote") else ""
     _git(
         top, "cat-file", "-e", f"{commit}^{{commit}}",
@@ -98,13 +98,19 @@ def _worktree(run: RecordedRun, here: Path) -> Iterator[Path]:
                     tree, "apply", "--whitespace=nowarn", "-", given=f"{run.diff}\n",
                     failing="What was not committed cannot be applied.",
                 )  # fmt: skip
-            folder = tree / here.resolve().relative_to(top.resolve())
+            folder = tree / root.resolve().relative_to(top.resolve())
             folder.mkdir(parents=True, exist_ok=True)  # it may be younger than the commit
             if module_below(run.recipe["module"], folder) is None:  # it had never been committed
                 _restore_module(run, folder, folder)
             yield folder
         finally:
             _git(top, "worktree", "remove", "--force", str(tree), failing="The worktree cannot be removed.")
+
+
+def _import_root(module: str, here: Path) -> Path:
+    """The folder from which a module is imported; this one, if it is not to be found."""
+    file = module_file(module, here)
+    return file.parents[len(module.split(".")) - 1] if file is not None and file.name != "__init__.py" else here
 
 
 def _git(folder: Path, *arguments: str, failing: str, given: str | None = None) -> str:

@@ -17,14 +17,14 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from hfsuite.errors import ConfigurationError
+from hfsuite.errors import CheckpointError, ConfigurationError
 from hfsuite.reproduce import recorded as records
 from hfsuite.reproduce import standalone
 from hfsuite.reproduce.recorded import RecordedRun
 from hfsuite.reproduce.transplant import Transplant, transplant
 from hfsuite.tracking import models, runs
 from hfsuite.tracking.recipe import is_hidden
-from hfsuite.trainers import batch, determinism, seeds
+from hfsuite.trainers import batch, determinism, manifest, seeds
 
 if TYPE_CHECKING:
     import mlflow
@@ -50,12 +50,11 @@ def export(client: mlflow.MlflowClient, name: str, folder: Path) -> RecordedRun:
     mlflow_run = records.find(client, name)
     run = records.read(client, mlflow_run)
     module = transplant(run.whole_source(), run.recipe["module"])
-    best = run.recipe["best"]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as parent:
         whole = Path(parent, "whole")  # it gets its name when it is complete
         whole.mkdir()
-        has_model = _write_model(client, mlflow_run, best["step"] if best else None, whole, Path(parent, "fetched"))
+        has_model = _write_model(client, mlflow_run, run, whole, Path(parent, "fetched"))
         for each in (standalone, batch, seeds, determinism):
             text = _without_project(inspect.getsource(each))
             (whole / f"{each.__name__.rpartition('.')[2]}.py").write_text(text, encoding="utf-8")
@@ -114,14 +113,22 @@ def pinned(packages: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def _write_model(
-    client: mlflow.MlflowClient, mlflow_run: mlflow.entities.Run, best_step: int | None, folder: Path, fetched: Path
+    client: mlflow.MlflowClient, mlflow_run: mlflow.entities.Run, run: RecordedRun, folder: Path, fetched: Path
 ) -> bool:
-    kept = models.kept_by(client, mlflow_run)
+    kept, best = models.kept_by(client, mlflow_run), run.recipe["best"]
     if not kept:
         return False
-    step = best_step if best_step in kept else max(kept)
+    step = best["step"] if best is not None and best["step"] in kept else max(kept)
+    what = f"The checkpoint of {run.title} at step {step} cannot be exported"
+    try:
+        place = models.fetch(client, kept[step], fetched)
+    except CheckpointError as error:
+        raise CheckpointError(f"{what}: {error}.") from error
+    recorded = run.weights.get(step)
+    if recorded is not None and recorded != manifest.weights_digest_of(str(place)):
+        raise CheckpointError(f"{what}: what MLflow has is not what was recorded, by its digest.")
     of_training = shutil.ignore_patterns("*.pt", "*.pth", "*.bin", "*.pkl", "manifest.json", "trainer_state.json")
-    shutil.copytree(models.fetch(client, kept[step], fetched), folder / "model", ignore=of_training)
+    shutil.copytree(place, folder / "model", ignore=of_training)
     return True
 
 
@@ -164,8 +171,12 @@ if __name__ == "__main__":
 def _literal(name: str, value: Any) -> str:
     """A value as Python reads it; a secret, which was not recorded, comes from the environment."""
     if isinstance(value, str) and is_hidden(value):
-        return f'os.environ["{re.sub(r"[^A-Z0-9]", "_", name.upper())}"]'
+        return f'os.environ["{_variable(name)}"]'
     return f'float("{value}")' if isinstance(value, float) and not math.isfinite(value) else repr(value)
+
+
+def _variable(name: str) -> str:
+    return re.sub(r"[^A-Z0-9]", "_", name.upper())
 
 
 def _launch(run: RecordedRun) -> str:
@@ -246,6 +257,9 @@ def _card(run: RecordedRun, *, has_model: bool) -> str:
         "what the original reported, by metric and optimizer step."
         + ("" if has_model else " No checkpoint of it was kept, so there is no `model/`."),
     ]  # fmt: skip
+    secrets = [_variable(name) for name, value in recipe["config"].items() if is_hidden(value)]
+    if secrets:
+        lines += ["", f"Set {', '.join(secrets)} before: secrets were not recorded."]
     if has_model:
         lines += ["", "`model/` loads with `from_pretrained` of Transformers."]
     return "\n".join([*lines, ""])

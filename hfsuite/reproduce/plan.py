@@ -11,6 +11,7 @@ from typing import Any
 
 from hfsuite.reproduce.recorded import RecordedRun
 from hfsuite.reproduce.surroundings import Surroundings
+from hfsuite.tracking.recipe import is_hidden
 from hfsuite.trainers.seeds import SETTING
 
 
@@ -75,9 +76,16 @@ OF_DEVICE = {
 
 def of_interruptions(run: RecordedRun) -> list[Difference]:
     """What was not in one piece about a run: it went on from a checkpoint, perhaps with other code."""
-    restarts = run.recipe["restarts"]
+    restarts, state = run.recipe["restarts"], run.recipe["state"]
+    ends = [
+        Difference(
+            "end", f"{state} after step {run.recipe['last_step']}", "ends there", Weight.NOTHING,
+            "what ended it is not repeated",
+        )
+    ]  # fmt: skip
+    ends = ends if state in ("failed", "stopped", "lost") else []
     if not restarts:
-        return []
+        return ends
     steps = ", ".join(map(str, restarts))
     found = [
         Difference(
@@ -95,7 +103,7 @@ def of_interruptions(run: RecordedRun) -> list[Difference]:
                 "another training from there on",
             ),
         )  # fmt: skip
-    return found
+    return [*found, *ends]
 
 
 def differences(recorded: Surroundings, here: Surroundings) -> list[Difference]:
@@ -138,7 +146,9 @@ def _of_code(recorded: Surroundings, here: Surroundings) -> Iterator[Difference]
 def _of_settings(recorded: Surroundings, here: Surroundings) -> Iterator[Difference]:
     for name in sorted({*recorded.config, *here.config}):
         ours, theirs = (each.config.get(name, "none") for each in (recorded, here))
-        if ours != theirs:
+        if is_hidden(ours):
+            yield Difference(name, "a secret", "given", Weight.RESULT, "cannot be compared: it may be another")
+        elif ours != theirs:
             yield Difference(name, _cut(ours), _cut(theirs), Weight.RESULT, "another training")
     if recorded.seed != here.seed and SETTING not in recorded.config:
         yield Difference("seed", str(recorded.seed), str(here.seed), Weight.RESULT, "other draws")

@@ -24,6 +24,7 @@ ENVIRONMENT, SOURCE, DIFF, PACKAGES, RESUMED = (
     for name in ("environment.json", "source.py", "uncommitted.diff", "requirements.txt", "resumed.json")
 )
 NOT_COMPARED = ("system/", f"{CHANGED}.", f"{TESTED}.")  # of the machine; settings that a population changes
+SHORTEST = 4  # letters of an id that name a run
 Curves = dict[str, dict[int, float]]  # by metric and optimizer step
 
 
@@ -91,7 +92,7 @@ class RecordedRun:
 
 
 def find(client: mlflow.MlflowClient, text: str) -> mlflow.entities.Run:
-    """The run that `text` names: its id or the start of one, `SWEEP:best`, or `SWEEP:3` for the trial of that number.
+    """The run that `text` names: its id or the start of one, the name of a single training, `SWEEP:best`, or `SWEEP:3`.
 
     Raises:
         UnknownName: there is none, or more than one.
@@ -100,7 +101,9 @@ def find(client: mlflow.MlflowClient, text: str) -> mlflow.entities.Run:
     if separator:
         return _of_sweep(client, sweep, trial)
     experiments = [each.experiment_id for each in client.search_experiments()]
-    is_prefix = text.isalnum() and len(text) >= 4
+    if text.isalnum() and len(text) < SHORTEST:
+        raise UnknownName(f"{text!r} is too short: give at least {SHORTEST} letters of a run's id, or SWEEP:best.")
+    is_prefix = text.isalnum()
     found = client.search_runs(experiments, f"attributes.run_id LIKE '{text}%'", max_results=3) if is_prefix else []
     if len(found) == 1:
         if found[0].data.tags.get(runs.KIND) == "sweep":
@@ -110,6 +113,9 @@ def find(client: mlflow.MlflowClient, text: str) -> mlflow.entities.Run:
         return found[0]
     if found:
         raise UnknownName(f"More than one run begins with {text!r}: give more of its id.")
+    named = f"tags.`{runs.SWEEP}` = '{text.replace(chr(39), '')}' and tags.`{runs.KIND}` = 'train'"
+    if found := client.search_runs(experiments, named, max_results=1):
+        return found[0]
     names = runs.sweep_names(client)
     if text in names:
         raise UnknownName(f"{text} is a sweep: name a trial of it, {text}:best or {text}:0.")
@@ -154,11 +160,9 @@ def read(client: mlflow.MlflowClient, run: mlflow.entities.Run) -> RecordedRun:
         if name not in there
     ]
     if missing:
-        is_ours = runs.KIND in tags
-        why = "was not recorded to its end" if is_ours else "was not recorded by hfsuite"
-        todo = f" Bring it up to date: hfsuite sync {tags.get(runs.SWEEP)}." if is_ours else ""
         raise NotRecorded(
-            f"The run {run.info.run_id} {why}, so it cannot be reproduced. Missing: {', '.join(missing)}.{todo}"
+            f"The run {run.info.run_id} {_why_incomplete(tags)} Missing: {', '.join(missing)}. Without these it cannot "
+            "be run again, exported or compared."
         )
     recipe = json.loads(_text(client, run.info.run_id, RECIPE_FILE))
     packages = dict(line.split("==", 1) for line in _text(client, origin, PACKAGES).splitlines() if "==" in line)
@@ -183,6 +187,14 @@ def read(client: mlflow.MlflowClient, run: mlflow.entities.Run) -> RecordedRun:
         resumed=tuple(json.loads(_text(client, origin, RESUMED))) if RESUMED in shared else (),
         experiment_name=client.get_experiment(run.info.experiment_id).name,
     )
+
+
+def _why_incomplete(tags: Mapping[str, str]) -> str:
+    if runs.KIND not in tags:
+        return "was not recorded by hfsuite."
+    if tags.get(runs.STATE) in ("running", "pending", "paused"):
+        return f"is still running; if its driver has died, hfsuite sync {tags.get(runs.SWEEP)} closes it."
+    return f"was not recorded to its end: bring it up to date with hfsuite sync {tags.get(runs.SWEEP)}."
 
 
 def _curves(client: mlflow.MlflowClient, run: mlflow.entities.Run, recipe: Mapping[str, Any]) -> Curves:

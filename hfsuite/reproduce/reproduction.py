@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hfsuite.errors import ConfigurationError, NotRecorded
+from hfsuite.errors import ConfigurationError, NotRecorded, did_you_mean
 from hfsuite.reproduce import recorded as records
 from hfsuite.reproduce import report, surroundings, weights
 from hfsuite.reproduce.code import Code, code_for
@@ -17,6 +17,7 @@ from hfsuite.reproduce.plan import Difference, Weight, differences, of_interrupt
 from hfsuite.reproduce.recorded import RecordedRun
 from hfsuite.reproduce.rerun import facts_here, rerun
 from hfsuite.reproduce.verdict import Judgement, Tolerance, Verdict, default_tolerance, judge
+from hfsuite.search.spaces import parse_value
 from hfsuite.tracking.recipe import is_hidden
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class Reproduction:
         title: what the first is called.
         plan: what was different.
         judgement: the verdict, with its reasons.
+        ended_at: the last optimizer step of the repetition.
+        reached: the best value of the metric in it.
     """
 
     run_id: str
@@ -43,6 +46,8 @@ class Reproduction:
     title: str
     plan: Sequence[Difference]
     judgement: Judgement
+    ended_at: int
+    reached: float | None
 
     @property
     def verdict(self) -> Verdict:
@@ -51,7 +56,8 @@ class Reproduction:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values: what `--json` prints."""
-        return report.as_json(self.run_id, self.repeated_by, self.title, self.plan, self.judgement)
+        found = report.as_json(self.run_id, self.repeated_by, self.title, self.plan, self.judgement)
+        return {**found, "ended_at": self.ended_at, "reached": self.reached}
 
 
 @contextmanager
@@ -66,7 +72,7 @@ def planned(
         name: of the run; see `recorded.find`.
         workers: of the repetition; None for as many as the run had.
         restore_code: whether the recorded code is run.
-        changes: settings that shall be others.
+        changes: settings that shall be others; a text is read as the type of the recorded value.
         storage: where the training is begun, if it is.
         ask_facts: whether the training is begun, to learn what it is given.
 
@@ -75,7 +81,7 @@ def planned(
         ConfigurationError: it cannot be repeated, and why.
     """
     run = records.read(client, records.find(client, name))
-    changes = dict(changes or {})
+    changes = read_changes(run, changes or {})
     check_repeatable(run, changes)
     count = workers or run.recipe["workers"]
     with code_for(run, restore=restore_code) as code:
@@ -128,9 +134,10 @@ def reproduce(
     ) as (run, code, plan):  # fmt: skip
         if tell is not None:
             tell(run, code, plan)
+        changes = read_changes(run, changes or {})
         new_id = rerun(
             run, code, tracking_uri=str(client.tracking_uri), workers=workers or run.recipe["workers"],
-            reports=None if to_end else run.recipe["reports"], changes=changes or {},
+            reports=None if to_end else run.recipe["reports"], changes=changes,
             storage=_absolute(storage),
         )  # fmt: skip
         again = records.read(client, client.get_run(new_id))
@@ -144,7 +151,9 @@ def reproduce(
             else default_tolerance(run, workers=here.workers)
         )
         judgement = judge(run, again, plan, allowed, weights.distance(client, run, again))
-    done = Reproduction(run.run_id, new_id, run.title, plan, judgement)
+    best = again.recipe["best"]
+    reached = best["metrics"].get(again.recipe["metric"]) if best is not None else None
+    done = Reproduction(run.run_id, new_id, run.title, plan, judgement, again.recipe["last_step"], reached)
     as_recorded = not changes and tolerance is None and here.workers == run.recipe["workers"]
     report.record(client, run, again, done.as_json(), judgement, as_recorded=as_recorded)
     return done
@@ -161,6 +170,24 @@ def lock(client: mlflow.MlflowClient, name: str) -> str:
     lines = pinned((package, version) for package, version in run.packages.items() if package != "hfsuite")
     python = run.environment.get("python")
     return "\n".join([f"# of the MLflow run {run.run_id} ({run.title}), with Python {python}", *lines, ""])
+
+
+def read_changes(run: RecordedRun, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Changed settings, as values of the types that were recorded.
+
+    Raises:
+        ConfigurationError: there is no such setting, or its value cannot be of that type; all are named.
+    """
+    config, found, faults = run.recipe["config"], dict(changes), list[str]()
+    for name, value in changes.items():
+        if name not in config:
+            faults.append(f"{run.title} has no setting {name!r}. {did_you_mean(name, config)}")
+        elif isinstance(value, str) and not is_hidden(config[name]):
+            found[name], fault = parse_value(name, value, config[name])
+            faults += [fault] if fault else []
+    if faults:
+        raise ConfigurationError(faults)
+    return found
 
 
 def check_repeatable(run: RecordedRun, changes: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ def rerun(
         KeyboardInterrupt: it was interrupted.
     """
     ending = [] if reports is None else ["--reports", str(reports)]
-    options = [*ending, "--reproduces", run.run_id, "--storage", storage, "--json"]
+    name = f"{run.recipe['sweep']}-{run.recipe['number']:03d}-again-{datetime.now():%Y%m%d-%H%M%S-%f}"[:-3]
+    options = [*ending, "--reproduces", run.run_id, "--name", name, "--storage", storage, "--json"]
     answer = _train(run, code, options, workers=workers, tracking_uri=tracking_uri, changes=changes)
     if answer.get("tracking_fault") or not answer.get("run_id"):
         raise TrialFailed(f"The repetition of {run.title} was not recorded: {answer.get('tracking_fault')}")

@@ -176,7 +176,7 @@ def _unsupported(tree: ast.Module, dropped: set[str]) -> Iterator[str]:
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "ray.train" and node.attr not in OF_RAY_TRAIN:
             yield f"it uses ray.train.{node.attr}, which only Ray has."
         if isinstance(node, ast.ImportFrom) and node.level:
-            yield f"it imports from its own package: move what it needs into the module."
+            yield "it imports from its own package: move what it needs into the module."
         elif isinstance(node, ast.Import | ast.ImportFrom):
             for root in _roots(node):
                 if not _is_there(root):

@@ -211,7 +211,7 @@ def confirm(
         gpu=gpu if gpu is not None else params.get("gpu") == "True",
         deterministic=params.get("deterministic") == "True",
         fixed={key: value for key, value in finalists[0].config.items() if key not in varied and key != SETTING},
-        seed=asked, name=name, storage=storage, worker_policy={}, examined=True,
+        seed=asked, name=name, storage=storage, worker_policy={}, confirms=parent.info.run_id,
     )  # fmt: skip
     if result.interrupted:
         raise KeyboardInterrupt
@@ -277,5 +277,4 @@ def _tag(client: Any, parent: Any, done: Confirmation) -> None:
         client.set_tag(run_id, runs.CONFIRMED, told)
     client.set_tag(parent.info.run_id, runs.CONFIRMED_RUN, winner.run_id)
     if done.result.run_id is not None:
-        client.set_tag(done.result.run_id, runs.CONFIRMS, parent.info.run_id)
         client.log_dict(done.result.run_id, done.as_json(), "confirmation.json")

@@ -45,7 +45,8 @@ def find_directory(
         if record.kind == "sweep" and (record.state is not TrialState.COMPLETED or not unfinished)
     ]
     if not wanted:
-        known = f" Known: {', '.join(sorted(found))}." if found else ""
+        sweeps = sorted(name for name, record in found.items() if record.kind == "sweep")
+        known = f" Known: {', '.join(sweeps)}." if sweeps else ""
         what = "no sweep that was interrupted" if unfinished else "no sweep"
         raise UnknownName(f"There is {what} in {shown}.{known} Name its storage with --storage.")
     newest = max(wanted, key=lambda record: record.created_at)

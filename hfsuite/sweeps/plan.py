@@ -92,7 +92,7 @@ def checked_plan(
     keep: str,
     deterministic: bool | None,
     known_faults: Sequence[str],
-    examined: bool = False,
+    confirms: str | None = None,
     reports: int | None = None,
     reproduces: str | None = None,
     resumed: SweepRecord | None = None,
@@ -101,7 +101,7 @@ def checked_plan(
     """Checks all that was asked for before a trial is started or a run recorded, and names every mistake at once.
 
     The sweep's directory is the caller's alone, from now until it releases the plan's lock. The arguments are those of
-    `Experiment.sweep`, `examined` is that of `run_sweep`, and `reports` and `reproduces` are those of `run_training`.
+    `Experiment.sweep`, `confirms` is that of `run_sweep`, and `reports` and `reproduces` are those of `run_training`.
     """
     asked = {
         "trials": trials, "workers": workers, "gpu": gpu, "fixed": dict(fixed), "seed": seed, "storage": str(storage),
@@ -125,8 +125,8 @@ def checked_plan(
         except (ConfigurationError, TrackingError) as error:
             faults.extend(error.faults if isinstance(error, ConfigurationError) else [str(error)])
 
-    test = experiment.test if examined else None
-    if examined and test is None:
+    test = experiment.test if confirms is not None else None
+    if confirms is not None and test is None:
         faults.append(f"{experiment.name} declares no test: Experiment(test=...) rates a checkpoint on the test part.")
     attempt(lambda: check_searcher(searcher, space if kind == "sweep" else None))
     attempt(lambda: check_trial_scheduler(trial_scheduler, searcher, experiment.trainer.config_argument))
@@ -189,6 +189,7 @@ def checked_plan(
             provenance=provenance.collect(experiment.module),
             created_at=int(time.time() * 1_000),
             reproduces=reproduces,
+            confirms=confirms,
             decides_at_end=isinstance(make_trial_scheduler(trial_scheduler), PopulationBasedTraining),
         )
         record.state, record.ended_at, record.fault = TrialState.RUNNING, None, None

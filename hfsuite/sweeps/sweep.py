@@ -68,20 +68,20 @@ def run_sweep(
     worker_policy: Mapping[str, Any],
     keep: str = "best",
     deterministic: bool | None = None,
-    examined: bool = False,
+    confirms: str | None = None,
     faults: Sequence[str] = (),
 ) -> SweepResult:
     """Searches. See `Experiment.sweep` for the arguments and what is raised.
 
     Args:
-        examined: whether each trial that ends by itself is rated on the test part.
+        confirms: the run of the sweep whose finalists these are; each trial that ends by itself is then tested.
         faults: mistakes that the caller has found already; they are named with all others.
     """
     space = {key: value for key, value in experiment.space.items() if key not in fixed}
     plan = checked_plan(
         experiment, kind="sweep", space=space, trials=trials, workers=workers, gpu=gpu, fixed=fixed, seed=seed,
         name=name, storage=storage, searcher=searcher, trial_scheduler=trial_scheduler, worker_policy=worker_policy,
-        keep=keep, deterministic=deterministic, examined=examined, known_faults=faults,
+        keep=keep, deterministic=deterministic, confirms=confirms, known_faults=faults,
     )  # fmt: skip
     return _run(plan)
 
@@ -106,6 +106,10 @@ def resume_sweep(
     if record.experiment != experiment.name:
         raise ConfigurationError(
             f"The sweep {record.name!r} is of the experiment {record.experiment}, not {experiment.name}."
+        )
+    if record.confirms is not None:
+        raise ConfigurationError(
+            f"{record.name!r} is a confirmation, which begins anew: hfsuite confirm {record.confirms}."
         )
     asked = record.arguments
     chosen = {"searcher": searcher or asked["searcher"], "trial_scheduler": trial_scheduler or asked["trial_scheduler"]}
@@ -190,9 +194,10 @@ def _run(plan: Plan) -> SweepResult:
         observer.note_runs()
         result.run_id = plan.writer.recorder.parent_id
     if result.interrupted and record.kind == "sweep":
-        observer.display.console.print(
-            f"Take the sweep up again: hfsuite resume {record.name}{_where(plan)}", soft_wrap=True
-        )
+        again = f"Take the sweep up again: hfsuite resume {record.name}{_where(plan)}"
+        if record.confirms is not None:
+            again = f"A confirmation begins anew: hfsuite confirm {record.confirms}"
+        observer.display.console.print(again, soft_wrap=True)
     return result
 
 

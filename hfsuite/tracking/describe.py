@@ -75,7 +75,7 @@ def sweep(sweep: SweepRecord, trials: Sequence[TrialRecord]) -> str:
         lines.append("")
     lines += ["To do it again:", "", "```"]
     asked = sweep.arguments
-    if sweep.state.is_unfinished:
+    if sweep.state.is_unfinished and sweep.confirms is None:
         where = sweep.path if "://" not in sweep.path else f"{sweep.name} --storage {posixpath.dirname(sweep.path)}"
         lines.append(f"hfsuite resume {where}")
     if leaders:

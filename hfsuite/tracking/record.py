@@ -124,6 +124,7 @@ class SweepRecord:
         best: number of the best trial.
         fault: of the driver, if it ended by an error.
         reproduces: of a training that repeats one: the id of that one's run.
+        confirms: of a sweep over the finalists of another: the id of that one's run.
         decides_at_end: whether only a finished sweep knows which checkpoints may go, since a population exploits them.
     """
 
@@ -147,6 +148,7 @@ class SweepRecord:
     best: int | None = None
     fault: str | None = None
     reproduces: str | None = None
+    confirms: str | None = None
     decides_at_end: bool = False
 
     @classmethod

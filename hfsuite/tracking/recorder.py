@@ -289,6 +289,7 @@ def _tags(sweep: SweepRecord) -> dict[str, str]:
         "mlflow.source.name": sweep.module,
         "mlflow.source.type": "LOCAL",
         **({runs.REPRODUCES: sweep.reproduces} if sweep.reproduces else {}),
+        **({runs.CONFIRMS: sweep.confirms} if sweep.confirms and sweep.kind == "sweep" else {}),
         **({"mlflow.source.git.commit": git["commit"]} if git.get("commit") else {}),
         **({"mlflow.source.git.branch": git["branch"]} if git.get("branch") else {}),
     }

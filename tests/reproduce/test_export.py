@@ -12,7 +12,9 @@ import pytest
 from packaging.utils import canonicalize_name
 
 from tests import program
-from tests.reproduce.test_reproduce import said
+from tests.reproduce import project
+from tests.reproduce.test_reproduce import reproduced, said
+from tests.tracking import stores
 
 
 @pytest.mark.slow
@@ -54,6 +56,40 @@ def test_it_runs_without_hfsuite_and_ray_to_the_same_losses(
     for name in ("loss", "eval_loss", "eval_accuracy"):
         assert again[name] == best["metrics"][name], name
     assert "| learning_rate |" in (folder / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_server_gives_its_models_back(own_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = own_directory / "project"
+    project.make(folder)
+    monkeypatch.chdir(folder)
+    with stores.server(own_directory):
+        code, _, err = said("train", "line", "--workers", "1", "--name", "t")
+        assert code == 0, err
+        code, found = reproduced("--set", "seed=3", run="t")
+        assert (code, found["verdict"]) == (3, "DIVERGED")
+        assert found["weights_largest_difference"] > 0, "both models were fetched"
+        code, _, err = said("export", "t", "exported")
+        assert code == 0, err
+    assert (folder / "exported" / "model" / "model.safetensors").stat().st_size > 100
+    code, _, err = said("export", "t", "exported")
+    assert code == 2
+    assert "is not empty" in err
+
+
+@pytest.mark.slow
+def test_a_model_that_is_not_whole_is_not_exported(own_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = own_directory / "project"
+    project.make(folder)
+    monkeypatch.chdir(folder)
+    code, _, err = said("train", "line", "--workers", "1", "--name", "t")
+    assert code == 0, err
+    for path in Path("mlartifacts").rglob("model.safetensors"):
+        path.write_bytes(path.read_bytes()[:40])
+    code, _, err = said("export", "t", "exported")
+    assert code == 2
+    assert "cannot be exported: what MLflow has is not what was recorded" in err
+    assert not Path("exported").exists()
 
 
 def bare() -> dict[str, str]:

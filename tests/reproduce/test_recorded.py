@@ -29,6 +29,7 @@ def test_a_run_is_found_by_its_id_and_by_its_place_in_a_sweep() -> None:
         "made:2": "no trial '2'",
         "mad:best": "Did you mean 'made'",
         "abcdef": "no run 'abcdef'",
+        "abc": "too short",
     }.items():
         with pytest.raises(UnknownName, match=message):
             records.find(client, name)
@@ -69,5 +70,5 @@ def test_a_run_that_goes_on_is_refused_with_what_to_do() -> None:
     recorder = Recorder(client, directory)
     for record in directory.read_trials():
         recorder.settle_trial(directory.read_sweep(), record)
-    with pytest.raises(NotRecorded, match=r"not recorded to its end.*hfsuite sync made"):
+    with pytest.raises(NotRecorded, match=r"is still running; if its driver has died, hfsuite sync made closes it"):
         records.read(client, records.find(client, "made:0"))

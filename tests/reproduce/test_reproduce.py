@@ -85,6 +85,14 @@ def test_another_seed_has_diverged() -> None:
     assert "seed" in found["causes"]
 
 
+def test_wrong_settings_are_named_before_anything_is_trained() -> None:
+    code, _, err = said("reproduce", "s:best", "--set", "sead=5", "--set", "lr=fast")
+    assert code == 2
+    assert "no setting 'sead'. Did you mean 'seed'?" in err
+    assert "lr must be a number" in err
+    assert "different" not in err, "there is no plan of what cannot be"
+
+
 @pytest.mark.slow
 def test_one_changed_row_is_found_before_it_is_trained_on() -> None:
     with changed(Path("rows.csv"), "e-01", "e+00"):
