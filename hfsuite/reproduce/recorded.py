@@ -101,9 +101,7 @@ def find(client: mlflow.MlflowClient, text: str) -> mlflow.entities.Run:
     if separator:
         return _of_sweep(client, sweep, trial)
     experiments = [each.experiment_id for each in client.search_experiments()]
-    if text.isalnum() and len(text) < SHORTEST:
-        raise UnknownName(f"{text!r} is too short: give at least {SHORTEST} letters of a run's id, or SWEEP:best.")
-    is_prefix = text.isalnum()
+    is_prefix = text.isalnum() and len(text) >= SHORTEST
     found = client.search_runs(experiments, f"attributes.run_id LIKE '{text}%'", max_results=3) if is_prefix else []
     if len(found) == 1:
         if found[0].data.tags.get(runs.KIND) == "sweep":
@@ -119,6 +117,8 @@ def find(client: mlflow.MlflowClient, text: str) -> mlflow.entities.Run:
     names = runs.sweep_names(client)
     if text in names:
         raise UnknownName(f"{text} is a sweep: name a trial of it, {text}:best or {text}:0.")
+    if len(text) < SHORTEST:
+        raise UnknownName(f"{text!r} is too short: give at least {SHORTEST} letters of a run's id, or SWEEP:best.")
     raise UnknownName(
         f"MLflow has no run {text!r}. Give a run's id, or the first letters of it, or a sweep's trial: "
         + (f"{names[0]}:best." if names else "SWEEP:best.")

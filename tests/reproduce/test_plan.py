@@ -67,6 +67,8 @@ def test_what_was_not_in_one_piece_is_said() -> None:
     assert of_interruptions(run()) == []
     (found,) = of_interruptions(run(restarts=[20]))
     assert (found.subject, found.weight) == ("interruption", Weight.LAST_BITS)
+    (end,) = of_interruptions(run(state="failed"))
+    assert (end.recorded, end.weight) == ("failed after step 20", Weight.NOTHING)
     changed = replace(run(restarts=[20]), resumed=({"command": "hfsuite resume", "source": "x", "packages": {}},))
     assert of_interruptions(changed)[0].recorded == "experiment's code, packages changed when it was resumed"
 

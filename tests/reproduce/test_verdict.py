@@ -31,7 +31,7 @@ def run(
         curves=curves, changed_settings=(), resumed=(), experiment_name="e",
         recipe={
             "last_step": 20, "workers": workers, "best": snapshot, "last": snapshot if weights else None, "config": {},
-            "restarts": [],
+            "restarts": [], "state": "completed",
             "loss_bits": {str(step): digest for step, digest in (bits or {10: "a", 20: "b"}).items()},
             **recipe,
         },
