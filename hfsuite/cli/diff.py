@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rich.console import Console
 from rich.table import Table
 
@@ -15,21 +17,28 @@ def diff(one: settings.Run, other: settings.Run, json: settings.Json = False) ->
     from hfsuite.reproduce import recorded as records
     from hfsuite.reproduce.comparison import side_by_side
     from hfsuite.reproduce.plan import differences
-    from hfsuite.reproduce.surroundings import recorded
+    from hfsuite.reproduce.surroundings import as_texts, recorded
     from hfsuite.tracking import store
 
     with answer(json) as say:
         client = store.open_store()
-        first, second = (records.read(client, records.find(client, each)) for each in (one, other))
-        found, metrics = differences(recorded(first), recorded(second)), side_by_side(first, second)
+        first, second = (records.read(client, records.find(client, each), whole=False) for each in (one, other))
+        ours, theirs = recorded(first), recorded(second)
+        if first.missing or second.missing:
+            ours, theirs = (replace(each, config=as_texts(each.config)) for each in (ours, theirs))
+        found, metrics = differences(ours, theirs), side_by_side(first, second)
         if json:
             say({
                 "runs": [first.run_id, second.run_id],
+                "missing": [first.missing, second.missing],
                 "differences": [each.as_json() for each in found],
                 "metrics": [vars(each) for each in metrics],
             })  # fmt: skip
             return OK
     console = Console()
+    for run in (first, second):
+        if run.missing:
+            console.print(f"Not recorded of {run.title}: {', '.join(run.missing)}.", markup=False, soft_wrap=True)
     show_plan(console, f"{first.title} and {second.title}", found, columns=(first.title, second.title))
     table = Table(
         "metric", first.title, second.title, "differs from step", box=None, pad_edge=False, header_style="dim"

@@ -179,7 +179,7 @@ def _of_division(recorded: Surroundings, here: Surroundings) -> Iterator[Differe
             "deterministic", str(recorded.deterministic), str(here.deterministic), Weight.LAST_BITS,
             "kernels that give other bits each time",
         )  # fmt: skip
-    elif not recorded.deterministic:
+    elif recorded.deterministic is False:
         yield Difference("deterministic", "no", "no", Weight.LAST_BITS, "kernels may give other bits each time")
     if not (recorded.facts and here.facts):
         return

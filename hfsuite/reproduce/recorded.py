@@ -44,6 +44,7 @@ class RecordedRun:
         diff: what was not committed.
         curves: the numbers that it reported.
         changed_settings: those that its trial scheduler changed while it ran.
+        missing: what would be needed to run it again, and was not recorded.
         resumed: what was different when its sweep was taken up again, once for each time.
         experiment_name: MLflow's.
     """
@@ -61,6 +62,7 @@ class RecordedRun:
     changed_settings: tuple[str, ...]
     resumed: tuple[Mapping[str, Any], ...] = field(repr=False)
     experiment_name: str
+    missing: tuple[str, ...] = ()
 
     def whole_source(self) -> str:
         """The source of the experiment's module.
@@ -140,8 +142,14 @@ def _of_sweep(client: mlflow.MlflowClient, sweep: str, trial: str) -> mlflow.ent
     return trials[number]
 
 
-def read(client: mlflow.MlflowClient, run: mlflow.entities.Run) -> RecordedRun:
+def read(client: mlflow.MlflowClient, run: mlflow.entities.Run, *, whole: bool = True) -> RecordedRun:
     """All that MLflow has of a run.
+
+    Args:
+        client: of the tracking store.
+        run: the run.
+        whole: whether it must be enough to run it again. Of one that need not be, whatever anybody recorded is read:
+            parameters as texts, and what is not known is left empty; `missing` says what that is.
 
     Raises:
         NotRecorded: it was not recorded by hfsuite, or not to its end; what is missing is listed.
@@ -159,20 +167,22 @@ def read(client: mlflow.MlflowClient, run: mlflow.entities.Run) -> RecordedRun:
         )
         if name not in there
     ]
-    if missing:
+    if missing and whole:
         raise NotRecorded(
             f"The run {run.info.run_id} {_why_incomplete(tags)} Missing: {', '.join(missing)}. Without these it cannot "
             "be run again, exported or compared."
         )
-    recipe = json.loads(_text(client, run.info.run_id, RECIPE_FILE))
-    packages = dict(line.split("==", 1) for line in _text(client, origin, PACKAGES).splitlines() if "==" in line)
+    recipe = json.loads(_text(client, run.info.run_id, RECIPE_FILE)) if RECIPE_FILE in own else _from_parameters(run)
+    lines = _text(client, origin, PACKAGES).splitlines() if PACKAGES in shared else []
+    packages = dict(line.split("==", 1) for line in lines if "==" in line)
     return RecordedRun(
         run_id=run.info.run_id,
+        missing=tuple(missing),
         title=recipe["sweep"] if tags.get(runs.KIND) != "trial" else f"{recipe['sweep']}, trial {recipe['number']:03d}",
         tags=tags,
         recipe=recipe,
         facts=json.loads(_text(client, run.info.run_id, FACTS_FILE)) if FACTS_FILE in own else {},
-        environment=json.loads(_text(client, origin, ENVIRONMENT)),
+        environment=json.loads(_text(client, origin, ENVIRONMENT)) if ENVIRONMENT in shared else {},
         packages=packages,
         source=_text(client, origin, SOURCE) if SOURCE in shared else None,
         diff=_text(client, origin, DIFF) if DIFF in shared else None,
@@ -195,6 +205,23 @@ def _why_incomplete(tags: Mapping[str, str]) -> str:
     if tags.get(runs.STATE) in ("running", "pending", "paused"):
         return f"is still running; if its driver has died, hfsuite sync {tags.get(runs.SWEEP)} closes it."
     return f"was not recorded to its end: bring it up to date with hfsuite sync {tags.get(runs.SWEEP)}."
+
+
+def _from_parameters(run: mlflow.entities.Run) -> dict[str, Any]:
+    """What stands for a recipe where there is none."""
+    tags, params = run.data.tags, dict(run.data.params)
+    return {
+        "sweep": tags.get(runs.SWEEP) or run.info.run_name or run.info.run_id,
+        "number": int(tags.get(runs.TRIAL, 0)),
+        "metric": tags.get(runs.METRIC, ""),
+        "module": tags.get(runs.MODULE),
+        "workers": int(params.pop("num_workers", 0)) or None,
+        "config": params,
+        "seed": None,
+        "deterministic": None,
+        "last_step": math.inf,
+        "loss_bits": {},
+    }
 
 
 def _curves(client: mlflow.MlflowClient, run: mlflow.entities.Run, recipe: Mapping[str, Any]) -> Curves:

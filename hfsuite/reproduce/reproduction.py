@@ -134,9 +134,9 @@ def reproduce(
     ) as (run, code, plan):  # fmt: skip
         if tell is not None:
             tell(run, code, plan)
-        changes = read_changes(run, changes or {})
+        changes, count = read_changes(run, changes or {}), workers or run.recipe["workers"]
         new_id = rerun(
-            run, code, tracking_uri=str(client.tracking_uri), workers=workers or run.recipe["workers"],
+            run, code, tracking_uri=str(client.tracking_uri), workers=count,
             reports=None if to_end else run.recipe["reports"], changes=changes,
             storage=_absolute(storage),
         )  # fmt: skip
@@ -146,15 +146,15 @@ def reproduce(
         plan = [*of_interruptions(run), *differences(surroundings.recorded(run), here), *of_checkpoint]
         plan.sort(key=lambda each: -each.weight)
         allowed = (
-            Tolerance(tolerance, "given", absolute=0.0, statistical=here.workers != run.recipe["workers"])
+            Tolerance(tolerance, "given", absolute=0.0, statistical=count != run.recipe["workers"])
             if tolerance is not None
-            else default_tolerance(run, workers=here.workers)
+            else default_tolerance(run, workers=count)
         )
         judgement = judge(run, again, plan, allowed, weights.distance(client, run, again))
     best = again.recipe["best"]
     reached = best["metrics"].get(again.recipe["metric"]) if best is not None else None
     done = Reproduction(run.run_id, new_id, run.title, plan, judgement, again.recipe["last_step"], reached)
-    as_recorded = not changes and tolerance is None and here.workers == run.recipe["workers"]
+    as_recorded = not changes and tolerance is None and count == run.recipe["workers"]
     report.record(client, run, again, done.as_json(), judgement, as_recorded=as_recorded)
     return done
 

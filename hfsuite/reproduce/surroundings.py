@@ -10,6 +10,7 @@ from typing import Any
 
 from hfsuite.reproduce.recorded import RecordedRun
 from hfsuite.tracking import provenance
+from hfsuite.tracking.points import as_text
 from hfsuite.tracking.recipe import without_secret_settings
 
 
@@ -37,9 +38,9 @@ class Surroundings:
     diff: str | None = field(repr=False)
     facts: Mapping[str, Any]
     config: Mapping[str, Any]
-    seed: int
-    workers: int
-    deterministic: bool
+    seed: int | None
+    workers: int | None
+    deterministic: bool | None
 
     @property
     def git(self) -> Mapping[str, Any]:
@@ -62,6 +63,11 @@ def recorded(run: RecordedRun) -> Surroundings:
         workers=recipe["workers"],
         deterministic=recipe["deterministic"],
     )
+
+
+def as_texts(config: Mapping[str, Any]) -> dict[str, str]:
+    """Settings as MLflow has them where nothing else was recorded."""
+    return {name: as_text(value) for name, value in config.items()}
 
 
 def here(

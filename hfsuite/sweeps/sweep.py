@@ -27,6 +27,7 @@ from hfsuite.sweeps.tuning import run_tune
 from hfsuite.tracking.provenance import without_credentials
 from hfsuite.tracking.record import REPORTS_FILE, ReportReader, SweepDirectory
 from hfsuite.tracking.state import TrialState
+from hfsuite.trainers.determinism import COST
 from hfsuite.trainers.seeds import SETTING
 
 if TYPE_CHECKING:
@@ -171,6 +172,8 @@ def _run(plan: Plan) -> SweepResult:
     with closing(plan.lock), plan.head_start, closing(plan.writer), _closed_whatever_happens(plan):
         plan.writer.begin()  # a store that takes nothing ends the sweep here
         observer = _observer(plan)
+        if record.params["gpu"] and record.params["deterministic"]:
+            observer.display.console.print(COST, soft_wrap=True)
         run_tune(plan, observer)
         observer.settle()
         result = SweepResult(

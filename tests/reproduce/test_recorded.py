@@ -72,3 +72,25 @@ def test_a_run_that_goes_on_is_refused_with_what_to_do() -> None:
         recorder.settle_trial(directory.read_sweep(), record)
     with pytest.raises(NotRecorded, match=r"is still running; if its driver has died, hfsuite sync made closes it"):
         records.read(client, records.find(client, "made:0"))
+
+
+def test_any_two_runs_can_be_compared(own_directory: Path) -> None:
+    import json
+
+    directory, _ = made.sweep(provenance={"packages": {"torch": "2"}}, state="completed", ended_at=made.now())
+    made.trial(directory, 0, [made.report(1, 10, 0.5)])
+    sync(directory)
+    client = store.open_store()
+    theirs = client.create_run(client.create_experiment("theirs"), run_name="a run")
+    client.log_param(theirs.info.run_id, "x", 0.7)
+    client.log_metric(theirs.info.run_id, "loss", 0.4, step=10)
+    said = program.hfsuite("diff", "made:0", theirs.info.run_id, "--json")
+    out, err = program.output(said)
+    assert said.returncode == 0, err
+    found = json.loads(out)
+    assert found["missing"][0] == []
+    assert len(found["missing"][1]) == 3
+    different = {each["subject"]: (each["recorded"], each["here"]) for each in found["differences"]}
+    assert different["x"] == ("0.5", "0.7")
+    (loss,) = [each for each in found["metrics"] if each["name"] == "loss"]
+    assert (loss["one"], loss["other"], loss["apart_from"]) == (0.5, 0.4, 10)
