@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 FOLDER = "reproduction"  # the artifact folder; in it one for each repetition
 SHOWN_CURVES = 6
+COUNTERS = {"epoch", "step", "samples", "training_iteration"}  # straight lines
 
 
 def as_json(
@@ -102,7 +103,8 @@ def record(
 
 def overlay(run: RecordedRun, again: RecordedRun) -> Figure | None:
     """The curves of both runs, one over the other; None where there is none to draw."""
-    names = [name for name, points in run.curves.items() if len(points) > 1 and len(set(points.values())) > 1]
+    curves = {name: points for name, points in run.curves.items() if name not in COUNTERS}
+    names = [name for name, points in curves.items() if len(points) > 1 and len(set(points.values())) > 1]
     names = sorted(names, key=lambda name: (name != run.recipe["metric"], "loss" not in name, name))[:SHOWN_CURVES]
     if not names:
         return None
