@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -100,19 +101,19 @@ def test_what_cannot_be_restored_says_why(repository: Path, change: dict[str, An
     git = made.environment["git"] | (change.get("environment", {}).get("git") or {})
     if change.get("environment") != {"git": None}:
         change = {**change, "environment": {**made.environment, "git": git}}
-    with pytest.raises(ConfigurationError, match=message), code_for(replace(made, **change), restore=True):
-        pass
+    with pytest.raises(ConfigurationError, match=message), ExitStack() as stack:
+        stack.enter_context(code_for(replace(made, **change), restore=True))
     assert project.git(repository, "worktree", "list").count("\n") == 0
 
 
 def test_outside_a_repository_and_without_a_record_it_is_said(own_directory: Path) -> None:
     made = replace(run(module="nowhere.to_be_found"), environment={"git": {"commit": "1" * 40}})
-    with pytest.raises(ConfigurationError, match="no git repository"), code_for(made, restore=True):
-        pass
+    with pytest.raises(ConfigurationError, match="no git repository"), ExitStack() as stack:
+        stack.enter_context(code_for(made, restore=True))
     with pytest.raises(NotRecorded, match=r"The source of nowhere.to_be_found was not recorded with"):
         made.whole_source()
-    with pytest.raises(NotRecorded), code_for(made, restore=False):
-        pass
+    with pytest.raises(NotRecorded), ExitStack() as stack:
+        stack.enter_context(code_for(made, restore=False))
     cut = replace(made, source="password = '...'\n", environment={"source_digest": "of something else"})
     with pytest.raises(NotRecorded, match=r"secrets were left out of it \(lines 1\)"):
         cut.whole_source()
