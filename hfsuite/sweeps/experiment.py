@@ -107,8 +107,8 @@ class Experiment:
             keep: which checkpoints stay: "best" (the best one of the three best trials, and the last of each trial that
                 may be taken up again), "best:5", "all", "none", or "reference" (as "best", and MLflow points to them
                 instead of holding them; for storage that whoever loads a model can read).
-            deterministic: whether PyTorch shall compute the same bits each time; by default on CPUs, where it costs
-                nothing.
+            deterministic: whether PyTorch shall compute the same bits each time; by default on CPUs, where a step
+                takes 1.015 times as long.
 
         Raises:
             ConfigurationError: something asked for cannot be; all mistakes are named, and nothing was started.
