@@ -29,6 +29,7 @@ DEFAULTS = {
     "layers": 3,
     "heads": 4,
     "epochs": 8,
+    "precision": "fp32",  # or "bf16"
     "learning_rate": 1e-3,
     "lr_scheduler_type": "cosine",
     "warmup_ratio": 0.1,
@@ -61,7 +62,10 @@ def splits() -> dict[str, TensorDataset]:
 def train_loop_per_worker(settings: dict[str, Any]) -> None:
     """Trains one model. Runs in every rank."""
     batch = split_batch(settings["global_batch_size"], ray.train.get_context().get_world_size(), largest_per_device=256)
-    accelerator = Accelerator(gradient_accumulation_steps=batch.accumulation)
+    accelerator = Accelerator(
+        mixed_precision="bf16" if settings["precision"] == "bf16" else "no",
+        gradient_accumulation_steps=batch.accumulation,
+    )
     seeds = Seeds(settings["seed"])
     torch.manual_seed(seeds.initial_weights)
     model = ViTForImageClassification(
@@ -170,9 +174,7 @@ def test(checkpoint: TransformersCheckpoint, settings: dict[str, Any]) -> dict[s
 
 experiment = Experiment(
     name="digits",
-    trainer=AccelerateTrainer(
-        train_loop_per_worker, accelerate_config={"mixed_precision": "no"}, scaling_config=ScalingConfig(num_workers=2)
-    ),
+    trainer=AccelerateTrainer(train_loop_per_worker, accelerate_config={}, scaling_config=ScalingConfig(num_workers=2)),
     space=vision.space,
     metric="eval_accuracy",
     mode="max",

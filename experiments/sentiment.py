@@ -39,6 +39,8 @@ DEFAULTS = {
     "validation_rows": 400,
     "max_length": 64,  # tokens; nine in ten sentences are shorter
     "num_train_epochs": 3,
+    "evaluations": 0,  # in all, and as many reports and checkpoints; 0 is one after each epoch
+    "precision": "fp32",  # or "bf16"
     "learning_rate": 1e-4,
     "lr_scheduler_type": "linear",
     "warmup_ratio": 0.1,
@@ -75,19 +77,25 @@ def trainer_init_per_worker(train_dataset: None, eval_dataset: None, **settings:
     tokenizer = AutoTokenizer.from_pretrained(model_path(settings["model"]))
     train, validation = _tokenized(settings["dataset"], settings["model"], settings["max_length"])
     batch = split_batch(settings["global_batch_size"], ray.train.get_context().get_world_size())
+    when = "steps" if settings["evaluations"] else "epoch"
+    share = 1 / (settings["evaluations"] or 1)  # below 1, it is a share of all steps
     arguments = TrainingArguments(
         output_dir="checkpoints",
         num_train_epochs=settings["num_train_epochs"],
         learning_rate=settings["learning_rate"],
         lr_scheduler_type=settings["lr_scheduler_type"],
-        warmup_steps=settings["warmup_ratio"],  # below 1, it is a share of all steps
+        warmup_steps=settings["warmup_ratio"],  # likewise
         weight_decay=settings["weight_decay"],
         per_device_train_batch_size=batch.per_device,
         gradient_accumulation_steps=batch.accumulation,
         per_device_eval_batch_size=64,
-        logging_strategy="epoch",
-        eval_strategy="epoch",
-        save_strategy="epoch",
+        logging_strategy=when,
+        eval_strategy=when,
+        save_strategy=when,
+        logging_steps=share,
+        eval_steps=share,
+        save_steps=share,
+        bf16=settings["precision"] == "bf16",
         seed=seeds.torch,
         data_seed=seeds.data_order,
         dataloader_pin_memory=False,

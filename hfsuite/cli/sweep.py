@@ -6,7 +6,7 @@ import json as json_
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -125,15 +125,24 @@ def show(result: SweepResult, progress: list[str]) -> None:
 
 def load_command(checkpoint: Checkpoint, path: str) -> str:
     """A command line that loads the model of a checkpoint, by the class that it was saved from."""
-    config = f"{checkpoint.path}/config.json"
-    model = "AutoModel"
-    if checkpoint.filesystem.get_file_info(config).is_file:
-        with checkpoint.filesystem.open_input_stream(config) as stream:
-            model = (json_.loads(stream.read()).get("architectures") or [model])[0]
+    adapters = _read_json(checkpoint, "adapter_config.json")
+    if adapters is not None:  # of PEFT; it names the model to which they belong, if that has a name
+        how = "AutoPeftModel.from_pretrained" if adapters.get("base_model_name_or_path") else "load_peft_weights"
+        return f"""{_command("python")} -c "from peft import {how.partition(".")[0]}; print({how}('{path}'))\""""
+    model = ((_read_json(checkpoint, "config.json") or {}).get("architectures") or ["AutoModel"])[0]
     return (
         f'{_command("python")} -c "from hfsuite import TransformersCheckpoint; from transformers import {model}; '
         f"print(TransformersCheckpoint('{path}').get_model({model}))\""
     )
+
+
+def _read_json(checkpoint: Checkpoint, name: str) -> dict[str, Any] | None:
+    path = f"{checkpoint.path}/{name}"
+    if not checkpoint.filesystem.get_file_info(path).is_file:
+        return None
+    with checkpoint.filesystem.open_input_stream(path) as stream:
+        found: dict[str, Any] = json_.loads(stream.read())
+        return found
 
 
 def _command(name: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.util
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,7 +15,7 @@ from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from hfsuite.errors import ConfigurationError, UnknownName, did_you_mean
-from hfsuite.search.spaces import Space, is_grid, is_searched
+from hfsuite.search.spaces import OnlyWhere, Space, counts, in_order, is_grid, is_searched
 from hfsuite.search.trial_schedulers import Budget
 from hfsuite.trainers.report_observer import TRAINING_FINISHED
 
@@ -37,14 +38,36 @@ class TrialAwareOptunaSearch(OptunaSearch):
     The stock class tells Optuna that a trial stopped early is complete, with its truncated value; samplers then mix
     what was trained fully with what was not. Here it is pruned, with its intermediate values.
 
+    Where settings depend on others, Optuna is asked for those that count, and the others keep their default values: its
+    samplers then learn nothing from what made no difference.
+
     Args:
         budget: of the trial scheduler: a trial stopped at its end is complete.
+        only_where: which settings count only where others have certain values.
+        defaults: of all settings.
     """
 
-    def __init__(self, *, budget: Budget, **kwargs: Any) -> None:
+    def __init__(
+        self, *, budget: Budget, only_where: OnlyWhere | None = None, defaults: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:  # fmt: skip
         super().__init__(**kwargs)
-        self._budget = budget
+        self._budget, self._only_where, self._defaults = budget, only_where or {}, defaults or {}
         self._went_on_after: dict[str, int] = {}
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
+        """Tune hands over the space, before the first trial. Driver."""
+        is_new = bool(super().set_search_properties(metric, mode, config, **spec))
+        if is_new and self._only_where:
+            self._space: Any = _Dependent(self._space, self._only_where, self._defaults)
+        return is_new
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        """What to try next. Driver."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Define-by-run function")  # a sampler may think for longer than a second
+            proposal: dict[str, Any] | None = super().suggest(trial_id)
+            return proposal
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Tune calls it only for reports after which a trial goes on. Driver."""
@@ -61,6 +84,46 @@ class TrialAwareOptunaSearch(OptunaSearch):
             if not (result.get(TRAINING_FINISHED) or self._budget.is_spent(result)):
                 result = None  # without a value, the stock class says "pruned"
         super().on_trial_complete(trial_id, result, error)
+
+
+@dataclass(frozen=True)
+class _Dependent:
+    """A space for Optuna, in which a trial draws one setting after another.
+
+    Args:
+        distributions: by the paths of the settings: "trainer_init_config/learning_rate".
+        only_where: as for `TrialAwareOptunaSearch`.
+        defaults: likewise.
+    """
+
+    distributions: Mapping[str, optuna.distributions.BaseDistribution]
+    only_where: OnlyWhere
+    defaults: Mapping[str, Any]
+
+    def __call__(self, trial: optuna.Trial) -> dict[str, Any]:
+        """Draws what counts; returns what does not."""
+        paths = {path.rpartition("/")[2]: path for path in self.distributions}
+        values, idle = dict(self.defaults), {}
+        for name in in_order(paths, self.only_where):
+            if counts(name, self.only_where, values):
+                values[name] = _draw(trial, paths[name], self.distributions[paths[name]])
+            else:
+                idle[paths[name]] = values[name]
+        return idle
+
+
+def _draw(trial: optuna.Trial, path: str, distribution: optuna.distributions.BaseDistribution) -> Any:
+    match distribution:
+        case optuna.distributions.CategoricalDistribution():
+            return trial.suggest_categorical(path, distribution.choices)
+        case optuna.distributions.IntDistribution():
+            return trial.suggest_int(
+                path, distribution.low, distribution.high, step=distribution.step, log=distribution.log
+            )
+        case _:
+            return trial.suggest_float(
+                path, distribution.low, distribution.high, step=distribution.step, log=distribution.log
+            )
 
 
 def check_searcher(searcher: str | AnySearcher, space: Space | None = None) -> None:
@@ -112,6 +175,8 @@ def make_searcher(
     study_name: str,
     directory: Path | None,
     budget: Budget,
+    only_where: OnlyWhere | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> AnySearcher:
     """The searcher of a sweep. Driver.
 
@@ -121,6 +186,8 @@ def make_searcher(
         study_name: the sweep's name, so that no two sweeps share a study.
         directory: where the study is kept, as `optuna.db`; None keeps it in memory.
         budget: of the trial scheduler.
+        only_where: see `TrialAwareOptunaSearch`. Ray Tune's searchers, `VARIANTS` too, draw every setting each time.
+        defaults: likewise.
     """
     if not isinstance(searcher, str):
         return searcher
@@ -135,4 +202,6 @@ def make_searcher(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # the name was chosen knowingly
         sampler = SAMPLERS[searcher][1](seed)
-    return TrialAwareOptunaSearch(sampler=sampler, study_name=study_name, storage=storage, budget=budget)
+    return TrialAwareOptunaSearch(
+        sampler=sampler, study_name=study_name, storage=storage, budget=budget, only_where=only_where, defaults=defaults
+    )

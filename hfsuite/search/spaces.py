@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ray.tune.search.sample import Categorical, Domain, Float, Function, Integer
@@ -11,6 +11,8 @@ from ray.tune.search.sample import Categorical, Domain, Float, Function, Integer
 from hfsuite.errors import did_you_mean
 
 Space = Mapping[str, Any]
+# Of a setting that counts only where others have one of the values that are listed for each of them.
+OnlyWhere = Mapping[str, Mapping[str, Sequence[Any]]]
 
 _READS_AS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
@@ -45,6 +47,48 @@ def check_space(space: Space, defaults: Mapping[str, Any]) -> list[str]:
                 faults.append(f"In the search space: {fault}")
                 break
     return faults
+
+
+def check_only_where(only_where: OnlyWhere, space: Space, defaults: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the conditions of a space; empty if nothing is."""
+    faults = []
+    for name, condition in only_where.items():
+        if name not in space:
+            faults.append(f"only_where names {name!r}, which is not in the search space. {did_you_mean(name, space)}")
+        for other, values in condition.items():
+            if other not in defaults:
+                faults.append(
+                    f"{name} depends on {other!r}, which the experiment does not take. {did_you_mean(other, defaults)}"
+                )
+            elif isinstance(values, str) or not isinstance(values, Sequence):
+                faults.append(f"{name} depends on {other}: list the values that it must have, got {values!r}.")
+            else:
+                faults += [fault for value in values if (fault := type_fault(other, value, defaults[other]))]
+        if name in _all_before(name, only_where):
+            faults.append(f"{name} depends on itself, by way of {', '.join(map(repr, condition))}.")
+    return faults
+
+
+def counts(name: str, only_where: OnlyWhere, values: Mapping[str, Any]) -> bool:
+    """Whether a setting counts where the others have these values; one that depends on what does not count does not."""
+    condition = only_where.get(name, {})
+    return all(values[other] in allowed and counts(other, only_where, values) for other, allowed in condition.items())
+
+
+def in_order(space: Space, only_where: OnlyWhere) -> list[str]:
+    """The names of a space, each behind those that it depends on."""
+    return sorted(space, key=lambda name: len(_all_before(name, only_where)))
+
+
+def _all_before(name: str, only_where: OnlyWhere) -> set[str]:
+    """What a setting depends on, directly or not; itself too if they go round in a circle."""
+    found: set[str] = set()
+    ahead = list(only_where.get(name, {}))
+    while ahead:
+        if (other := ahead.pop()) not in found:
+            found.add(other)
+            ahead += only_where.get(other, {})
+    return found
 
 
 def type_fault(name: str, value: Any, default: Any) -> str | None:

@@ -206,7 +206,8 @@ def confirm(
     )
     space = {key: tune.choice([each.config[key] for each in finalists if key in each.config]) for key in varied}
     result = run_sweep(
-        replace(experiment, space={**space, SETTING: tune.randint(0, 2**31)}), trials=len(finalists) * seeds,
+        replace(experiment, space={**space, SETTING: tune.randint(0, 2**31)}, only_where={}),
+        trials=len(finalists) * seeds,
         searcher=rounds, trial_scheduler="fifo", workers=workers or int(params["workers"]),
         gpu=gpu if gpu is not None else params.get("gpu") == "True",
         deterministic=params.get("deterministic") == "True",

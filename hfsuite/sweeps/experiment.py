@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from hfsuite.errors import ConfigurationError, TrialFailed, UnknownName, did_you_mean
-from hfsuite.search.spaces import check_space, type_fault
+from hfsuite.search.spaces import OnlyWhere, check_only_where, check_space, type_fault
 from hfsuite.trainers.examination import Test
 from hfsuite.trainers.training import HuggingFaceTrainer
 
@@ -30,6 +30,9 @@ class Experiment:
         name: what its sweeps and its MLflow experiment are called.
         trainer: what a trial runs. Its `scaling_config` says how many workers a trial has unless told otherwise.
         space: from the names of settings to Ray Tune domains (`tune.loguniform(...)`), or constants.
+        only_where: settings of the space that count only where others have certain values, and keep their default value
+            elsewhere: `{"warmup_ratio": {"lr_scheduler_type": ["linear", "cosine"]}}`. For the searchers with names of
+            Optuna's; Ray Tune's own draw every setting each time.
         metric: the reported number to optimise.
         mode: "min" or "max".
         defaults: every setting that the training function takes, with its default value, whose type is the setting's.
@@ -48,6 +51,7 @@ class Experiment:
     metric: str
     mode: Literal["min", "max"]
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    only_where: OnlyWhere = field(default_factory=dict)
     progress: Sequence[str] = ()
     test: Test | None = None
     module: str = field(default_factory=lambda: _calling_module())
@@ -61,6 +65,7 @@ class Experiment:
         if self.mode not in ("min", "max"):
             faults.append(f"mode must be 'min' or 'max', got {self.mode!r}.")
         faults += check_space(self.space, self.defaults)
+        faults += check_only_where(self.only_where, self.space, self.defaults)
         if isinstance(self.trainer, HuggingFaceTrainer):
             faults += _not_taken(self.trainer, self.defaults)
         if faults:

@@ -19,8 +19,8 @@ import ray
 from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
 
 from hfsuite.errors import ConfigurationError, TrackingError
-from hfsuite.search.searchers import AnySearcher, check_searcher
-from hfsuite.search.spaces import describe, grid_size
+from hfsuite.search.searchers import SAMPLERS, AnySearcher, check_searcher
+from hfsuite.search.spaces import OnlyWhere, describe, grid_size
 from hfsuite.search.trial_schedulers import check_trial_scheduler, make_trial_scheduler
 from hfsuite.sweeps import cluster, tune_state
 from hfsuite.tracking import keeping, provenance, store
@@ -59,6 +59,7 @@ class Plan:
     lock: DriverLock
     writer: Writer
     space: Mapping[str, Any]
+    only_where: OnlyWhere
     constants: Mapping[str, Any]
     trials: int
     seed: int
@@ -204,6 +205,11 @@ def checked_plan(
             lock=lock,
             writer=Writer(Recorder(client, directory), record),
             space=space,
+            only_where={
+                name: condition
+                for name, condition in experiment.only_where.items()
+                if name in space and searcher in list(SAMPLERS)
+            },
             constants={**experiment.defaults, **fixed},
             seeds=seeds,
             trials=trials,

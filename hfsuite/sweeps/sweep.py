@@ -17,7 +17,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from hfsuite.errors import ConfigurationError
 from hfsuite.search.searchers import AnySearcher
-from hfsuite.search.spaces import is_searched
+from hfsuite.search.spaces import counts, is_searched
 from hfsuite.search.trial_schedulers import Budget
 from hfsuite.sweeps.display import Display
 from hfsuite.sweeps.observer import SweepObserver
@@ -233,7 +233,8 @@ def _observer(plan: Plan) -> SweepObserver:
         values = dict(config.get(configuration, {}))
         if plan.seeds.fills_setting:
             values[SETTING] = plan.seeds.of(number)
-        return values, {key: values[key] for key, domain in plan.space.items() if is_searched(domain) and key in values}
+        searched = [key for key, domain in plan.space.items() if is_searched(domain) and key in values]
+        return values, {key: values[key] for key in searched if counts(key, plan.only_where, values)}
 
     def new_trial(number: int, trial: Trial) -> TrialResult:
         path = address(trial.storage.trial_fs_path, record.path)

@@ -51,7 +51,10 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
     directory = Path(plan.storage, record.name) if "://" not in plan.storage else None
     slots = resources.concurrent_trials(plan.trainer.scaling_config, uses_ray_data=is_streamed(plan.trainer.datasets))
     budget = Budget.of(plan.trial_scheduler)
-    searcher = make_searcher(plan.searcher, seed=plan.seed, study_name=record.name, directory=directory, budget=budget)
+    searcher = make_searcher(
+        plan.searcher, seed=plan.seed, study_name=record.name, directory=directory, budget=budget,
+        only_where=plan.only_where, defaults=plan.constants,
+    )  # fmt: skip
     # HyperBand pauses trials until its bracket is full, which a limit would never let happen.
     limits_itself = isinstance(searcher, ConcurrencyLimiter) or isinstance(plan.trial_scheduler, HyperBandScheduler)
     resume = tune.ResumeConfig(

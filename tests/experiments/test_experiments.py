@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from transformers import AutoModelForSequenceClassification, ViTForImageClassification
 
-from experiments import digits, sentiment
+from experiments import digits, language_model, sentiment
+from hfsuite.errors import TrialFailed
 from hfsuite.tracking import store
 from hfsuite.tracking.state import TrialState
 
@@ -92,3 +95,43 @@ def test_an_experiment_runs_as_a_module_in_a_fresh_process_on_two_cpus(own_direc
     assert done.returncode == 0, done.stderr
     assert '"sweep": "fresh"' in done.stdout
     assert done.stdout.count("\n") == 1, "one line of JSON and nothing else"
+
+
+def test_the_bundled_text_is_split_once_for_all_without_overlap() -> None:
+    parts = language_model.splits("small", "state_of_the_union", 256)
+    rows = {
+        name: {bytes(row) for row in np.asarray(part["input_ids"], dtype=np.uint16)} for name, part in parts.items()
+    }
+    assert {name: len(part) for name, part in parts.items()} == {"test": 418, "validation": 418, "train": 7535}
+    assert not rows["test"] & (rows["train"] | rows["validation"])
+    assert "Mr. Speaker" in language_model.tokenizer_of("small").decode(np.ravel(parts["train"]["input_ids"]))
+
+
+def test_a_language_model_learns_through_its_adapters_alone(own_directory: Path) -> None:
+    settings = {"steps": 12, "evaluations": 2, "context": 64, "validation_rows": 16, "learning_rate": 3e-3}
+    trial = language_model.experiment.train(settings)
+    assert trial.state is TrialState.COMPLETED
+    losses = [point.value for point in store.open_store().get_metric_history(trial.run_id, "eval_loss")]
+    assert losses[1] < losses[0] < math.log(384), "a random model of 384 tokens knows nothing"
+    with trial.checkpoint.as_directory() as directory:
+        saved = {path.name for path in Path(directory).iterdir()}
+        config = json.loads(Path(directory, "adapter_config.json").read_text())
+    assert "adapter_model.safetensors" in saved
+    assert "model.safetensors" not in saved, "the frozen model is not saved with each checkpoint"
+    assert (config["r"], config["lora_alpha"]) == (16, 32)
+
+
+def test_settings_of_lora_that_do_not_count_are_neither_drawn_nor_shown(own_directory: Path) -> None:
+    settings = {"steps": 2, "evaluations": 1, "context": 32, "validation_rows": 8, "global_batch_size": 2}
+    result = language_model.experiment.sweep(trials=4, searcher="random", set=settings, workers=1, seed=2)
+    assert [trial.failure for trial in result.trials] == [None] * 4
+    for trial in result.trials:
+        assert ("lora_dropout" in trial.searched) == (trial.config["lora_rank"] >= 16)
+        assert ("min_lr_rate" in trial.searched) == (trial.config["lr_scheduler_type"] == "cosine_with_min_lr")
+        if trial.config["lora_rank"] < 16:
+            assert trial.config["lora_dropout"] == 0.0
+
+
+def test_what_cannot_be_had_offline_is_refused_with_what_can(own_directory: Path) -> None:
+    with pytest.raises(TrialFailed, match="--set model=small and --set text=state_of_the_union need none"):
+        language_model.experiment.train({"model": "somebody/no-such-model"}, workers=1)

@@ -131,3 +131,23 @@ def test_a_domain_that_the_searcher_cannot_draw_from_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="'tpe' cannot draw from this space"):
         check_searcher("tpe", {"x": tune.randn(0, 1)})
     check_searcher("grid", {"x": tune.randn(0, 1)})
+
+
+@pytest.mark.parametrize("name", sorted(set(SAMPLERS) - {"cmaes"}))
+def test_what_does_not_count_is_not_drawn_and_keeps_its_default(name: str, tmp_path: Path) -> None:
+    space = {"settings": {"warmup": tune.uniform(0.1, 1), "kind": tune.choice(["plain", "warm"]), "fixed": 3}}
+    searcher = make_searcher(
+        name, seed=1, study_name="study", directory=tmp_path, budget=Budget.of(FIFOScheduler()),
+        only_where={"warmup": {"kind": ["warm"]}}, defaults={"warmup": 0.0, "kind": "plain", "fixed": 3},
+    )  # fmt: skip
+    searcher.set_search_properties("loss", "min", space)
+    drawn = []
+    for number in range(12):
+        drawn.append(searcher.suggest(f"t{number}")["settings"])
+        searcher.on_trial_complete(f"t{number}", {"loss": 1.0, "training_iteration": 1, "training_finished": True})
+    assert {each["kind"] for each in drawn} == {"plain", "warm"}
+    assert all((each["warmup"] >= 0.1) == (each["kind"] == "warm") for each in drawn)
+    study = optuna.load_study(study_name="study", storage=f"sqlite:///{tmp_path}/optuna.db")
+    assert [set(trial.params) for trial in study.trials] == [
+        {"settings/kind", "settings/warmup"} if each["kind"] == "warm" else {"settings/kind"} for each in drawn
+    ]

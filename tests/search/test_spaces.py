@@ -7,8 +7,18 @@ from typing import Any
 import pytest
 from ray import tune
 
-from hfsuite.search.spaces import check_space, describe, grid_size, is_searched, parse_value, type_fault
-from search_spaces import fine_tuning, vision
+from hfsuite.search.spaces import (
+    check_only_where,
+    check_space,
+    counts,
+    describe,
+    grid_size,
+    in_order,
+    is_searched,
+    parse_value,
+    type_fault,
+)
+from search_spaces import fine_tuning, lora, vision
 
 
 @pytest.mark.parametrize(
@@ -79,3 +89,39 @@ def test_domains_in_words() -> None:
 def test_the_shipped_spaces_search_what_matters(space: dict[str, Any]) -> None:
     assert {"learning_rate", "lr_scheduler_type", "warmup_ratio", "weight_decay", "global_batch_size"} <= set(space)
     assert all(is_searched(domain) for domain in space.values())
+
+
+ONLY_WHERE = {"warmup": {"schedule": ["linear"]}, "steps": {"warmup": [0.5], "schedule": ["linear", "cosine"]}}
+
+
+def test_a_setting_counts_where_those_count_that_it_depends_on_and_have_the_right_values() -> None:
+    def counted(schedule: str, warmup: float) -> list[str]:
+        values = {"schedule": schedule, "warmup": warmup, "steps": 1}
+        return [name for name in in_order(values, ONLY_WHERE) if counts(name, ONLY_WHERE, values)]
+
+    assert counted("linear", 0.5) == ["schedule", "warmup", "steps"]
+    assert counted("linear", 0.1) == ["schedule", "warmup"]
+    assert counted("cosine", 0.5) == ["schedule"]  # steps depends on warmup, which does not count
+
+
+def test_conditions_are_checked_with_the_experiment_and_all_faults_named() -> None:
+    defaults = {"schedule": "linear", "warmup": 0.1, "steps": 1, "rank": 4}
+    space = {"warmup": tune.uniform(0, 1), "steps": tune.randint(0, 9), "rank": tune.choice([4, 8])}
+    only_where: Any = {
+        "dropout": {"rank": [8]},
+        "warmup": {"shedule": ["linear"], "rank": ["eight"]},
+        "steps": {"rank": [8]},
+        "rank": {"steps": [1]},
+    }
+    faults = " ".join(check_only_where(only_where, space, defaults))
+    assert "only_where names 'dropout', which is not in the search space" in faults
+    assert "'shedule', which the experiment does not take. Did you mean 'schedule'?" in faults
+    assert "rank must be a whole number (its default is 4), got 'eight'" in faults
+    assert "steps depends on itself, by way of 'rank'" in faults
+    assert "list the values" in " ".join(check_only_where({"warmup": {"schedule": "linear"}}, space, defaults))
+
+
+@pytest.mark.parametrize("name", sorted(lora.only_where))
+def test_the_conditions_of_the_space_for_lora_name_values_that_can_be_drawn(name: str) -> None:
+    for other, values in lora.only_where[name].items():
+        assert set(values) < set(lora.space[other].categories)
