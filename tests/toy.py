@@ -92,7 +92,7 @@ class Unpicklable(Exception):
 def note(diary: str, entry: dict[str, Any]) -> None:
     if diary:
         with open(diary, "a", encoding="utf-8") as file:
-            file.write(json.dumps(entry | {"at": time.time()}) + "\n")
+            file.write(json.dumps(entry | {"at": time.time(), "pid": os.getpid()}) + "\n")
 
 
 def read(diary: Path, having: str = "step") -> list[dict[str, Any]]:

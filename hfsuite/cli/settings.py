@@ -20,6 +20,10 @@ Workers = Annotated[int | None, typer.Option(help="Workers a trial.", show_defau
 Gpu = Annotated[
     bool | None, typer.Option("--gpu/--cpu", help="Whether each worker has a GPU.", show_default="the experiment's")
 ]
+GpuShare = Annotated[
+    float | None,
+    typer.Option("--gpu-share", help="The part of a GPU that each worker takes: 0.5 for two trials on one."),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Fix a setting. Can be given more than once."),
@@ -72,6 +76,13 @@ def parse_settings(
             else:
                 values[key] = value
     return values, faults
+
+
+def gpu_of(gpu: bool | None, share: float | None) -> tuple[bool | float | None, list[str]]:
+    """What --gpu, --cpu and --gpu-share ask for together, and a sentence if they contradict each other."""
+    if share is None:
+        return gpu, []
+    return share, ["--cpu and --gpu-share contradict each other: give one of them."] if gpu is False else []
 
 
 def assignments(given: Sequence[str]) -> dict[str, str]:

@@ -28,6 +28,7 @@ def sweep(
     trial_scheduler: Annotated[str, typer.Option(help="asha, median or fifo.")] = "asha",
     workers: settings.Workers = None,
     gpu: settings.Gpu = None,
+    gpu_share: settings.GpuShare = None,
     set_: settings.Set = None,
     seed: settings.Seed = 0,
     name: settings.Name = None,
@@ -47,13 +48,14 @@ def sweep(
     with answer(json) as say:
         experiment = load_experiment(module)
         fixed, faults = settings.parse_settings(experiment, set_ or [])
+        device, contradictions = settings.gpu_of(gpu, gpu_share)
         result = run_sweep(
             experiment,
             trials=trials,
             searcher=searcher,
             trial_scheduler=trial_scheduler,
             workers=workers,
-            gpu=gpu,
+            gpu=device,
             fixed=fixed,
             seed=seed,
             name=name,
@@ -67,7 +69,7 @@ def sweep(
             },
             keep=keep,
             deterministic=deterministic,
-            faults=faults,
+            faults=[*faults, *contradictions],
         )
         if json:
             say(result.as_json())

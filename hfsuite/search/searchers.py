@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import optuna
-from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
+from ray.tune.search import SearchAlgorithm, Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from hfsuite.errors import ConfigurationError, UnknownName, did_you_mean
 from hfsuite.search.spaces import OnlyWhere, Space, counts, in_order, is_grid, is_searched
 from hfsuite.search.trial_schedulers import Budget
+from hfsuite.search.variants import LastingVariants
 from hfsuite.trainers.report_observer import TRAINING_FINISHED
 
 AnySearcher: TypeAlias = Searcher | SearchAlgorithm
@@ -192,7 +193,7 @@ def make_searcher(
     if not isinstance(searcher, str):
         return searcher
     if searcher == VARIANTS:
-        return BasicVariantGenerator(random_state=seed)
+        return LastingVariants(random_state=seed)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     storage = None

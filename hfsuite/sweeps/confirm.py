@@ -149,7 +149,7 @@ class Confirmation:
 
 def confirm(
     client: Any, parent: Any, experiment: Experiment, *, top: int = 3, seeds: int = 5,
-    workers: int | None = None, gpu: bool | None = None, storage: str = "results", name: str | None = None,
+    workers: int | None = None, gpu: bool | float | None = None, storage: str = "results", name: str | None = None,
 ) -> Confirmation:  # fmt: skip
     """Trains the finalists of a sweep with fresh seeds, as a sweep of its own, and tests them.
 
@@ -209,7 +209,7 @@ def confirm(
         replace(experiment, space={**space, SETTING: tune.randint(0, 2**31)}, only_where={}),
         trials=len(finalists) * seeds,
         searcher=rounds, trial_scheduler="fifo", workers=workers or int(params["workers"]),
-        gpu=gpu if gpu is not None else params.get("gpu") == "True",
+        gpu=gpu if gpu is not None else float(params.get("gpu_share", 0)) or params.get("gpu") == "True",
         deterministic=params.get("deterministic") == "True",
         fixed={key: value for key, value in finalists[0].config.items() if key not in varied and key != SETTING},
         seed=asked, name=name, storage=storage, worker_policy={}, confirms=parent.info.run_id,

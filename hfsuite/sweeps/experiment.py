@@ -78,7 +78,7 @@ class Experiment:
         searcher: str | AnySearcher = "tpe",
         trial_scheduler: str | TrialScheduler = "asha",
         workers: int | None = None,
-        gpu: bool | None = None,
+        gpu: bool | float | None = None,
         set: Mapping[str, Any] | None = None,
         seed: int = 0,
         name: str | None = None,
@@ -98,7 +98,8 @@ class Experiment:
             searcher: what to try next: "tpe", "random", "qmc", "gp", "cmaes", "grid", or a searcher of Ray Tune's.
             trial_scheduler: what to stop: "asha", "median", "fifo", or a trial scheduler of Ray Tune's.
             workers: workers a trial; None for the trainer's.
-            gpu: whether each worker has a GPU; None for the trainer's.
+            gpu: whether each worker has a GPU, or the part of one that it takes: with 0.5, two trials run on each. None
+                for the trainer's.
             set: settings to fix; one that the space varies is then not varied.
             seed: of the searcher, and of all trials: see `hfsuite.trainers.seeds`.
             name: of the sweep; must be new in `storage`.
@@ -179,7 +180,7 @@ class Experiment:
         config: Mapping[str, Any] | None = None,
         *,
         workers: int | None = None,
-        gpu: bool | None = None,
+        gpu: bool | float | None = None,
         seed: int = 0,
         name: str | None = None,
         storage: str | os.PathLike[str] = "results",

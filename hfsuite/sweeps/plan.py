@@ -82,7 +82,7 @@ def checked_plan(
     space: Mapping[str, Any],
     trials: int,
     workers: int | None,
-    gpu: bool | None,
+    gpu: bool | float | None,
     fixed: Mapping[str, Any],
     seed: int,
     name: str | None,
@@ -243,6 +243,7 @@ def _params(
         "trials": asked["trials"],
         "workers": scaling.num_workers,
         "gpu": bool(scaling.use_gpu),
+        **({"gpu_share": scaling.num_gpus_per_worker} if 0 < scaling.num_gpus_per_worker < 1 else {}),
         "seed": asked["seed"],
         "keep": asked["keep"],
         **asdict(policy),
@@ -251,14 +252,19 @@ def _params(
     }
 
 
-def _scaled(trainer: HuggingFaceTrainer, workers: int | None, gpu: bool | None) -> HuggingFaceTrainer:
+def _scaled(trainer: HuggingFaceTrainer, workers: int | None, gpu: bool | float | None) -> HuggingFaceTrainer:
     changes: dict[str, Any] = {}
     if workers is not None:
         if workers < 1:
             raise ConfigurationError(f"The number of workers must be at least 1, got {workers}.")
         changes["num_workers"] = workers
     if gpu is not None:
-        changes["use_gpu"] = gpu
+        changes["use_gpu"] = bool(gpu)
+    if isinstance(gpu, float):
+        if not 0 < gpu <= 1:
+            raise ConfigurationError(f"The part of a GPU that a worker takes is above 0 and at most 1, got {gpu:g}.")
+        others = trainer.scaling_config.resources_per_worker or {}
+        changes["resources_per_worker"] = {**others, "GPU": gpu}
     try:
         return trainer.with_settings({"scaling_config": changes})
     except ConfigurationError:

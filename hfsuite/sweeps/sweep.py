@@ -29,6 +29,7 @@ from hfsuite.tracking.record import REPORTS_FILE, ReportReader, SweepDirectory
 from hfsuite.tracking.state import TrialState
 from hfsuite.trainers.determinism import COST
 from hfsuite.trainers.seeds import SETTING
+from hfsuite.trials import resources
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +62,7 @@ def run_sweep(
     searcher: str | AnySearcher,
     trial_scheduler: str | TrialScheduler,
     workers: int | None,
-    gpu: bool | None,
+    gpu: bool | float | None,
     fixed: Mapping[str, Any],
     seed: int,
     name: str | None,
@@ -138,7 +139,7 @@ def run_training(
     *,
     fixed: Mapping[str, Any],
     workers: int | None,
-    gpu: bool | None,
+    gpu: bool | float | None,
     seed: int,
     name: str | None,
     storage: str | os.PathLike[str],
@@ -174,6 +175,8 @@ def _run(plan: Plan) -> SweepResult:
         observer = _observer(plan)
         if record.params["gpu"] and record.params["deterministic"]:
             observer.display.console.print(COST, soft_wrap=True)
+        if not record.params["gpu"] and (gpus := sum(node.get("GPU", 0) for node in resources.cluster_nodes())):
+            observer.display.console.print(f"Workers are on CPUs, and {gpus:g} GPUs are idle: --gpu uses them.")
         run_tune(plan, observer)
         observer.settle()
         result = SweepResult(

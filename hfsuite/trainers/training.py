@@ -91,6 +91,13 @@ class HuggingFaceTrainer(TorchTrainer):
 
     def check_scaling(self) -> None:
         """Refuses scaling configurations that the trainer cannot use. Driver."""
+        gpus, workers = self.scaling_config.num_gpus_per_worker, self.scaling_config.num_workers
+        backend = self.torch_config.backend if self.torch_config is not None else None
+        if 0 < gpus < 1 and workers > 1 and backend in (None, "nccl"):
+            raise ConfigurationError(
+                f"{workers} workers with {gpus:g} GPUs each may share one, which NCCL refuses: give each a whole GPU, "
+                'take one worker a trial, or use TorchConfig(backend="gloo").'
+            )
 
     def worker_loop(self) -> Callable[[dict[str, Any]], Any]:
         """What every rank runs, given a copy of the configuration. Driver; the answer is sent to the ranks."""

@@ -128,6 +128,7 @@ class TransformersTrainer(HuggingFaceTrainer):
                 "outside of trials. Under Ray Tune, ask for them in the param_space: "
                 '{"scaling_config": {"resources_per_worker": {"GPU": ' + f"{gpus:g}" + "}}}."
             )
+        super().check_scaling()
 
     def worker_loop(self) -> TransformersLoop:
         """What every rank runs."""

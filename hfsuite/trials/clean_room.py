@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import importlib
 import locale
 import logging
 import multiprocessing
@@ -70,6 +71,7 @@ class CleanRoom:
             put_back()
         _end_process_groups()
         _forget_accelerator()
+        _forget_deepspeed()
         if "torch._dynamo" in sys.modules:
             torch._dynamo.reset()  # it counts what it has compiled of a function, and gives up at the eighth
         gc.collect()
@@ -345,6 +347,14 @@ def _forget_accelerator() -> None:
             if torch.cuda.max_memory_allocated(device) > 0:  # another rank's would get a context by being asked
                 torch.cuda.reset_peak_memory_stats(device)
                 torch.cuda.set_per_process_memory_fraction(1.0, device)
+
+
+def _forget_deepspeed() -> None:
+    """DeepSpeed keeps process groups in variables of two modules, and takes them for living ones."""
+    if (communication := sys.modules.get("deepspeed.comm.comm")) is not None:
+        communication.cdb = None  # type: ignore[attr-defined]
+    if (groups := sys.modules.get("deepspeed.utils.groups")) is not None:
+        importlib.reload(groups)
 
 
 def _is_installed(function: Any) -> bool:

@@ -54,6 +54,7 @@ def test_a_population_exploits_checkpoints(own_directory: Path) -> None:
     steps = toy.read(diary)
     resumed = [entry for entry in steps if entry["resumed_from"]]
     assert resumed, "somebody went on from a checkpoint"
+    assert len({entry["pid"] for entry in steps}) == 3, "in the workers that were there from the beginning"
     trained = {(entry["x"], entry["step"] * 10) for entry in steps}
     for trial in result.trials:
         assert (trial.config["x"], trial.metrics["step"]) in trained, "the settings are those that reached the metrics"

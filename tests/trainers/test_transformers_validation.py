@@ -185,6 +185,9 @@ def test_part_of_a_gpu_must_be_asked_for_as_a_trial() -> None:
     with pytest.raises(ValueError, match=r"0\.5 GPUs per worker.*param_space"):
         with_gpus(0.5)
     half = {"scaling_config": {"resources_per_worker": {"CPU": 1, "GPU": 0.5}}}
+    with pytest.raises(ConfigurationError, match=r"2 workers with 0\.5 GPUs each may share one, which NCCL refuses"):
+        with_gpus(1).with_settings(half)
+    half["scaling_config"]["num_workers"] = 1
     assert with_gpus(1).with_settings(half).scaling_config.num_gpus_per_worker == 0.5
     two = {"scaling_config": {"resources_per_worker": {"CPU": 1, "GPU": 2}}}
     with pytest.raises(ValueError, match="2 GPUs per worker"):

@@ -1,0 +1,36 @@
+"""Ray Tune's own way of trying values: all of a grid, random draws for the rest. Driver."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.tune.experiment import Trial
+from ray.tune.search import BasicVariantGenerator
+
+
+class LastingVariants(BasicVariantGenerator):
+    """A search that is not over before its trials are.
+
+    Ray Tune ends the actors of trials that pause when there is nothing more to propose. The members of a population do
+    pause, to go on from another's checkpoint, and need them.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._made: list[Trial] = []
+
+    def next_trial(self) -> Trial | None:
+        """The next trial; None if there is none."""
+        trial: Trial | None = super().next_trial()
+        if trial is not None:
+            self._made.append(trial)
+        return trial
+
+    def is_finished(self) -> bool:
+        """Whether there is nothing to propose, and all that was proposed has ended."""
+        return bool(super().is_finished()) and all(trial.is_finished() for trial in self._made)
+
+    def get_state(self) -> Any:
+        """What is saved: not the trials, which Ray Tune saves itself."""
+        state = super().get_state()
+        return {**state, "_made": []} if state else state

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Runs what needs GPUs, prints one table of tests and one of measures, and leaves both as JSON.
+#
+#   tests/gpu/run.sh [OUT_DIR] [--tests | --bench] [arguments of pytest, or names of measures]
+#
+# Without `make install-test` it takes the python3 of the machine, with PYTHONPATH for what that lacks.
+set -uo pipefail
+root=$(cd "$(dirname "$0")/../.." && pwd)
+out=$(mkdir -p "${1:-gpu-results}" && cd "${1:-gpu-results}" && pwd)
+shift || true
+what=all
+case ${1:-} in --tests | --bench) what=${1#--}; shift ;; esac
+python=$root/.venv/bin/python
+[[ -x $python ]] || python=python3
+cd "$root"
+export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} HF_HUB_OFFLINE=1 HFSUITE_GPU_REPORT=$out/tests.json
+status=0
+if [[ $what != bench ]]; then
+  "$python" -m pytest tests/gpu -m gpu "$@" || status=$?
+fi
+if [[ $what != tests ]]; then
+  names=("$@")
+  [[ $what == bench && ${#names[@]} -gt 0 ]] || names=(gpu_turnaround gpu_share gpu_tokens gpu_checkpoints gpu_stops)
+  "$python" -W ignore -m tests.benchmarks.bench --only "${names[@]}" --out "$out/measures.json" || status=$?
+fi
+exit $status
