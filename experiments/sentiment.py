@@ -75,7 +75,8 @@ def trainer_init_per_worker(train_dataset: None, eval_dataset: None, **settings:
     # the loss by the number of ranks and of accumulated batches.
     model.accepts_loss_kwargs = False
     tokenizer = AutoTokenizer.from_pretrained(model_path(settings["model"]))
-    train, validation = _tokenized(settings["dataset"], settings["model"], settings["max_length"])
+    parts = tokenized(settings)
+    train, validation = parts["train"], parts["validation"]
     batch = split_batch(settings["global_batch_size"], ray.train.get_context().get_world_size())
     when = "steps" if settings["evaluations"] else "epoch"
     share = 1 / (settings["evaluations"] or 1)  # below 1, it is a share of all steps
@@ -128,15 +129,19 @@ def model_path(model: str) -> str:
     )
 
 
+def tokenized(settings: dict[str, Any]) -> dict[str, Dataset]:
+    """The parts as a model wants them; warm workers do it once."""
+    return _tokenized(settings["dataset"], settings["model"], settings["max_length"])
+
+
 @functools.lru_cache(maxsize=2)
-def _tokenized(dataset: str, model: str, max_length: int) -> tuple[Dataset, Dataset]:
+def _tokenized(dataset: str, model: str, max_length: int) -> dict[str, Dataset]:
     tokenizer = AutoTokenizer.from_pretrained(model_path(model))
 
     def tokenize(rows: dict[str, list[Any]]) -> dict[str, Any]:
         return dict(tokenizer(rows["text"], truncation=True, max_length=max_length)) | {"labels": rows["label"]}
 
-    parts = splits(dataset)
-    return tuple(Dataset.from_dict(tokenize(parts[name].to_dict())) for name in ("train", "validation"))  # type: ignore[return-value]
+    return {name: Dataset.from_dict(tokenize(part.to_dict())) for name, part in splits(dataset).items()}
 
 
 @torch.no_grad()

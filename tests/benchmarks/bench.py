@@ -2,6 +2,8 @@
 
     python -m tests.benchmarks.bench [--only NAME ...] [--out benchmarks.json]
 
+Measures that need GPUs begin with gpu_ and run if they are named: `tests/gpu/run.sh` does so.
+
 Absolute times depend on the machine; everything is measured in one run, so that ratios hold on a noisy one.
 """
 
@@ -15,9 +17,11 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
+from tests.benchmarks.gpu_measures import GPU_MEASURES
 from tests.benchmarks.measures import MEASURES, Row
 
 console = Console(stderr=True)
@@ -25,19 +29,20 @@ console = Console(stderr=True)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", nargs="*", choices=MEASURES, default=list(MEASURES))
+    parser.add_argument("--only", nargs="*", choices=MEASURES | GPU_MEASURES, default=list(MEASURES))
     parser.add_argument("--out", type=Path, default=Path("benchmarks.json"))
     arguments = parser.parse_args()
     rows: list[Row] = []
     table = Table("measure", "measured", "must reach", "", title="What trials cost")
     for name in arguments.only:
         began = time.monotonic()
-        for row in MEASURES[name]():
+        for row in (MEASURES | GPU_MEASURES)[name]():
             rows.append(row)
             table.add_row(row.name, row.measured, row.target, {True: "yes", False: "[red]no[/]", None: ""}[row.reached])
             console.print(f"{row.name}: {row.measured} ({row.target}) in {time.monotonic() - began:.0f} s")
     Console().print(table)
-    machine = {"python": platform.python_version(), "cpus": os.cpu_count(), "machine": platform.machine()}
+    gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    machine = {"python": platform.python_version(), "cpus": os.cpu_count(), "machine": platform.machine(), "gpus": gpus}
     arguments.out.write_text(json.dumps({"machine": machine, "rows": [asdict(row) for row in rows]}, indent=1))
     print(f"{arguments.out} holds the same with every single time.")
 

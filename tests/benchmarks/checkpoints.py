@@ -1,4 +1,4 @@
-"""What it costs to save and report MiniLM's checkpoint, against saving it alone: in turn, in one trial."""
+"""What it costs to save and report a model's checkpoint, against saving it alone: in turn, in one trial."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import Any
 
 import psutil
 import ray.train
+import ray.train.torch
+import torch
 from ray import tune
-from ray.train import Checkpoint, ScalingConfig
-from transformers import AutoModelForSequenceClassification
+from ray.train import Checkpoint, CheckpointUploadMode, ScalingConfig
+from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaForCausalLM
 
 from experiments import sentiment
 from hfsuite import AccelerateTrainer, Experiment
@@ -23,7 +25,8 @@ def loop(settings: dict[str, Any]) -> None:
     """Saves and throws away, then saves and reports, `count` times. Runs in every rank; rank 0 saves."""
     os.environ["BENCH_DIARY"] = settings["diary"]
     rank = ray.train.get_context().get_world_rank()
-    model = AutoModelForSequenceClassification.from_pretrained(sentiment.model_path("minilm"), num_labels=2)
+    model = model_of(settings["model"])
+    asynchronously = CheckpointUploadMode.ASYNC if settings["mode"] == "async" else CheckpointUploadMode.SYNC
     folder = Path("saved")
     for number in range(settings["count"]):
         if rank == 0:
@@ -38,9 +41,21 @@ def loop(settings: dict[str, Any]) -> None:
             model.save_pretrained(folder)
             checkpoint = Checkpoint.from_directory(folder)
         ray.train.report(
-            {"loss": 1.0, "step": 2 * number + 2}, checkpoint=checkpoint, delete_local_checkpoint_after_upload=True
-        )
+            {"loss": 1.0, "step": 2 * number + 2}, checkpoint=checkpoint, delete_local_checkpoint_after_upload=True,
+            checkpoint_upload_mode=asynchronously,
+        )  # fmt: skip
         workload.note("reported", every_rank=True, seconds=time.perf_counter() - began, bytes=written() - before)
+
+
+def model_of(name: str) -> Any:
+    """MiniLM, or a decoder whose weights take two gigabytes."""
+    if name == "minilm":
+        return AutoModelForSequenceClassification.from_pretrained(sentiment.model_path("minilm"), num_labels=2)
+    with torch.device(ray.train.torch.get_device()):
+        return LlamaForCausalLM(
+            LlamaConfig(hidden_size=1536, intermediate_size=6144, num_hidden_layers=12, num_attention_heads=12,
+                        vocab_size=18_000)
+        )  # fmt: skip
 
 
 def written() -> int:
@@ -54,5 +69,5 @@ experiment = Experiment(
     space={"unused": tune.uniform(0, 1)},
     metric="loss",
     mode="min",
-    defaults={"unused": 0.0, "count": 10, "diary": ""},
+    defaults={"unused": 0.0, "count": 10, "model": "minilm", "mode": "sync", "diary": ""},
 )

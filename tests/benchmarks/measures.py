@@ -129,15 +129,14 @@ def checkpoints() -> list[Row]:
 def stops() -> list[Row]:
     """From a stop to the next trial's first step, and the steps trained in between."""
     _, diary = program("stops", 12)
-    extra, waits, decided = [], [], None
+    extra, decided = [], None
     for entry in sorted(diary, key=lambda each: each["at"]):
         match entry["event"]:
             case "decided":
                 decided = entry
-            case "first step" if decided is not None:
-                waits.append(entry["at"] - decided["at"])
             case "trained" if decided is not None and entry["step"] > decided["step"]:
                 extra.append(entry["step"])
+    waits = waits_after_stops(diary)
     wait = statistics.median(waits)
     return [
         Row("steps trained after a stop", str(len(extra)), "0", not extra, {"stops": len(waits)}),
@@ -149,6 +148,17 @@ def stops() -> list[Row]:
             {"s": waits},
         ),
     ]
+
+
+def waits_after_stops(diary: Diary) -> list[float]:
+    """Seconds from each decision to stop to the next trial's first step."""
+    waits, decided = [], None
+    for entry in sorted(diary, key=lambda each: each["at"]):
+        if entry["event"] == "decided":
+            decided = entry["at"]
+        elif entry["event"] == "first step" and decided is not None:
+            waits.append(entry["at"] - decided)
+    return waits
 
 
 def reuse() -> list[Row]:

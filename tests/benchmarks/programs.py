@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import tracking, ways, workload
+from tests.benchmarks import gpu_programs, tracking, ways, workload
 
 
 def bare(folder: Path, trials: int) -> dict[str, Any]:
@@ -62,6 +62,11 @@ def four_slots(folder: Path, trials: int) -> dict[str, Any]:
 
 def stops(folder: Path, trials: int) -> dict[str, Any]:
     """Every trial is stopped at its second report."""
+    return ours(folder, trials, trial_scheduler=stop_at_two(), set={"steps": 900, "reports": 90, "trace": True})
+
+
+def stop_at_two() -> Any:
+    """A trial scheduler that stops each trial at its second report, and writes down when it has decided so."""
     from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
     class StopAtTwo(FIFOScheduler):
@@ -71,7 +76,7 @@ def stops(folder: Path, trials: int) -> dict[str, Any]:
             workload.note("decided", step=result["step"])
             return str(TrialScheduler.STOP)
 
-    return ours(folder, trials, trial_scheduler=StopAtTwo(), set={"steps": 900, "reports": 90, "trace": True})
+    return StopAtTwo()
 
 
 def memory(folder: Path, trials: int) -> dict[str, Any]:
@@ -173,7 +178,7 @@ def tracked(folder: Path, trials: int, epochs: int, how: str) -> dict[str, Any]:
 
 def main() -> None:
     name, folder, *given = sys.argv[1:]
-    program: Callable[..., Any] = globals()[name]
+    program: Callable[..., Any] = (globals() | vars(gpu_programs))[name]
     print(json.dumps(program(Path(folder), *(int(each) if each.isdigit() else each for each in given))))
 
 

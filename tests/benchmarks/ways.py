@@ -30,8 +30,9 @@ def ours(experiment: Any, folder: Path, trials: int, *, cpus: int = 2, **options
 
 
 def ray_pattern(
-    train_fn: Callable[[dict[str, Any]], None], space: Mapping[str, Any], metric: str, folder: Path, trials: int
-) -> dict[str, Any]:
+    train_fn: Callable[[dict[str, Any]], None], space: Mapping[str, Any], metric: str, folder: Path, trials: int,
+    *, workers: int = 2, gpu: bool = False, at_once: int = 1, scheduler: Any = None,
+) -> dict[str, Any]:  # fmt: skip
     """As Ray documents it: a Tune function whose trial makes a TorchTrainer and calls `fit()`."""
     import ray
     import ray.train.torch
@@ -43,7 +44,7 @@ def ray_pattern(
         ray.train.torch.TorchTrainer(
             train_fn,
             train_loop_config=config,
-            scaling_config=ray.train.ScalingConfig(num_workers=2),
+            scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=gpu),
             run_config=ray.train.RunConfig(
                 name=ray.tune.get_context().get_trial_id(),
                 storage_path=str(folder / "ray"),
@@ -51,13 +52,18 @@ def ray_pattern(
             ),
         ).fit()
 
-    _start_ray(4)
+    _start_ray(4 if not gpu else 4 * at_once)
     began = time.time()
     results = tune.Tuner(
         tune.with_resources(trial, {"CPU": 1}),
         param_space=dict(space),
         tune_config=tune.TuneConfig(
-            num_samples=trials, metric=metric, mode="min", search_alg=OptunaSearch(), max_concurrent_trials=1
+            num_samples=trials,
+            metric=metric,
+            mode="min",
+            search_alg=OptunaSearch(),
+            max_concurrent_trials=at_once,
+            scheduler=scheduler,
         ),
         run_config=tune.RunConfig(storage_path=str(folder / "ray"), name="sweep", verbose=0),
     ).fit()
@@ -66,7 +72,7 @@ def ray_pattern(
     return {"wall_s": wall}
 
 
-def torchrun(module: str, folder: Path, trials: int, *arguments: object) -> dict[str, Any]:
+def torchrun(module: str, folder: Path, trials: int, *arguments: object, workers: int = 2) -> dict[str, Any]:
     """Optuna proposes, and each trial is a `torchrun` of its own."""
     import optuna
 
@@ -74,17 +80,19 @@ def torchrun(module: str, folder: Path, trials: int, *arguments: object) -> dict
 
     def objective(trial: Any) -> float:
         lr = trial.suggest_float("lr", 1e-5, 1e-3, log=True)
-        return float(launch(module, str(folder), str(lr), *map(str, arguments)).strip().splitlines()[-1])
+        printed = launch(module, str(folder), str(lr), *map(str, arguments), workers=workers)
+        return float(printed.strip().splitlines()[-1])
 
     began = time.time()
     optuna.create_study().optimize(objective, n_trials=trials)
     return {"wall_s": time.time() - began}
 
 
-def launch(*module_and_arguments: str) -> str:
-    """One `torchrun` of two processes; what they print."""
-    command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run([*command, "-m", *module_and_arguments], capture_output=True, text=True, check=False)
+def launch(*module_and_arguments: str, workers: int = 2) -> str:
+    """One `torchrun` of so many processes; what they print."""
+    command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", str(workers), "-m", *module_and_arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

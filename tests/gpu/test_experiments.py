@@ -32,16 +32,17 @@ def test_an_experiment_trains_on_gpus(
     name: str, precision: str, gpus: int, own_directory: Path, record_property: Record
 ) -> None:
     experiment, settings = EXPERIMENTS[name]
+    trials = there() // gpus + 1  # the last one finds workers that have trained
     result = experiment.sweep(
-        trials=2,
+        trials=trials,
         searcher="random",
         trial_scheduler="fifo",
         workers=gpus,
         gpu=True,
         set={**settings, "precision": precision},
     )
-    assert [trial.failure for trial in result.trials] == [None, None]
-    assert [trial.warm_start for trial in result.trials] == [False, True]
+    assert [trial.failure for trial in result.trials] == [None] * trials
+    assert sum(bool(trial.warm_start) for trial in result.trials) == 1
     for trial in result.trials:
         facts = json.loads(Path(trial.path, "training.json").read_text())
         assert facts["world_size"] == gpus
@@ -78,6 +79,12 @@ def test_a_trial_that_was_not_deterministic_gets_an_honest_verdict(
     verdict = hfsuite("reproduce", "one:0", "--json", allowed=(0, 1))
     record_property("verdict", verdict["verdict"])
     assert verdict["verdict"] in ("BITWISE", "WITHIN TOLERANCE", "DIVERGED")
+
+
+def there() -> int:
+    import torch
+
+    return int(torch.cuda.device_count())
 
 
 def hfsuite(*arguments: object, allowed: tuple[int, ...] = (0,)) -> dict[str, Any]:

@@ -27,14 +27,15 @@ def deepspeed_where_it_is_needed(request: pytest.FixtureRequest) -> None:
 @pytest.mark.parametrize("gpus", [1, 2, 4])
 @pytest.mark.parametrize("how", HOW)
 def test_trials_by_a_configuration_file(how: str, gpus: int, own_directory: Path, record_property: Record) -> None:
-    result = sharded.experiment(how, gpus).sweep(trials=2, searcher="random", trial_scheduler="fifo")
-    assert [trial.failure for trial in result.trials] == [None, None]
-    assert [trial.warm_start for trial in result.trials] == [False, True], [t.workers_lost for t in result.trials]
+    trials = gpus_there() // gpus + 1  # the last one finds workers that have trained
+    result = sharded.experiment(how, gpus).sweep(trials=trials, searcher="random", trial_scheduler="fifo")
+    assert [trial.failure for trial in result.trials] == [None] * trials
+    assert sum(bool(trial.warm_start) for trial in result.trials) == 1, [t.workers_lost for t in result.trials]
     reports = [reports_of(trial.path) for trial in result.trials]
     losses = [[report["loss"] for report in each] for each in reports]
     record_property("losses", f"{losses[0][0]:.2f} to {losses[0][-1]:.2f}")
     assert losses[0][-1] < losses[0][0] - 0.3
-    assert losses[0] == pytest.approx(losses[1], rel=0.05), "a warm trial trains as the first one did"
+    assert losses[0] == pytest.approx(losses[-1], rel=0.05), "a warm trial trains as the first one did"
     share = {"fsdp2": 1 / gpus, "zero3": 1 / gpus}.get(how, 1.0)
     assert reports[0][-1]["share"] == pytest.approx(share, rel=0.05), "of the parameters, in a rank"
     assert reports[0][-1]["precision"] == "bf16"

@@ -1,0 +1,117 @@
+"""The shipped experiments with a clock in them: how long they train, and how fast."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import ray.train
+from ray.train import ScalingConfig
+from transformers import Trainer, TrainerCallback
+
+from experiments import language_model, sentiment
+from hfsuite import Experiment, TransformersTrainer
+from tests.benchmarks import workload
+
+WARM_UP_STEPS = 8
+BILLION = {"model": "1b", "text": "state_of_the_union", "context": 1024, "steps": 40, "evaluations": 1,
+           "validation_rows": 8, "global_batch_size": 16, "largest_per_device": 8}  # fmt: skip
+ALL_ROWS = {"train_rows": 6530, "validation_rows": 200, "num_train_epochs": 6, "precision": "bf16"}
+
+
+class TrainingClock(TrainerCallback):
+    """Rank 0 writes down how long it trained between two evaluations, and how many steps."""
+
+    def __init__(self) -> None:
+        self.began: float | None = None
+        self.ended, self.steps = 0.0, 0
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == 0:
+            workload.note("first step begins")
+        if self.began is None:
+            self.began, self.steps = _now(), 0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.steps += 1
+        if state.global_step == WARM_UP_STEPS:  # what follows is steady
+            workload.note("trained", seconds=_now() - (self.began or 0), steps=self.steps, steady=False)
+            self.began, self.steps = _now(), 0
+        if control.should_evaluate or control.should_save or control.should_training_stop:
+            self._note()
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if control.should_evaluate:
+            self._note()
+
+    def _note(self) -> None:
+        if self.began is not None:
+            workload.note("trained", seconds=_now() - self.began, steps=self.steps, steady=True)
+        self.began = None
+
+
+def _now() -> float:
+    import torch
+
+    torch.cuda.synchronize()
+    return time.time()
+
+
+def timed_sentiment(train_dataset: None, eval_dataset: None, *, diary: str, **settings: Any) -> Trainer:
+    """The experiment's own trainer, with a clock."""
+    os.environ["BENCH_DIARY"] = diary
+    trainer = sentiment.trainer_init_per_worker(train_dataset, eval_dataset, **settings)
+    trainer.add_callback(TrainingClock())
+    return trainer
+
+
+def timed_language_model(train_dataset: None, eval_dataset: None, *, diary: str, **settings: Any) -> Trainer:
+    """Likewise."""
+    os.environ["BENCH_DIARY"] = diary
+    trainer = language_model.trainer_init_per_worker(train_dataset, eval_dataset, **settings)
+    trainer.add_callback(TrainingClock())
+    return trainer
+
+
+def sentiment_as_ray_documents_it(config: dict[str, Any]) -> None:
+    """The training function of Ray's pattern: its report callback, and `prepare_trainer`."""
+    from ray.train.huggingface.transformers import RayTrainReportCallback, prepare_trainer
+
+    trainer = timed_sentiment(None, None, **config)
+    trainer.add_callback(RayTrainReportCallback())
+    prepare_trainer(trainer).train()
+
+
+sentiment_experiment: Experiment = dataclasses.replace(
+    sentiment.experiment,
+    name="bench-gpu-sentiment",
+    trainer=TransformersTrainer(timed_sentiment, scaling_config=ScalingConfig(num_workers=1, use_gpu=True)),
+    defaults=sentiment.DEFAULTS | ALL_ROWS | {"diary": ""},
+    test=None,
+)
+language_model_experiment: Experiment = dataclasses.replace(
+    language_model.experiment,
+    name="bench-gpu-language-model",
+    trainer=TransformersTrainer(timed_language_model, scaling_config=ScalingConfig(num_workers=1, use_gpu=True)),
+    defaults=language_model.DEFAULTS | BILLION | {"diary": ""},
+    test=None,
+)
+
+
+def rank(folder: Path) -> None:
+    """What a rank of `torchrun` runs: the same trainer in Ray's local mode, which takes the ranks that there are."""
+    os.chdir(folder)
+    TransformersTrainer(
+        timed_language_model,
+        trainer_init_config={**language_model_experiment.defaults, "diary": os.environ["BENCH_DIARY"]},
+        scaling_config=ScalingConfig(num_workers=0, use_gpu=True),
+        run_config=ray.train.RunConfig(storage_path=str(folder / "torchrun"), name=f"rank-{os.environ['RANK']}"),
+    ).fit()
+
+
+if __name__ == "__main__":
+    rank(Path(sys.argv[1]))

@@ -1,0 +1,92 @@
+"""What is measured on GPUs, one process a measurement: see `programs`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks import ways
+
+
+def gpu_bare(folder: Path, trials: int, gpus: int) -> dict[str, Any]:
+    """The loop in one process group that lives."""
+    ways.launch("tests.benchmarks.gpu_workload", str(folder), "1e-5", str(trials), workers=gpus)
+    return {}
+
+
+def gpu_ours(folder: Path, trials: int, gpus: int, **options: Any) -> dict[str, Any]:
+    """A sweep of such trials."""
+    from tests.benchmarks import gpu_workload
+
+    return ways.ours(gpu_workload.experiment, folder, trials, workers=gpus, gpu=True, **options)
+
+
+def gpu_torchrun(folder: Path, trials: int, gpus: int) -> dict[str, Any]:
+    """The same trials, each a `torchrun`."""
+    return ways.torchrun("tests.benchmarks.gpu_workload", folder, trials, 1, workers=gpus)
+
+
+def gpu_ray_pattern(folder: Path, trials: int, gpus: int) -> dict[str, Any]:
+    """The same trials in Ray's documented pattern."""
+    from tests.benchmarks import gpu_workload
+
+    def train_fn(config: dict[str, Any]) -> None:
+        import ray.train.torch
+
+        gpu_workload.train(config["lr"], ray.train.torch.get_device(), ray.train.report)
+
+    space = gpu_workload.experiment.space
+    return ways.ray_pattern(train_fn, space, "loss", folder, trials, workers=gpus, gpu=True)
+
+
+def gpu_stops(folder: Path, trials: int, gpus: int) -> dict[str, Any]:
+    """Every trial is stopped at its second report."""
+    from tests.benchmarks.programs import stop_at_two
+
+    return gpu_ours(folder, trials, gpus, trial_scheduler=stop_at_two())
+
+
+def gpu_share_ours(folder: Path, trials: int, gpus: int) -> dict[str, Any]:
+    """The sentiment experiment under ASHA, a trial on each GPU."""
+    from tests.benchmarks import gpu_experiments
+
+    return ways.ours(
+        gpu_experiments.sentiment_experiment, folder, trials, cpus=2 * gpus, trial_scheduler="asha", searcher="tpe"
+    )
+
+
+def gpu_share_ray_pattern(folder: Path, trials: int, gpus: int) -> dict[str, Any]:
+    """The same in Ray's documented pattern."""
+    from ray.tune.schedulers import ASHAScheduler
+
+    from tests.benchmarks import gpu_experiments
+
+    experiment = gpu_experiments.sentiment_experiment
+    space = {**experiment.defaults, **experiment.space, "diary": os.environ["BENCH_DIARY"]}
+    return ways.ray_pattern(
+        gpu_experiments.sentiment_as_ray_documents_it, space, "eval_loss", folder, trials, workers=1, gpu=True,
+        at_once=gpus, scheduler=ASHAScheduler(),
+    )  # fmt: skip
+
+
+def gpu_tokens_ours(folder: Path, gpus: int) -> dict[str, Any]:
+    """A trial of the language model with a billion parameters."""
+    from tests.benchmarks import gpu_experiments
+
+    return ways.ours(gpu_experiments.language_model_experiment, folder, 1, workers=gpus)
+
+
+def gpu_tokens_torchrun(folder: Path, gpus: int) -> dict[str, Any]:
+    """The same script under `torchrun`."""
+    ways.launch("tests.benchmarks.gpu_experiments", str(folder), workers=gpus)
+    return {}
+
+
+def gpu_checkpoints(folder: Path, count: int, decisions: str) -> dict[str, Any]:
+    """Saving two gigabytes, with and without a report."""
+    from tests.benchmarks import checkpoints
+
+    given = {"count": count, "model": "2 GB", "mode": "async" if decisions == "async" else "sync"}
+    decisions = "pipelined" if decisions == "async" else decisions
+    return ways.ours(checkpoints.experiment, folder, 1, set=given, decisions=decisions, workers=1, gpu=True)

@@ -1,0 +1,80 @@
+"""What is trained on GPUs, whoever starts it: a model of MiniLM's size under DDP, the same function for all ways."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.train import ScalingConfig
+
+from hfsuite import AccelerateTrainer, Experiment
+from tests.benchmarks.workload import Report, note
+
+STEPS, REPORTS = 300, 4  # about 4 s on one H100
+
+
+def train(lr: float, device: Any, report: Report, *, steps: int = STEPS, reports: int = REPORTS) -> None:
+    """22.7 M parameters, 32 rows of 64 tokens a rank and step, in the process group of the caller."""
+    import torch
+    from torch.nn.parallel import DistributedDataParallel
+    from transformers import BertConfig, BertForSequenceClassification
+
+    note("begins")
+    torch.manual_seed(0)
+    config = BertConfig(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)
+    with torch.device(device):
+        model = DistributedDataParallel(BertForSequenceClassification(config))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
+    tokens = torch.randint(0, 30_000, (32, 64), device=device)
+    labels = tokens[:, 0] % 2
+    for step in range(1, steps + 1):
+        loss = model(input_ids=tokens, labels=labels).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if step == 1:
+            torch.cuda.synchronize(device)
+            note("first step")
+        if step % (steps // reports) == 0:
+            report({"loss": float(loss.detach()), "step": step, "training_finished": step == steps})
+    note("ends")
+
+
+def loop(settings: dict[str, Any]) -> None:
+    """What a rank of a trial runs."""
+    import ray.train.torch
+
+    os.environ["BENCH_DIARY"] = settings["diary"]
+    train(settings["lr"], ray.train.torch.get_device(), ray.train.report, steps=settings["steps"])
+
+
+experiment = Experiment(
+    name="bench-gpu",
+    trainer=AccelerateTrainer(loop, accelerate_config={}, scaling_config=ScalingConfig(num_workers=2, use_gpu=True)),
+    space={"lr": tune.loguniform(1e-5, 1e-4)},
+    metric="loss",
+    mode="min",
+    defaults={"lr": 1e-5, "steps": STEPS, "diary": ""},
+)
+
+
+def rank(folder: Path, lr: float, trials: int) -> None:
+    """What a rank of `torchrun` runs: one trial, or one after another in the same process group."""
+    import torch
+
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    torch.cuda.set_device(device)
+    losses: list[float] = []
+    torch.distributed.init_process_group("nccl", device_id=device)
+    for number in range(trials):
+        train(lr * (number + 1), device, lambda metrics: losses.append(metrics["loss"]))
+    if torch.distributed.get_rank() == 0:
+        print(losses[-1])
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    rank(Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,204 @@
+"""A table of real learning curves, so that searchers can be compared on real fine-tuning without training again.
+
+    python -m tests.benchmarks.learning_curves train PART.parquet --configurations 160 --seed 0 [--trials-per-gpu 12]
+    python -m tests.benchmarks.learning_curves merge PART.parquet ...
+
+The sentiment experiment on all its training rows, three epochs, twelve evaluations: configurations drawn quasi-randomly
+from the whole width of `search_spaces/fine_tuning.py`, each with the same seeds. `merge` writes the table and its
+picture. A row is an evaluation:
+
+    configuration   its number; the five settings follow
+    seed            of initial weights, order of rows and dropout
+    step, epoch     of the optimizer; epochs of all training rows
+    seconds         from the beginning of the training, beside as many others on the same GPU as `trials_per_gpu` says
+    loss            of training, a mean since the evaluation before
+    eval_loss, eval_accuracy      on the 1,000 validation rows
+    test_accuracy   on the 1,000 test rows, at the end; NaN before
+    outcome         of the whole training: completed; diverged (it ends no better than guessing, or with a loss that is
+                    no number); failed (it has a single row then, if it never got to an evaluation)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ray import tune
+from ray.train import ScalingConfig
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import SaveStrategy
+
+from experiments import sentiment
+from hfsuite import Experiment, TransformersTrainer
+from search_spaces import fine_tuning
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TABLE = Path(__file__).parent / "data" / "sentiment_curves.parquet"
+PICTURE = Path(__file__).parents[2] / "docs" / "pictures" / "learning_curves.png"
+EPOCHS, EVALUATIONS, SEED_OF_DRAWS = 3, 12, 0
+GUESSING = 0.55  # accuracy; the classes are balanced
+
+
+class TestAtEnd(TrainerCallback):
+    """Rates the last weights on the test part, for the last report."""
+
+    def __init__(self, trainer: Trainer, settings: dict[str, Any]) -> None:
+        self.trainer, self.settings = trainer, settings
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        self.trainer.evaluate(sentiment.tokenized(self.settings)["test"], metric_key_prefix="test")
+
+
+def trainer_init_per_worker(train_dataset: None, eval_dataset: None, **settings: Any) -> Trainer:
+    """The experiment's own trainer, which saves nothing: 3,600 checkpoints are a terabyte."""
+    trainer = sentiment.trainer_init_per_worker(train_dataset, eval_dataset, **settings)
+    trainer.args.save_strategy = SaveStrategy.NO
+    trainer.add_callback(TestAtEnd(trainer, settings))
+    return trainer
+
+
+experiment = Experiment(
+    name="learning-curves",
+    trainer=TransformersTrainer(trainer_init_per_worker, scaling_config=ScalingConfig(num_workers=1)),
+    space=fine_tuning.space | {"seed": tune.randint(0, 1_000), "configuration": tune.randint(0, 100_000)},
+    metric="eval_accuracy",
+    mode="max",
+    defaults=sentiment.DEFAULTS
+    | {"train_rows": 10_000, "validation_rows": 1_000, "num_train_epochs": EPOCHS, "evaluations": EVALUATIONS}
+    | {"configuration": 0},
+)
+
+
+def draw(count: int) -> list[dict[str, Any]]:
+    """Configurations of the suite's own quasi-random searcher; a longer list begins with a shorter one."""
+    from ray.tune.schedulers import FIFOScheduler
+
+    from hfsuite.search.searchers import make_searcher
+    from hfsuite.search.trial_schedulers import Budget
+
+    searcher: Any = make_searcher(
+        "qmc", seed=SEED_OF_DRAWS, study_name="curves", directory=None, budget=Budget.of(FIFOScheduler())
+    )
+    searcher.set_search_properties("eval_accuracy", "max", dict(fine_tuning.space))
+    return [searcher.suggest(str(number)) for number in range(count)]
+
+
+def train(part: Path, first: int, count: int, seed: int, trials_per_gpu: int | None, fixed: dict[str, Any]) -> None:
+    """Trains configurations with one seed, in warm workers, as many at once as fit, and writes their curves."""
+    from ray.tune.search import BasicVariantGenerator
+
+    points = [
+        {"trainer_init_config": configuration | {"configuration": number, "seed": seed}}
+        for number, configuration in enumerate(draw(first + count))
+    ][first:]
+    result = experiment.sweep(
+        trials=len(points),
+        searcher=BasicVariantGenerator(points_to_evaluate=points),
+        trial_scheduler="fifo",
+        gpu=1 / trials_per_gpu if trials_per_gpu else None,
+        set=fixed,
+        keep="none",
+    )
+    table = as_table(result.trials)
+    part.parent.mkdir(parents=True, exist_ok=True)
+    table.to_parquet(part, index=False, compression="zstd")
+    print(table.groupby("outcome")["configuration"].nunique().to_string(), f"\n{len(table)} rows in {part}")
+
+
+def as_table(trials: list[Any]) -> pd.DataFrame:
+    """A row an evaluation, of all trials."""
+    import pandas as pd
+
+    table = pd.DataFrame(row for trial in trials for row in rows_of(trial))
+    return table.astype({"step": "int32", "seed": "int16", "configuration": "int16", "global_batch_size": "int16"})
+
+
+def rows_of(trial: Any) -> Iterator[dict[str, Any]]:
+    """The evaluations of one trial; one row without numbers if it never got to one."""
+    settings = {name: trial.config[name] for name in ("configuration", *fine_tuning.space, "seed")}
+    file = Path(trial.path, "result.json")
+    lines = file.read_text().splitlines() if file.is_file() else []
+    reports = [json.loads(line) for line in lines] or [{}]
+    last = reports[-1]
+    is_sound = last.get("eval_accuracy", 0.0) > GUESSING and math.isfinite(last.get("eval_loss", math.nan))
+    outcome = "failed" if trial.failure else "completed" if is_sound else "diverged"
+    for report in reports:
+        numbers = {name: report.get(name, math.nan) for name in ("epoch", "loss", "eval_loss", "eval_accuracy")}
+        yield {
+            **settings,
+            "step": report.get("step", 0),
+            "seconds": report.get("time_total_s", math.nan),
+            **numbers,
+            "test_accuracy": report.get("test_accuracy", math.nan),
+            "outcome": outcome,
+        }
+
+
+def merge(parts: list[Path]) -> None:
+    """One table of all parts, and its picture."""
+    import pandas as pd
+
+    table = pd.concat([pd.read_parquet(part) for part in parts], ignore_index=True)
+    table = table.sort_values(["configuration", "seed", "step"], ignore_index=True)
+    if table.duplicated(["configuration", "seed", "step"]).any():
+        raise SystemExit("The parts overlap: a configuration was trained twice with the same seed.")
+    TABLE.parent.mkdir(exist_ok=True)
+    table.to_parquet(TABLE, index=False, compression="zstd")
+    draw_picture(table)
+    seeds = table["seed"].nunique()
+    print(f"{table['configuration'].nunique()} configurations, {seeds} seeds, {len(table)} rows in {TABLE}")
+    print(table.groupby("outcome").size().to_string())
+
+
+def draw_picture(table: pd.DataFrame) -> None:
+    """Validation accuracy over epochs, coloured by learning rate, and what the end of training has to do with it."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+    from matplotlib.colors import LogNorm
+
+    figure, (curves, ends) = pyplot.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
+    norm, colours = LogNorm(table["learning_rate"].min(), table["learning_rate"].max()), pyplot.get_cmap("viridis")
+    for _, curve in table[table["outcome"] != "failed"].groupby(["configuration", "seed"]):
+        colour = colours(norm(curve["learning_rate"].iloc[0]))
+        curves.plot(curve["epoch"], curve["eval_accuracy"], color=colour, alpha=0.5, linewidth=0.8)
+    curves.set(xlabel="epochs", ylabel="accuracy on the validation part", title="Every training of the table")
+    last = table[table["outcome"] != "failed"].groupby(["configuration", "seed"]).last().reset_index()
+    dots = ends.scatter(
+        last["eval_accuracy"], last["test_accuracy"], c=last["learning_rate"], norm=norm, cmap=colours, s=12
+    )
+    ends.axline((0.7, 0.7), slope=1, color="grey", linewidth=0.6)
+    ends.set(xlabel="accuracy on the validation part, at the end", ylabel="on the test part", title="Ends")
+    figure.colorbar(dots, ax=ends, label="learning rate")
+    figure.savefig(PICTURE, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    training = commands.add_parser("train")
+    training.add_argument("part", type=Path)
+    training.add_argument("--first", type=int, default=0)
+    training.add_argument("--configurations", type=int, default=160)
+    training.add_argument("--seed", type=int, default=0)
+    training.add_argument("--trials-per-gpu", type=int, default=None, help="without it, on CPUs")
+    training.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="to try it out on fewer rows")
+    merging = commands.add_parser("merge")
+    merging.add_argument("parts", type=Path, nargs="+")
+    given = parser.parse_args()
+    if given.command == "merge":
+        merge(given.parts)
+    else:
+        fixed = {key: json.loads(value) for key, _, value in (each.partition("=") for each in given.set)}
+        train(given.part, given.first, given.configurations, given.seed, given.trials_per_gpu, fixed)
+
+
+if __name__ == "__main__":
+    main()
