@@ -174,7 +174,7 @@ def apply(config: AccelerateConfig, *, world_size: int, rank: int, use_cpu: bool
     arguments = launch.launch_command_parser().parse_args(["--config_file", str(file), "train.py"])
     arguments.num_cpu_threads_per_process = max(1, int(cpus))
     arguments.main_process_ip = kept.get("MASTER_ADDR", "127.0.0.1")
-    arguments.main_process_port = int(kept.get("MASTER_PORT", 29500))
+    arguments.main_process_port = 0  # any free one: `launch` refuses that of the process group, which there is already
     arguments, defaults, precision_from_file = launch._validate_launch_command(arguments)
     if arguments.use_deepspeed and not use_cpu:
         fields = list(defaults.deepspeed_config) + (["mixed_precision"] if precision_from_file else [])

@@ -43,8 +43,16 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
                 "seconds": round(report.duration, 1),
                 "figures": dict(report.user_properties),
                 "why": report.longrepr[2].removeprefix("Skipped: ") if skipped else fault_of(report),
+                **({"text": report.longreprtext[-6000:]} if report.failed else {}),
             }
         )
+        write()
+
+
+def write() -> None:
+    """After each test: a run that is cut off leaves what it saw."""
+    if REPORT in os.environ:
+        Path(os.environ[REPORT]).write_text(json.dumps({"machine": machine(), "tests": outcomes}, indent=1))
 
 
 def fault_of(report: pytest.TestReport) -> str:
@@ -61,7 +69,6 @@ def pytest_terminal_summary() -> None:
         seen = ", ".join(f"{name} {value}" for name, value in each["figures"].items())
         row = (each["test"], each["outcome"], f"{each['seconds']:.0f}", seen or each["why"])
         table.add_row(*map(escape, row))
-    Path(os.environ[REPORT]).write_text(json.dumps({"machine": machine(), "tests": outcomes}, indent=1))
     Console(width=150).print(table)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import socket
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -297,3 +298,26 @@ def test_deepspeed_json_is_read_here_and_written_in_the_worker(
 
     with pytest.raises(ValueError, match=str(file)):
         accelerate_trainer(tmp_path, config, scaling_config=ScalingConfig(num_workers=2, use_gpu=True))
+
+
+@pytest.mark.parametrize("configuration", ["ddp", "fsdp2", "zero2", "zero3"])
+def test_the_process_group_may_be_there_already(
+    configuration: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+) -> None:
+    """`accelerate launch` starts the ranks, and refuses a port at which somebody listens: here rank 0 does."""
+    from hfsuite.trainers import accelerate_config
+
+    monkeypatch.setattr("accelerate.utils.is_deepspeed_available", lambda: True)
+    file = Path(__file__).parents[1] / "gpu" / "configurations" / f"{configuration}.yaml"
+    scaling_config = ScalingConfig(num_workers=2, use_gpu=True)
+    trainer = AccelerateTrainer(lambda: None, accelerate_config=file, scaling_config=scaling_config)
+    with socket.create_server(("127.0.0.1", 0)) as rank_zero:
+        ranks = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(rank_zero.getsockname()[1]), "RANK": "0"}
+        environment.update(ranks)
+        accelerate_config.apply(
+            trainer.accelerate_config, world_size=2, rank=0, use_cpu=False, cpus=1, directory=str(tmp_path)
+        )
+    assert {name: environment[name] for name in ranks} == ranks
+    assert environment["ACCELERATE_MIXED_PRECISION"] == "bf16"
+    assert environment.get("ACCELERATE_USE_FSDP", "false") == str(configuration == "fsdp2").lower()
+    assert environment.get("ACCELERATE_USE_DEEPSPEED", "false") == str(configuration.startswith("zero")).lower()
