@@ -18,6 +18,7 @@ from hfsuite.tracking.state import TrialState
 from tests.gpu import loops
 
 SEARCH = {"searcher": "random", "trial_scheduler": "fifo"}
+PYTORCH_GIVES_UP_WITHIN_S = 90  # after a timeout its watchdog asks all ranks what they did, and then aborts
 Record = Callable[[str, object], None]
 
 
@@ -99,12 +100,12 @@ def test_a_hung_collective_is_ended_by_the_timeout(own_directory: Path, record_p
     experiment = dataclasses.replace(loops.experiment, space=space)
     began = time.monotonic()
     result = sweep(own_directory / "diary", 3, experiment, searcher="grid", workers=torch.cuda.device_count())
-    record_property("s of three trials", round(time.monotonic() - began))
-    record_property("timeout", loops.TIMEOUT_S)
+    record_property("s of the hung trial", round(result.trials[1].seconds))
+    record_property("of all three", round(time.monotonic() - began))
     record_property("failure", str(result.trials[1].failure).splitlines()[0])
     completed, failed = TrialState.COMPLETED, TrialState.FAILED
     assert [trial.state for trial in result.trials] == [completed, failed, completed]
-    assert result.trials[1].seconds < loops.TIMEOUT_S + 30
+    assert result.trials[1].seconds < loops.TIMEOUT_S + PYTORCH_GIVES_UP_WITHIN_S
 
 
 @pytest.mark.gpus(2)
