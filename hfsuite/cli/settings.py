@@ -80,9 +80,9 @@ def parse_settings(
 
 def gpu_of(gpu: bool | None, share: float | None) -> tuple[bool | float | None, list[str]]:
     """What --gpu, --cpu and --gpu-share ask for together, and a sentence if they contradict each other."""
-    if share is None:
-        return gpu, []
-    return share, ["--cpu and --gpu-share contradict each other: give one of them."] if gpu is False else []
+    if share is not None and gpu is False:
+        return None, ["--cpu and --gpu-share contradict each other: give one of them."]
+    return gpu if share is None else share, []
 
 
 def assignments(given: Sequence[str]) -> dict[str, str]:

@@ -19,12 +19,19 @@ def trial(sweep: SweepRecord, record: TrialRecord) -> str:
     """The name of a trial's run: what was varied, and what came of it. "lr=3e-05 wd=0.1 · 0.81"."""
     if sweep.kind != "sweep":
         return sweep.name
-    settings = " ".join(f"{initials(name)}={short(record.config.get(name))}" for name in record.searched)
+    space = list(sweep.params.get("space", record.searched))
+    settings = " ".join(f"{abbreviated(name, space)}={short(record.config.get(name))}" for name in record.searched)
     value = "" if record.best is None else short(record.best.metrics.get(sweep.metric))
     if record.state in (TrialState.FAILED, TrialState.LOST, TrialState.STOPPED):
         value = f"{value} {record.state}".lstrip()
     name = settings or record.directory
     return f"{name[:NAME_LIMIT]} · {value}" if value else name[:NAME_LIMIT]
+
+
+def abbreviated(name: str, among: Sequence[str]) -> str:
+    """A setting's initials, or the whole name where another's are the same: learning_rate, lora_rank."""
+    is_clear = all(initials(other) != initials(name) for other in among if other != name)
+    return initials(name) if is_clear else name
 
 
 def initials(name: str) -> str:

@@ -61,11 +61,12 @@ def check_fits(scaling_config: ScalingConfig, *, uses_ray_data: bool) -> None:
     slots = concurrent_trials(scaling_config, uses_ray_data=uses_ray_data)
     if slots > 0:
         return
+    workers = scaling_config.num_workers
     spare = f" and {SPARE_CPUS_FOR_RAY_DATA} CPU beside it for Ray Data" if uses_ray_data else ""
     nodes = cluster_nodes()
     held = "; ".join(_words(node) for node in nodes) or "nothing"
     raise ResourcesError(
-        f"A trial of {scaling_config.num_workers} workers with {_words(_bundle(scaling_config))} each needs "
+        f"A trial of {workers} worker{'s' if workers != 1 else ''} with {_words(_bundle(scaling_config))} each needs "
         f"{_words(scaling_config.total_resources)}{spare}, but the cluster can never hold that: it has "
         f"{held} on {len(nodes)} node{'s' if len(nodes) != 1 else ''}. "
         "Ask for fewer workers or less for each (--workers, ScalingConfig), or add nodes."

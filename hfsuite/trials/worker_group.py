@@ -244,8 +244,7 @@ class TrialController(TrainController):
     def train(self) -> BaseException | None:
         """Trains until the end. Returns what went wrong, as Ray Train tells it."""
         asyncio.run(self.run())
-        error: BaseException | None = self.get_result().error
-        return error
+        return self.get_result().error  # type: ignore[no-any-return]
 
     def actors(self) -> list[Any]:
         """The actors of the ranks, in order. The thread that trains may take them down at any moment."""
@@ -513,7 +512,8 @@ class _InTrial:
         attempt = context.get_synchronization_actor().attempt
         scratch = scratch_directory(context.train_run_context, attempt, context.get_node_rank())
         try:
-            with in_scratch(scratch, context.get_local_rank(), context.get_local_world_size()), output:
+            place = in_scratch(scratch, context.get_local_rank(), context.get_local_world_size())
+            with place, output, context.checkpoint_upload_threadpool:  # left when what lies there is uploaded
                 box.make_reports_wait(get_train_fn_utils(), pipelined=self.pipelined)
                 result = self.function()
         except StopTraining:

@@ -27,8 +27,8 @@ def loop(settings: dict[str, Any]) -> None:
     rank = ray.train.get_context().get_world_rank()
     model = model_of(settings["model"])
     asynchronously = CheckpointUploadMode.ASYNC if settings["mode"] == "async" else CheckpointUploadMode.SYNC
-    folder = Path("saved")
     for number in range(settings["count"]):
+        folder = Path(f"saved_{number}")
         if rank == 0:
             began, before = time.perf_counter(), written()
             model.save_pretrained(folder)

@@ -97,6 +97,8 @@ language_model_experiment: Experiment = dataclasses.replace(
     language_model.experiment,
     name="bench-gpu-language-model",
     trainer=TransformersTrainer(timed_language_model, scaling_config=ScalingConfig(num_workers=1, use_gpu=True)),
+    space={"learning_rate": language_model.lora.space["learning_rate"]},  # all else as under torchrun
+    only_where={},
     defaults=language_model.DEFAULTS | BILLION | {"diary": ""},
     test=None,
 )

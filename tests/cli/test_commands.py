@@ -66,10 +66,11 @@ def test_a_module_that_cannot_be_used_is_explained(
 def test_every_mistake_of_a_command_line_is_named_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(
         capsys, "sweep", "tests.toy", "--set", "reports=many", "--set", "seed", "--set", "xx=1", "--searcher", "tpee",
-        "--workers", "9", "--json",
+        "--workers", "9", "--json", "--cpu", "--gpu-share", "0.5",
     )  # fmt: skip
     assert (code, out) == (2, "")
     for part in ("reports must be a whole number", "--set takes KEY=VALUE, got 'seed'", "no setting 'xx'",
+                 "--cpu and --gpu-share contradict each other",
                  "no searcher 'tpee'", "A trial of 9 workers"):  # fmt: skip
         assert part in err
     assert not Path("mlartifacts").exists(), "nothing is recorded"

@@ -113,6 +113,16 @@ def test_a_searcher_must_be_a_name_or_rays() -> None:
 def test_gpus_that_are_not_there_are_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"2 workers with 1 GPU each needs 2 GPU.* it has 4 CPU"):
         toy.experiment.sweep(gpu=True)
+    with pytest.raises(ConfigurationError, match=r"1 worker with 0\.25 GPU each needs 0\.25 GPU.* it has 4 CPU"):
+        toy.experiment.sweep(gpu=0.25, workers=1)
+
+
+def test_a_part_of_a_gpu_is_for_one_worker_and_no_more_than_a_whole() -> None:
+    with pytest.raises(ConfigurationError, match=r"2 workers with 0\.5 GPUs each may share one, which NCCL refuses"):
+        toy.experiment.sweep(gpu=0.5)
+    for part in (0.0, 1.5):
+        with pytest.raises(ConfigurationError, match=rf"above 0 and at most 1, got {part:g}"):
+            toy.experiment.sweep(gpu=part, workers=1)
 
 
 def test_addresses_of_a_storage_can_be_opened_from_anywhere() -> None:

@@ -149,3 +149,9 @@ def test_a_run_is_found_by_the_id_that_was_written_down_if_it_is_the_one(own_dir
     assert find("a", "no such run") == first, "of another store"
     client.delete_run(first)
     assert find("a", first) not in (first, second)
+
+
+def test_names_of_settings_with_equal_initials_are_written_out() -> None:
+    space = ["learning_rate", "lora_rank", "weight_decay"]
+    names = [describe.abbreviated(name, space) for name in space]
+    assert names == ["learning_rate", "lora_rank", "wd"]

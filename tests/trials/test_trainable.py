@@ -324,11 +324,22 @@ def test_streamed_data_without_a_free_cpu_is_refused_instead_of_waiting(tmp_path
     assert [result.metrics["rows"] for result in roomy] == [4, 4]
 
 
-@pytest.mark.parametrize("given_away", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_ranks_agree_and_each_save_their_part_in_one_warm_trial_after_another(tmp_path: Path, given_away: bool) -> None:
+@pytest.mark.parametrize(
+    ("given_away", "mode", "decisions"),
+    [
+        (True, "SYNC", "awaited"),
+        pytest.param(False, "SYNC", "awaited", marks=pytest.mark.slow),
+        (True, "ASYNC", "pipelined"),  # the last upload outlasts the training function
+        pytest.param(True, "ASYNC", "awaited", marks=pytest.mark.slow),
+    ],
+)
+def test_ranks_agree_and_each_save_their_part_in_one_warm_trial_after_another(
+    tmp_path: Path, given_away: bool, mode: str, decisions: str
+) -> None:
+    given = {"given_away": given_away, "mode": mode}
     results = tune.Tuner(
-        sharing.trainer().as_trainable(),
-        param_space={"train_loop_config": {"x": tune.grid_search([3, 5, 7]), "given_away": given_away}},
+        sharing.trainer().as_trainable(decisions=decisions),
+        param_space={"train_loop_config": {"x": tune.grid_search([3, 5, 7]), **given}},
         tune_config=tune.TuneConfig(metric="loss", mode="min", max_concurrent_trials=1, reuse_actors=True),
         run_config=tune.RunConfig(storage_path=str(tmp_path), name="sweep", verbose=0),
     ).fit()
