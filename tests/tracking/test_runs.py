@@ -9,7 +9,7 @@ import mlflow
 import pytest
 
 from hfsuite.errors import TrackingError
-from hfsuite.tracking import runs, store
+from hfsuite.tracking import describe, runs, store
 from hfsuite.tracking.provenance import without_credentials
 from hfsuite.tracking.state import TrialState
 from tests import program
