@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import lzma
+import math
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,9 @@ def trainer_init_per_worker(train_dataset: None, eval_dataset: None, **settings:
         settings["global_batch_size"], ray.train.get_context().get_world_size(),
         largest_per_device=settings["largest_per_device"],
     )  # fmt: skip
-    every = 1 / settings["evaluations"]  # below 1, it is a share of all steps
+    if not 1 <= settings["evaluations"] <= settings["steps"]:
+        raise ConfigurationError(f"evaluations is from 1 to the number of steps, got {settings['evaluations']}.")
+    every = math.ceil(settings["steps"] / settings["evaluations"])
     ends_above_zero = settings["lr_scheduler_type"] == "cosine_with_min_lr"
     arguments = TrainingArguments(
         output_dir="checkpoints",
@@ -101,7 +104,7 @@ def trainer_init_per_worker(train_dataset: None, eval_dataset: None, **settings:
         learning_rate=settings["learning_rate"],
         lr_scheduler_type=settings["lr_scheduler_type"],
         lr_scheduler_kwargs={"min_lr_rate": settings["min_lr_rate"]} if ends_above_zero else {},
-        warmup_steps=settings["warmup_ratio"],  # likewise
+        warmup_steps=settings["warmup_ratio"],  # below 1, it is a share of all steps
         per_device_train_batch_size=batch.per_device,
         gradient_accumulation_steps=batch.accumulation,
         per_device_eval_batch_size=settings["largest_per_device"],

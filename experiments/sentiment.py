@@ -79,13 +79,13 @@ def trainer_init_per_worker(train_dataset: None, eval_dataset: None, **settings:
     train, validation = parts["train"], parts["validation"]
     batch = split_batch(settings["global_batch_size"], ray.train.get_context().get_world_size())
     when = "steps" if settings["evaluations"] else "epoch"
-    share = 1 / (settings["evaluations"] or 1)  # below 1, it is a share of all steps
+    share = min(1 / (settings["evaluations"] or 1), 1 - 1e-9)  # of all steps; 1.0 would be each of them
     arguments = TrainingArguments(
         output_dir="checkpoints",
         num_train_epochs=settings["num_train_epochs"],
         learning_rate=settings["learning_rate"],
         lr_scheduler_type=settings["lr_scheduler_type"],
-        warmup_steps=settings["warmup_ratio"],  # likewise
+        warmup_steps=settings["warmup_ratio"],  # below 1, it is a share of all steps
         weight_decay=settings["weight_decay"],
         per_device_train_batch_size=batch.per_device,
         gradient_accumulation_steps=batch.accumulation,

@@ -58,8 +58,9 @@ def test_digits_learns_and_its_checkpoint_loads() -> None:
 
 def test_sentiment_fine_tunes_the_real_model() -> None:
     settings: dict[str, Any] = {"train_rows": 128, "validation_rows": 64, "num_train_epochs": 1, "max_length": 32}
-    trial = sentiment.experiment.train(settings)
+    trial = sentiment.experiment.train({**settings, "evaluations": 2})
     assert trial.state is TrialState.COMPLETED
+    assert trial.iterations == 2
     assert trial.metrics["step"] == 4, "128 rows, 32 a step, over two workers"
     assert 0.5 < trial.metrics["eval_loss"] < 0.8, "the loss of two classes begins at ln 2, whatever the world size"
     run = store.open_store().get_run(trial.run_id)
@@ -122,9 +123,10 @@ def test_a_language_model_learns_through_its_adapters_alone(own_directory: Path)
 
 
 def test_settings_of_lora_that_do_not_count_are_neither_drawn_nor_shown(own_directory: Path) -> None:
-    settings = {"steps": 2, "evaluations": 1, "context": 32, "validation_rows": 8, "global_batch_size": 2}
+    settings = {"steps": 3, "evaluations": 1, "context": 32, "validation_rows": 8, "global_batch_size": 2}
     result = language_model.experiment.sweep(trials=4, searcher="random", set=settings, workers=1, seed=2)
     assert [trial.failure for trial in result.trials] == [None] * 4
+    assert [trial.iterations for trial in result.trials] == [1] * 4
     for trial in result.trials:
         assert ("lora_dropout" in trial.searched) == (trial.config["lora_rank"] >= 16)
         assert ("min_lr_rate" in trial.searched) == (trial.config["lr_scheduler_type"] == "cosine_with_min_lr")
