@@ -55,5 +55,5 @@ def test_unknown_public_name_is_an_attribute_error() -> None:
 def test_no_file_is_longer_than_its_noun() -> None:
     lines = {file.name: len(file.read_text().splitlines()) for file in ROOT.glob("hfsuite/**/*.py")}
     assert lines.pop("worker_group.py") <= 560, "all of Ray's internals are in it"
-    assert lines.pop("clean_room.py") <= 385, "all that is put back is in it"
+    assert lines.pop("clean_room.py") <= 390, "all that is put back is in it"
     assert not {name: count for name, count in lines.items() if count > 350}

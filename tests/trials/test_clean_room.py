@@ -153,7 +153,7 @@ def test_each_switch_of_precision_is_put_back() -> None:
 @ray.remote(num_cpus=0, max_calls=1)
 def in_a_process_of_its_own(what: str) -> Any:
     import torch
-    import transformers
+    import transformers.trainer  # as a worker does when it starts; with PEFT it loads much, and `transformers` anew
     from accelerate.state import PartialState  # noqa: F401
 
     from hfsuite.trials.clean_room import CleanRoom
