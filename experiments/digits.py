@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from transformers import ViTConfig, ViTForImageClassification, get_scheduler
 
 from hfsuite import AccelerateTrainer, Experiment, Seeds, TransformersCheckpoint, split_batch
+from hfsuite.errors import ConfigurationError
 from search_spaces import vision
 
 DEFAULTS = {
@@ -62,6 +63,8 @@ def splits() -> dict[str, TensorDataset]:
 def train_loop_per_worker(settings: dict[str, Any]) -> None:
     """Trains one model. Runs in every rank."""
     batch = split_batch(settings["global_batch_size"], ray.train.get_context().get_world_size(), largest_per_device=256)
+    if settings["precision"] not in ("fp32", "bf16"):
+        raise ConfigurationError(f"precision is fp32 or bf16, got {settings['precision']!r}.")
     accelerator = Accelerator(
         mixed_precision="bf16" if settings["precision"] == "bf16" else "no",
         gradient_accumulation_steps=batch.accumulation,

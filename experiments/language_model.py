@@ -47,7 +47,7 @@ DEFAULTS = {
     "text": "state_of_the_union" if HF_HUB_OFFLINE else "Salesforce/wikitext:wikitext-2-raw-v1",
     "context": 256,  # tokens a row
     "steps": 100,
-    "evaluations": 4,  # and as many reports and checkpoints
+    "evaluations": 4,  # and as many reports and checkpoints; fewer, if they do not divide the steps
     "validation_rows": 64,
     "global_batch_size": 16,
     "largest_per_device": 8,  # rows that fit

@@ -25,6 +25,7 @@ from transformers import (
     AutoTokenizer,
     DataCollatorWithPadding,
     Trainer,
+    TrainerCallback,
     TrainingArguments,
 )
 
@@ -78,8 +79,10 @@ def trainer_init_per_worker(train_dataset: None, eval_dataset: None, **settings:
     parts = tokenized(settings)
     train, validation = parts["train"], parts["validation"]
     batch = split_batch(settings["global_batch_size"], ray.train.get_context().get_world_size())
+    if settings["precision"] not in ("fp32", "bf16"):
+        raise ConfigurationError(f"precision is fp32 or bf16, got {settings['precision']!r}.")
     when = "steps" if settings["evaluations"] else "epoch"
-    share = min(1 / (settings["evaluations"] or 1), 1 - 1e-9)  # of all steps; 1.0 would be each of them
+    at_end = 1 - 1e-9  # as a share of all steps; 1.0 would be each of them
     arguments = TrainingArguments(
         output_dir="checkpoints",
         num_train_epochs=settings["num_train_epochs"],
@@ -93,9 +96,9 @@ def trainer_init_per_worker(train_dataset: None, eval_dataset: None, **settings:
         logging_strategy=when,
         eval_strategy=when,
         save_strategy=when,
-        logging_steps=share,
-        eval_steps=share,
-        save_steps=share,
+        logging_steps=at_end,
+        eval_steps=at_end,
+        save_steps=at_end,
         bf16=settings["precision"] == "bf16",
         seed=seeds.torch,
         data_seed=seeds.data_order,
@@ -112,7 +115,22 @@ def trainer_init_per_worker(train_dataset: None, eval_dataset: None, **settings:
         data_collator=DataCollatorWithPadding(tokenizer),
         processing_class=tokenizer,
         compute_metrics=accuracy,
+        callbacks=[EvenEvaluations(settings["evaluations"])],
     )
+
+
+class EvenEvaluations(TrainerCallback):
+    """So many evaluations at equal shares of the training, whatever its number of steps: trials can be compared."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        """At the nearest step to each share, everything that makes a report."""
+        if state.global_step in {round(state.max_steps * n / self.count) for n in range(1, self.count + 1)}:
+            control.should_log = control.should_evaluate = True
+            control.should_save = args.save_strategy != "no"
+        return control
 
 
 def accuracy(prediction: Any) -> dict[str, float]:

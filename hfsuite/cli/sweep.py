@@ -21,6 +21,16 @@ if TYPE_CHECKING:
     from hfsuite.sweeps.result import SweepResult
 
 
+ADAPTED = {  # by the task that PEFT writes down
+    "CAUSAL_LM": "AutoPeftModelForCausalLM",
+    "SEQ_2_SEQ_LM": "AutoPeftModelForSeq2SeqLM",
+    "SEQ_CLS": "AutoPeftModelForSequenceClassification",
+    "TOKEN_CLS": "AutoPeftModelForTokenClassification",
+    "QUESTION_ANS": "AutoPeftModelForQuestionAnswering",
+    "FEATURE_EXTRACTION": "AutoPeftModelForFeatureExtraction",
+}
+
+
 def sweep(
     module: settings.Module,
     trials: Annotated[int, typer.Option(help="How many configurations to try.")] = 10,
@@ -129,7 +139,8 @@ def load_command(checkpoint: Checkpoint, path: str) -> str:
     """A command line that loads the model of a checkpoint, by the class that it was saved from."""
     adapters = _read_json(checkpoint, "adapter_config.json")
     if adapters is not None:  # of PEFT; it names the model to which they belong, if that has a name
-        how = "AutoPeftModel.from_pretrained" if adapters.get("base_model_name_or_path") else "load_peft_weights"
+        model = ADAPTED.get(adapters.get("task_type", ""), "AutoPeftModel")
+        how = f"{model}.from_pretrained" if adapters.get("base_model_name_or_path") else "load_peft_weights"
         return f"""{_command("python")} -c "from peft import {how.partition(".")[0]}; print({how}('{path}'))\""""
     model = ((_read_json(checkpoint, "config.json") or {}).get("architectures") or ["AutoModel"])[0]
     return (

@@ -17,6 +17,7 @@ def train(
     module: settings.Module,
     workers: settings.Workers = None,
     gpu: settings.Gpu = None,
+    gpu_share: settings.GpuShare = None,
     set_: settings.Set = None,
     seed: settings.Seed = 0,
     name: settings.Name = None,
@@ -39,11 +40,13 @@ def train(
     with answer(json or facts) as say:
         experiment = load_experiment(module)
         fixed, faults = settings.parse_settings(experiment, set_ or [], values)
+        device, contradictions = settings.gpu_of(gpu, gpu_share)
+        faults += contradictions
         if facts:
             if faults:
                 raise ConfigurationError(faults)
             found = facts_of(
-                experiment, fixed, workers=workers, gpu=gpu, seed=seed, deterministic=deterministic, storage=storage
+                experiment, fixed, workers=workers, gpu=device, seed=seed, deterministic=deterministic, storage=storage
             )
             say(found)
             return OK
@@ -51,7 +54,7 @@ def train(
             experiment,
             fixed=fixed,
             workers=workers,
-            gpu=gpu,
+            gpu=device,
             seed=seed,
             name=name,
             storage=storage,

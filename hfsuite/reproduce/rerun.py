@@ -80,6 +80,8 @@ def _train(
             "--workers", str(workers), "--gpu" if recipe["gpu"] else "--cpu", "--seed", str(recipe["seed"]),
             "--deterministic" if recipe["deterministic"] else "--no-deterministic", *options,
         ]  # fmt: skip
+        if share := recipe.get("gpu_share"):
+            command += ["--gpu-share", str(share)]
         with output.open("wb") as answer, _terminated_like_interrupted():
             # In a session of its own, so that this process alone decides how it is told to end.
             process = subprocess.Popen(

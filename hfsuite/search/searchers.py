@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import optuna
-from ray.tune.search import SearchAlgorithm, Searcher
+from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from hfsuite.errors import ConfigurationError, UnknownName, did_you_mean
@@ -25,9 +25,15 @@ AnySearcher: TypeAlias = Searcher | SearchAlgorithm
 SAMPLERS: dict[str, tuple[str, Callable[[int], optuna.samplers.BaseSampler]]] = {
     "tpe": ("tree-structured Parzen estimators", lambda seed: optuna.samplers.TPESampler(seed=seed)),
     "random": ("independent draws", lambda seed: optuna.samplers.RandomSampler(seed=seed)),
-    "qmc": ("a quasi-random sequence", lambda seed: optuna.samplers.QMCSampler(seed=seed, scramble=True)),
-    "gp": ("Gaussian processes", lambda seed: optuna.samplers.GPSampler(seed=seed)),
-    "cmaes": ("CMA-ES; needs the package cmaes", lambda seed: optuna.samplers.CmaEsSampler(seed=seed)),
+    "qmc": (
+        "a quasi-random sequence",
+        lambda seed: optuna.samplers.QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False),
+    ),
+    "gp": ("Gaussian processes", lambda seed: optuna.samplers.GPSampler(seed=seed, warn_independent_sampling=False)),
+    "cmaes": (
+        "CMA-ES; needs the package cmaes",
+        lambda seed: optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False),
+    ),
 }
 VARIANTS = "grid"  # Tune's own: every combination of `grid_search`, random draws for the rest
 NAMES = [*SAMPLERS, VARIANTS]
@@ -40,7 +46,8 @@ class TrialAwareOptunaSearch(OptunaSearch):
     what was trained fully with what was not. Here it is pruned, with its intermediate values.
 
     Where settings depend on others, Optuna is asked for those that count, and the others keep their default values: its
-    samplers then learn nothing from what made no difference.
+    samplers then learn nothing from what made no difference. (TPE and random draws know such spaces. The others of
+    Optuna's samplers draw what is not in every trial independently of all else.)
 
     Args:
         budget: of the trial scheduler: a trial stopped at its end is complete.
@@ -103,7 +110,7 @@ class _Dependent:
 
     def __call__(self, trial: optuna.Trial) -> dict[str, Any]:
         """Draws what counts; returns what does not."""
-        paths = {path.rpartition("/")[2]: path for path in self.distributions}
+        paths = {path.partition("/")[2]: path for path in self.distributions}  # settings of settings keep theirs
         values, idle = dict(self.defaults), {}
         for name in in_order(paths, self.only_where):
             if counts(name, self.only_where, values):
@@ -178,6 +185,7 @@ def make_searcher(
     budget: Budget,
     only_where: OnlyWhere | None = None,
     defaults: Mapping[str, Any] | None = None,
+    pauses: bool = False,
 ) -> AnySearcher:
     """The searcher of a sweep. Driver.
 
@@ -189,11 +197,12 @@ def make_searcher(
         budget: of the trial scheduler.
         only_where: see `TrialAwareOptunaSearch`. Ray Tune's searchers, `VARIANTS` too, draw every setting each time.
         defaults: likewise.
+        pauses: whether the trial scheduler pauses trials.
     """
     if not isinstance(searcher, str):
         return searcher
     if searcher == VARIANTS:
-        return LastingVariants(random_state=seed)
+        return (LastingVariants if pauses else BasicVariantGenerator)(random_state=seed)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     storage = None

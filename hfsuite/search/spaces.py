@@ -52,6 +52,8 @@ def check_space(space: Space, defaults: Mapping[str, Any]) -> list[str]:
 def check_only_where(only_where: OnlyWhere, space: Space, defaults: Mapping[str, Any]) -> list[str]:
     """What is wrong with the conditions of a space; empty if nothing is."""
     faults = []
+    if wrong := [name for name, condition in only_where.items() if not isinstance(condition, Mapping)]:
+        return [f"only_where[{name!r}] must name other settings, each with a list of values." for name in wrong]
     for name, condition in only_where.items():
         if name not in space:
             faults.append(f"only_where names {name!r}, which is not in the search space. {did_you_mean(name, space)}")
@@ -63,10 +65,40 @@ def check_only_where(only_where: OnlyWhere, space: Space, defaults: Mapping[str,
             elif isinstance(values, str) or not isinstance(values, Sequence):
                 faults.append(f"{name} depends on {other}: list the values that it must have, got {values!r}.")
             else:
-                faults += [fault for value in values if (fault := type_fault(other, value, defaults[other]))]
+                mistyped = [fault for value in values if (fault := type_fault(other, value, defaults[other]))]
+                never = [] if mistyped else [value for value in values if not _can_be(other, value, space)]
+                faults += mistyped
+                faults += [f"{name} depends on {other}={value!r}, which the space never draws." for value in never]
         if name in _all_before(name, only_where):
             faults.append(f"{name} depends on itself, by way of {', '.join(map(repr, condition))}.")
     return faults
+
+
+def _can_be(name: str, value: Any, space: Space) -> bool:
+    """Whether a setting can have a value: others than a list's are not looked at, and a fixed one may be any."""
+    domain = space.get(name)
+    values = domain.categories if isinstance(domain, Categorical) else _grid(domain)
+    return values is None or value in values
+
+
+def constants_of(space: Space) -> dict[str, Any]:
+    """The values of a space that are no domains."""
+    return {name: value for name, value in space.items() if not is_searched(value)}
+
+
+def can_count(name: str, only_where: OnlyWhere, space: Space, constants: Mapping[str, Any]) -> bool:
+    """Whether a setting counts for any values that the space can draw.
+
+    Args:
+        name: of the setting.
+        only_where: what it depends on.
+        space: what is drawn.
+        constants: the values of all that is not.
+    """
+    return all(
+        can_count(other, only_where, space, constants) if is_searched(space.get(other)) else constants[other] in allowed
+        for other, allowed in only_where.get(name, {}).items()
+    )
 
 
 def counts(name: str, only_where: OnlyWhere, values: Mapping[str, Any]) -> bool:

@@ -26,6 +26,10 @@ class LastingVariants(BasicVariantGenerator):
             self._live.append(trial)
         return trial
 
+    def adopt(self, trials: list[Trial]) -> None:
+        """Trials of a sweep that is taken up again."""
+        self._live += trials
+
     def is_finished(self) -> bool:
         """Whether there is nothing to propose, and all that was proposed has ended."""
         self._live = [trial for trial in self._live if not trial.is_finished()]

@@ -26,7 +26,7 @@ def facts_of(
     config: Mapping[str, Any],
     *,
     workers: int | None,
-    gpu: bool | None,
+    gpu: bool | float | None,
     seed: int,
     deterministic: bool | None,
     storage: str,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import re
 import time
@@ -20,7 +21,7 @@ from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
 
 from hfsuite.errors import ConfigurationError, TrackingError
 from hfsuite.search.searchers import SAMPLERS, AnySearcher, check_searcher
-from hfsuite.search.spaces import OnlyWhere, describe, grid_size
+from hfsuite.search.spaces import OnlyWhere, can_count, constants_of, describe, grid_size
 from hfsuite.search.trial_schedulers import check_trial_scheduler, make_trial_scheduler
 from hfsuite.sweeps import cluster, tune_state
 from hfsuite.tracking import keeping, provenance, store
@@ -129,7 +130,14 @@ def checked_plan(
     test = experiment.test if confirms is not None else None
     if confirms is not None and test is None:
         faults.append(f"{experiment.name} declares no test: Experiment(test=...) rates a checkpoint on the test part.")
-    attempt(lambda: check_searcher(searcher, space if kind == "sweep" else None))
+    constants = {**experiment.defaults, **constants_of(space), **fixed}
+    only_where = {
+        name: condition
+        for name, condition in experiment.only_where.items()
+        if name in space and isinstance(searcher, str) and searcher in SAMPLERS
+    }
+    can_vary = {name: each for name, each in space.items() if can_count(name, only_where, space, constants)}
+    attempt(lambda: check_searcher(searcher, can_vary if kind == "sweep" else None))
     attempt(lambda: check_trial_scheduler(trial_scheduler, searcher, experiment.trainer.config_argument))
     policy = attempt(lambda: WorkerPolicy(**worker_policy))
     attempt(lambda: keeping.parse_keep(keep))
@@ -205,11 +213,7 @@ def checked_plan(
             lock=lock,
             writer=Writer(Recorder(client, directory), record),
             space=space,
-            only_where={
-                name: condition
-                for name, condition in experiment.only_where.items()
-                if name in space and searcher in list(SAMPLERS)
-            },
+            only_where=only_where,
             constants={**experiment.defaults, **fixed},
             seeds=seeds,
             trials=trials,
@@ -260,9 +264,10 @@ def _scaled(trainer: HuggingFaceTrainer, workers: int | None, gpu: bool | float 
         changes["num_workers"] = workers
     if gpu is not None:
         changes["use_gpu"] = bool(gpu)
-    if isinstance(gpu, float):
+    if gpu is not None and not isinstance(gpu, bool):
         if not 0 < gpu <= 1:
             raise ConfigurationError(f"The part of a GPU that a worker takes is above 0 and at most 1, got {gpu:g}.")
+        gpu = math.floor(gpu * 10_000) / 10_000  # as finely as Ray divides them: six of 1/6 shall fit
         others = trainer.scaling_config.resources_per_worker or {}
         changes["resources_per_worker"] = {**others, "GPU": gpu}
     try:

@@ -175,8 +175,10 @@ def _run(plan: Plan) -> SweepResult:
         observer = _observer(plan)
         if record.params["gpu"] and record.params["deterministic"]:
             observer.display.console.print(COST, soft_wrap=True)
-        if not record.params["gpu"] and (gpus := sum(node.get("GPU", 0) for node in resources.cluster_nodes())):
-            observer.display.console.print(f"Workers are on CPUs, and {gpus:g} GPUs are idle: --gpu uses them.")
+        is_chosen = record.arguments["gpu"] is not None or record.kind != "sweep" or record.params["gpu"]
+        if not is_chosen and (gpus := sum(node.get("GPU", 0) for node in resources.cluster_nodes())):
+            told = f"The workers are on CPUs, though the cluster has GPUs ({gpus:g}): --gpu gives each worker one."
+            observer.display.console.print(told, soft_wrap=True)
         run_tune(plan, observer)
         observer.settle()
         result = SweepResult(
@@ -237,7 +239,9 @@ def _observer(plan: Plan) -> SweepObserver:
         if plan.seeds.fills_setting:
             values[SETTING] = plan.seeds.of(number)
         searched = [key for key, domain in plan.space.items() if is_searched(domain) and key in values]
-        return values, {key: values[key] for key in searched if counts(key, plan.only_where, values)}
+        return values, {
+            key: values[key] for key in searched if counts(key, plan.only_where, {**plan.constants, **values})
+        }
 
     def new_trial(number: int, trial: Trial) -> TrialResult:
         path = address(trial.storage.trial_fs_path, record.path)

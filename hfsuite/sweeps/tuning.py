@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ray import tune
+from ray.tune.experiment import Trial
 from ray.tune.logger import CSVLoggerCallback
 from ray.tune.schedulers import HyperBandScheduler, PopulationBasedTraining
 from ray.tune.search import ConcurrencyLimiter
 
 from hfsuite.search.searchers import make_searcher
-from hfsuite.search.spaces import grid_size
+from hfsuite.search.spaces import constants_of, grid_size
 from hfsuite.search.trial_schedulers import Budget
+from hfsuite.search.variants import LastingVariants
 from hfsuite.sweeps import tune_state
 from hfsuite.sweeps.metric_check import MetricIsReported
 from hfsuite.sweeps.report_log import ReportLog
@@ -53,7 +55,7 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
     budget = Budget.of(plan.trial_scheduler)
     searcher = make_searcher(
         plan.searcher, seed=plan.seed, study_name=record.name, directory=directory, budget=budget,
-        only_where=plan.only_where, defaults=plan.constants,
+        only_where=plan.only_where, defaults={**plan.constants, **constants_of(plan.space)}, pauses=_pauses(plan),
     )  # fmt: skip
     # HyperBand pauses trials until its bracket is full, which a limit would never let happen.
     limits_itself = isinstance(searcher, ConcurrencyLimiter) or isinstance(plan.trial_scheduler, HyperBandScheduler)
@@ -62,7 +64,13 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
     )
     resumed = plan.former is not None and tune_state.restore(plan.directory, expected=bool(plan.known))
     patience = time_to_end(plan.worker_policy.stop_grace_s + END_TAKES_S)
-    lasting = lasting_state(functools.partial(tune_state.keep, plan.directory), names.learn)
+
+    def restored(trials: list[Trial]) -> None:
+        names.learn(trials)
+        if isinstance(searcher, LastingVariants):
+            searcher.adopt(trials)
+
+    lasting = lasting_state(functools.partial(tune_state.keep, plan.directory), restored)
     with observer.display, observer.ending_in_order(), _tune_as_a_sweep_needs_it(), patience, lasting:
         try:
             tune.run(
@@ -96,6 +104,11 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
             raise
     if metric_is_reported.fault is not None:
         raise metric_is_reported.fault
+
+
+def _pauses(plan: Plan) -> bool:
+    """Whether the trial scheduler pauses trials, which then want their actors again."""
+    return isinstance(plan.trial_scheduler, PopulationBasedTraining | HyperBandScheduler)
 
 
 def _checkpoints_of_a_trial(plan: Plan) -> int | None:

@@ -93,7 +93,7 @@ class HuggingFaceTrainer(TorchTrainer):
         """Refuses scaling configurations that the trainer cannot use. Driver."""
         gpus, workers = self.scaling_config.num_gpus_per_worker, self.scaling_config.num_workers
         backend = self.torch_config.backend if self.torch_config is not None else None
-        if 0 < gpus < 1 and workers > 1 and backend in (None, "nccl"):
+        if 0 < gpus <= 0.5 and workers > 1 and backend in (None, "nccl"):
             raise ConfigurationError(
                 f"{workers} workers with {gpus:g} GPUs each may share one, which NCCL refuses: give each a whole GPU, "
                 'take one worker a trial, or use TorchConfig(backend="gloo").'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -128,7 +127,9 @@ def _bundle(scaling_config: ScalingConfig) -> dict[str, float]:
 
 def _copies(node: Resources, bundle: Resources) -> int:
     """How often a bundle fits a node; resources are counted in ten-thousandths, as Ray does."""
-    fits = [math.floor(round(node.get(name, 0) / amount, 4)) for name, amount in bundle.items() if amount > 0]
+    fits = [
+        round(1e4 * node.get(name, 0)) // max(1, round(1e4 * amount)) for name, amount in bundle.items() if amount > 0
+    ]
     return min(fits, default=10_000)
 
 

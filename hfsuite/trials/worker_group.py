@@ -512,10 +512,10 @@ class _InTrial:
         attempt = context.get_synchronization_actor().attempt
         scratch = scratch_directory(context.train_run_context, attempt, context.get_node_rank())
         try:
-            place = in_scratch(scratch, context.get_local_rank(), context.get_local_world_size())
-            with place, output, context.checkpoint_upload_threadpool:  # left when what lies there is uploaded
+            with in_scratch(scratch, context.get_local_rank(), context.get_local_world_size()), output:
                 box.make_reports_wait(get_train_fn_utils(), pipelined=self.pipelined)
                 result = self.function()
+                context.checkpoint_upload_threadpool.shutdown()  # what is still on its way lies in this directory
         except StopTraining:
             box.note_end("returned")
             return None

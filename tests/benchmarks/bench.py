@@ -32,6 +32,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=MEASURES | GPU_MEASURES, default=list(MEASURES))
     parser.add_argument("--out", type=Path, default=Path("benchmarks.json"))
     arguments = parser.parse_args()
+    gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    machine = {"python": platform.python_version(), "cpus": os.cpu_count(), "machine": platform.machine(), "gpus": gpus}
     rows: list[Row] = []
     table = Table("measure", "measured", "must reach", "", title="What trials cost")
     for name in arguments.only:
@@ -39,11 +41,9 @@ def main() -> None:
         for row in (MEASURES | GPU_MEASURES)[name]():
             rows.append(row)
             table.add_row(row.name, row.measured, row.target, {True: "yes", False: "[red]no[/]", None: ""}[row.reached])
+            arguments.out.write_text(json.dumps({"machine": machine, "rows": [asdict(row) for row in rows]}, indent=1))
             console.print(f"{row.name}: {row.measured} ({row.target}) in {time.monotonic() - began:.0f} s")
     Console().print(table)
-    gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-    machine = {"python": platform.python_version(), "cpus": os.cpu_count(), "machine": platform.machine(), "gpus": gpus}
-    arguments.out.write_text(json.dumps({"machine": machine, "rows": [asdict(row) for row in rows]}, indent=1))
     print(f"{arguments.out} holds the same with every single time.")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,6 @@ def loop(settings: dict[str, Any]) -> None:
     os.environ["BENCH_DIARY"] = settings["diary"]
     rank = ray.train.get_context().get_world_rank()
     model = model_of(settings["model"])
-    asynchronously = CheckpointUploadMode.ASYNC if settings["mode"] == "async" else CheckpointUploadMode.SYNC
     for number in range(2 * settings["count"]):
         folder = Path(f"saved_{number}")
         began, before = time.perf_counter(), written()
@@ -42,10 +42,39 @@ def loop(settings: dict[str, Any]) -> None:
             model.save_pretrained(folder)
             checkpoint = Checkpoint.from_directory(folder)
         ray.train.report(
-            {"loss": 1.0, "step": number + 1}, checkpoint=checkpoint, delete_local_checkpoint_after_upload=True,
-            checkpoint_upload_mode=asynchronously,
-        )  # fmt: skip
+            {"loss": 1.0, "step": number + 1}, checkpoint=checkpoint, delete_local_checkpoint_after_upload=True
+        )
         workload.note("reported", every_rank=True, seconds=time.perf_counter() - began, bytes=written() - before)
+
+
+def train_beside_uploads(settings: dict[str, Any]) -> None:
+    """Saves and trains on, with and without an upload beside it that copies every byte. Runs in one rank."""
+    os.environ["BENCH_DIARY"] = settings["diary"]
+    device, model = ray.train.torch.get_device(), model_of(settings["model"])
+    weights = torch.randn(settings["size"], settings["size"], device=device)
+    uploaded = threading.Event()
+
+    def copied(checkpoint: Checkpoint, name: str) -> Checkpoint:
+        persisted: Checkpoint = storage.persist_current_checkpoint(checkpoint, name)
+        uploaded.set()
+        return persisted
+
+    storage = ray.train.get_context().get_storage()
+    for number in range(2 * settings["count"]):
+        folder, is_reported = Path(f"saved_{number}"), number % 4 in (1, 2)
+        began = time.perf_counter()
+        model.save_pretrained(folder)
+        if is_reported:
+            uploaded.clear()
+            ray.train.report(
+                {"loss": 1.0, "step": number + 1}, checkpoint=Checkpoint.from_directory(folder),
+                checkpoint_upload_mode=CheckpointUploadMode.ASYNC, checkpoint_upload_fn=copied,
+            )  # fmt: skip
+        for _ in range(settings["steps"]):
+            torch.mm(weights, weights).sum().item()  # as a loss that is logged
+        workload.note("round", seconds=time.perf_counter() - began, reported=is_reported, over=uploaded.is_set())
+        assert not is_reported or uploaded.wait(120)
+        shutil.rmtree(folder)
 
 
 def model_of(name: str) -> Any:
@@ -70,5 +99,15 @@ experiment = Experiment(
     space={"unused": tune.uniform(0, 1)},
     metric="loss",
     mode="min",
-    defaults={"unused": 0.0, "count": 10, "model": "minilm", "mode": "sync", "diary": ""},
+    defaults={"unused": 0.0, "count": 10, "model": "minilm", "diary": ""},
+)
+beside_uploads = Experiment(
+    name="bench-uploads",
+    trainer=AccelerateTrainer(
+        train_beside_uploads, accelerate_config={}, scaling_config=ScalingConfig(num_workers=1, use_gpu=True)
+    ),
+    space={"unused": tune.uniform(0, 1)},
+    metric="loss",
+    mode="min",
+    defaults={"unused": 0.0, "count": 5, "model": "2 GB", "size": 4096, "steps": 1_500, "diary": ""},
 )

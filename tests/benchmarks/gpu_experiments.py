@@ -7,9 +7,13 @@ import os
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import ray.train
+import ray.train.torch
+import torch
 from ray.train import ScalingConfig
 from transformers import Trainer, TrainerCallback
 
@@ -55,8 +59,6 @@ class TrainingClock(TrainerCallback):
 
 
 def _now() -> float:
-    import torch
-
     torch.cuda.synchronize()
     return time.time()
 
@@ -105,14 +107,17 @@ language_model_experiment: Experiment = dataclasses.replace(
 
 
 def rank(folder: Path) -> None:
-    """What a rank of `torchrun` runs: the same trainer in Ray's local mode, which takes the ranks that there are."""
+    """What a rank of `torchrun` runs: the same trainer and nothing of this project; of Ray, only what it asks for."""
     os.chdir(folder)
-    TransformersTrainer(
-        timed_language_model,
-        trainer_init_config={**language_model_experiment.defaults, "diary": os.environ["BENCH_DIARY"]},
-        scaling_config=ScalingConfig(num_workers=0, use_gpu=True),
-        run_config=ray.train.RunConfig(storage_path=str(folder / "torchrun"), name=f"rank-{os.environ['RANK']}"),
-    ).fit()
+    context = SimpleNamespace(get_world_size=lambda: int(os.environ["WORLD_SIZE"]))
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    torch.cuda.set_device(device)
+    settings = {**language_model_experiment.defaults, "diary": os.environ["BENCH_DIARY"]}
+    with (
+        mock.patch.object(ray.train, "get_context", return_value=context),
+        mock.patch.object(ray.train.torch, "get_device", return_value=device),
+    ):
+        timed_language_model(None, None, **settings).train()
 
 
 if __name__ == "__main__":

@@ -58,15 +58,14 @@ def gpu_share_ours(folder: Path, trials: int, gpus: int) -> dict[str, Any]:
 
 def gpu_share_ray_pattern(folder: Path, trials: int, gpus: int) -> dict[str, Any]:
     """The same in Ray's documented pattern."""
-    from ray.tune.schedulers import ASHAScheduler
-
+    from hfsuite.search.trial_schedulers import make_trial_scheduler
     from tests.benchmarks import gpu_experiments
 
     experiment = gpu_experiments.sentiment_experiment
     space = {**experiment.defaults, **experiment.space, "diary": os.environ["BENCH_DIARY"]}
     return ways.ray_pattern(
-        gpu_experiments.sentiment_as_ray_documents_it, space, "eval_loss", folder, trials, workers=1, gpu=True,
-        at_once=gpus, scheduler=ASHAScheduler(),
+        gpu_experiments.sentiment_as_ray_documents_it, space, "eval_accuracy", folder, trials, mode="max", workers=1,
+        gpu=True, at_once=gpus, scheduler=make_trial_scheduler("asha"),
     )  # fmt: skip
 
 
@@ -87,6 +86,12 @@ def gpu_checkpoints(folder: Path, count: int, decisions: str) -> dict[str, Any]:
     """Saving two gigabytes, with and without a report."""
     from tests.benchmarks import checkpoints
 
-    given = {"count": count, "model": "2 GB", "mode": "async" if decisions == "async" else "sync"}
-    decisions = "pipelined" if decisions == "async" else decisions
+    given = {"count": count, "model": "2 GB"}
     return ways.ours(checkpoints.experiment, folder, 1, set=given, decisions=decisions, workers=1, gpu=True)
+
+
+def gpu_uploads(folder: Path, count: int) -> dict[str, Any]:
+    """Training beside an asynchronous upload, and without."""
+    from tests.benchmarks import checkpoints
+
+    return ways.ours(checkpoints.beside_uploads, folder, 1, set={"count": count}, decisions="pipelined")

@@ -1,6 +1,7 @@
 """A table of real learning curves, so that searchers can be compared on real fine-tuning without training again.
 
     python -m tests.benchmarks.learning_curves train PART.parquet --configurations 160 --seed 0 [--trials-per-gpu 12]
+    python -m tests.benchmarks.learning_curves collect results/SWEEP PART.parquet       of a sweep that was cut off
     python -m tests.benchmarks.learning_curves merge PART.parquet ...
 
 The sentiment experiment on all its training rows, three epochs, twelve evaluations: configurations drawn quasi-randomly
@@ -10,7 +11,7 @@ picture. A row is an evaluation:
     configuration   its number; the five settings follow
     seed            of initial weights, order of rows and dropout
     step, epoch     of the optimizer; epochs of all training rows
-    seconds         from the beginning of the training, beside as many others on the same GPU as `trials_per_gpu` says
+    seconds         of training since its first step, beside as many others on the same GPU as `trials_per_gpu` says
     loss            of training, a mean since the evaluation before
     eval_loss, eval_accuracy      on the 1,000 validation rows
     test_accuracy   on the 1,000 test rows, at the end; NaN before
@@ -23,6 +24,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +36,8 @@ from transformers.trainer_utils import SaveStrategy
 
 from experiments import sentiment
 from hfsuite import Experiment, TransformersTrainer
+from hfsuite.tracking.record import REPORTS_FILE, SweepDirectory, TrialRecord
+from hfsuite.tracking.state import TrialState
 from search_spaces import fine_tuning
 
 if TYPE_CHECKING:
@@ -46,10 +50,18 @@ GUESSING = 0.55  # accuracy; the classes are balanced
 
 
 class TestAtEnd(TrainerCallback):
-    """Rates the last weights on the test part, for the last report."""
+    """Says how long it has trained, and rates the last weights on the test part for the last report."""
 
     def __init__(self, trainer: Trainer, settings: dict[str, Any]) -> None:
         self.trainer, self.settings = trainer, settings
+        self.began = 0.0
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self.began = time.monotonic()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
+        if "eval_loss" in logs:
+            logs["training_s"] = time.monotonic() - self.began
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
         self.trainer.evaluate(sentiment.tokenized(self.settings)["test"], metric_key_prefix="test")
@@ -105,35 +117,36 @@ def train(part: Path, first: int, count: int, seed: int, trials_per_gpu: int | N
         set=fixed,
         keep="none",
     )
-    table = as_table(result.trials)
+    collect(Path(result.path), part)
+
+
+def collect(sweep: Path, part: Path) -> None:
+    """Writes the curves of all trainings of a sweep that have ended, also of one that was cut off."""
+    import pandas as pd
+
+    directory = SweepDirectory.at(str(sweep.parent), sweep.name)
+    ended = [trial for trial in directory.read_trials() if trial.state in (TrialState.COMPLETED, TrialState.FAILED)]
+    table = pd.DataFrame(row for trial in ended for row in rows_of(trial, sweep / trial.directory / REPORTS_FILE))
+    table = table.astype({"step": "int32", "seed": "int16", "configuration": "int16", "global_batch_size": "int16"})
     part.parent.mkdir(parents=True, exist_ok=True)
     table.to_parquet(part, index=False, compression="zstd")
     print(table.groupby("outcome")["configuration"].nunique().to_string(), f"\n{len(table)} rows in {part}")
 
 
-def as_table(trials: list[Any]) -> pd.DataFrame:
-    """A row an evaluation, of all trials."""
-    import pandas as pd
-
-    table = pd.DataFrame(row for trial in trials for row in rows_of(trial))
-    return table.astype({"step": "int32", "seed": "int16", "configuration": "int16", "global_batch_size": "int16"})
-
-
-def rows_of(trial: Any) -> Iterator[dict[str, Any]]:
+def rows_of(trial: TrialRecord, file: Path) -> Iterator[dict[str, Any]]:
     """The evaluations of one trial; one row without numbers if it never got to one."""
     settings = {name: trial.config[name] for name in ("configuration", *fine_tuning.space, "seed")}
-    file = Path(trial.path, "result.json")
     lines = file.read_text().splitlines() if file.is_file() else []
     reports = [json.loads(line) for line in lines] or [{}]
     last = reports[-1]
     is_sound = last.get("eval_accuracy", 0.0) > GUESSING and math.isfinite(last.get("eval_loss", math.nan))
-    outcome = "failed" if trial.failure else "completed" if is_sound else "diverged"
+    outcome = "failed" if trial.state is TrialState.FAILED else "completed" if is_sound else "diverged"
     for report in reports:
         numbers = {name: report.get(name, math.nan) for name in ("epoch", "loss", "eval_loss", "eval_accuracy")}
         yield {
             **settings,
             "step": report.get("step", 0),
-            "seconds": report.get("time_total_s", math.nan),
+            "seconds": report.get("training_s", math.nan),
             **numbers,
             "test_accuracy": report.get("test_accuracy", math.nan),
             "outcome": outcome,
@@ -190,11 +203,16 @@ def main() -> None:
     training.add_argument("--seed", type=int, default=0)
     training.add_argument("--trials-per-gpu", type=int, default=None, help="without it, on CPUs")
     training.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="to try it out on fewer rows")
+    collecting = commands.add_parser("collect")
+    collecting.add_argument("sweep", type=Path)
+    collecting.add_argument("part", type=Path)
     merging = commands.add_parser("merge")
     merging.add_argument("parts", type=Path, nargs="+")
     given = parser.parse_args()
     if given.command == "merge":
         merge(given.parts)
+    elif given.command == "collect":
+        collect(given.sweep, given.part)
     else:
         fixed = {key: json.loads(value) for key, _, value in (each.partition("=") for each in given.set)}
         train(given.part, given.first, given.configurations, given.seed, given.trials_per_gpu, fixed)

@@ -302,7 +302,7 @@ def program(name: str, *arguments: object, timeout_s: float = 1800, **environmen
                 "HF_HUB_OFFLINE": "1",
                 "RAY_TRAIN_V2_ENABLED": "1",
                 "MLFLOW_DISABLE_TELEMETRY": "true",
-                "PYTHONPATH": str(ROOT),
+                "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
             }
         )
         command = [

@@ -31,7 +31,7 @@ def ours(experiment: Any, folder: Path, trials: int, *, cpus: int = 2, **options
 
 def ray_pattern(
     train_fn: Callable[[dict[str, Any]], None], space: Mapping[str, Any], metric: str, folder: Path, trials: int,
-    *, workers: int = 2, gpu: bool = False, at_once: int = 1, scheduler: Any = None,
+    *, mode: str = "min", workers: int = 2, gpu: bool = False, at_once: int = 1, scheduler: Any = None,
 ) -> dict[str, Any]:  # fmt: skip
     """As Ray documents it: a Tune function whose trial makes a TorchTrainer and calls `fit()`."""
     import ray
@@ -60,7 +60,7 @@ def ray_pattern(
         tune_config=tune.TuneConfig(
             num_samples=trials,
             metric=metric,
-            mode="min",
+            mode=mode,
             search_alg=OptunaSearch(),
             max_concurrent_trials=at_once,
             scheduler=scheduler,

@@ -40,7 +40,9 @@ def loop(settings: dict[str, Any]) -> None:
          local_rank=ray.train.get_context().get_local_rank(), backend=torch.distributed.get_backend(),
          used_mb=used_mb(device))  # fmt: skip
     torch.manual_seed(settings["seed"])
-    model, optimizer = torch.nn.Linear(64, 64), None
+    model = torch.nn.Linear(64, 64)
+    inside: list[str] = []  # what type the model computes in
+    model.register_forward_hook(lambda _, __, output: inside.append(str(output.dtype)))
     optimizer = torch.optim.AdamW(model.parameters())
     model, optimizer = accelerator.prepare(model, optimizer)
     ballast = torch.ones(settings["megabytes"] << 18, device=device)
@@ -59,7 +61,7 @@ def loop(settings: dict[str, Any]) -> None:
         optimizer.zero_grad()
         time.sleep(settings["seconds"])
         score += settings["x"]
-        note(settings, "trained", step=step, score=score, in_bf16=torch.is_autocast_enabled("cuda"))
+        note(settings, "trained", step=step, score=score, computed_in=inside[-1])
         shared = accelerator.reduce(torch.tensor(1 / score, device=device), "mean")
         with tempfile.TemporaryDirectory(dir=".") as directory:
             kept = None

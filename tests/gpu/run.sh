@@ -1,15 +1,19 @@
 #!/usr/bin/env bash
 # Runs what needs GPUs, prints one table of tests and one of measures, and leaves both as JSON.
 #
-#   tests/gpu/run.sh [OUT_DIR] [--tests | --bench] [arguments of pytest, or names of measures]
+#   tests/gpu/run.sh [OUT_DIR] [--tests [arguments of pytest] | --bench [names of measures]]
 #
 # Without `make install-test` it takes the python3 of the machine, with PYTHONPATH for what that lacks.
 set -uo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
-out=$(mkdir -p "${1:-gpu-results}" && cd "${1:-gpu-results}" && pwd)
-shift || true
+out=gpu-results
+if [[ $# -gt 0 && $1 != -* ]]; then out=$1; shift; fi
+out=$(mkdir -p "$out" && cd "$out" && pwd) || exit 2
 what=all
-case ${1:-} in --tests | --bench) what=${1#--}; shift ;; esac
+case ${1:-} in
+  --tests | --bench) what=${1#--}; shift ;;
+  -*) sed -n 2,6p "$root/tests/gpu/run.sh"; exit 2 ;;
+esac
 python=$root/.venv/bin/python
 [[ -x $python ]] || python=python3
 cd "$root"

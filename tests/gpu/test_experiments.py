@@ -14,6 +14,7 @@ import pytest
 
 from experiments import digits, language_model, sentiment
 
+DIVERGED = 3  # the exit code
 Record = Callable[[str, object], None]
 EXPERIMENTS = {
     "sentiment": (sentiment.experiment, {"train_rows": 640, "validation_rows": 200, "num_train_epochs": 1}),
@@ -39,6 +40,7 @@ def test_an_experiment_trains_on_gpus(
         trial_scheduler="fifo",
         workers=gpus,
         gpu=True,
+        keep="all",
         set={**settings, "precision": precision},
     )
     assert [trial.failure for trial in result.trials] == [None] * trials
@@ -76,9 +78,11 @@ def test_a_trial_that_was_not_deterministic_gets_an_honest_verdict(
     _, settings = EXPERIMENTS[name]
     fixed = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     hfsuite("sweep", f"experiments.{name}", "--trials", "1", "--workers", 1, "--gpu", "--name", "one", *fixed)
-    verdict = hfsuite("reproduce", "one:0", "--json", allowed=(0, 1))
+    verdict = hfsuite("reproduce", "one:0", "--json", allowed=(0, DIVERGED))
     record_property("verdict", verdict["verdict"])
-    assert verdict["verdict"] in ("BITWISE", "WITHIN TOLERANCE", "DIVERGED")
+    assert (verdict["verdict"] == "DIVERGED") == (verdict["exit"] == DIVERGED)
+    differ = [each["name"] for each in verdict.get("differences", []) if each.get("first_step") is not None]
+    record_property("differ", len(differ))
 
 
 def there() -> int:
@@ -94,4 +98,4 @@ def hfsuite(*arguments: object, allowed: tuple[int, ...] = (0,)) -> dict[str, An
     environment.pop("RAY_ADDRESS", None)
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False, env=environment)
     assert done.returncode in allowed, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    return dict(json.loads(done.stdout)) if "--json" in arguments else {}
+    return {"exit": done.returncode, **(json.loads(done.stdout) if "--json" in arguments else {})}

@@ -82,7 +82,8 @@ def test_by_arguments_of_transformers(how: str, gpus: int, tmp_path: Path, recor
     again = trained("again", 2 * sharded.SAVED_AT, resume_from_checkpoint=first.checkpoint)
     assert (first.metrics["step"], again.metrics["step"]) == (sharded.SAVED_AT, 2 * sharded.SAVED_AT)
     record_property("losses", f"{first.metrics['loss']:.2f}, {again.metrics['loss']:.2f}")
-    assert again.metrics["loss"] < first.metrics["loss"], "it went on from what was saved"
+    assert again.metrics["loss"] < first.metrics["loss"]
+    assert len(checkpoints_of(again.path)) == 1, "it went on from what was saved: the third step was not made again"
 
 
 def reports_of(path: str) -> list[dict[str, Any]]:
