@@ -127,9 +127,13 @@ def _bundle(scaling_config: ScalingConfig) -> dict[str, float]:
 
 def _copies(node: Resources, bundle: Resources) -> int:
     """How often a bundle fits a node; resources are counted in ten-thousandths, as Ray does."""
-    fits = [
-        round(1e4 * node.get(name, 0)) // max(1, round(1e4 * amount)) for name, amount in bundle.items() if amount > 0
-    ]
+    fits = []
+    for name, amount in bundle.items():
+        held, wanted = round(1e4 * node.get(name, 0)), round(1e4 * amount)
+        if name == "GPU" and 0 < wanted < 10_000:  # a part is one of a single GPU
+            fits.append(held // 10_000 * (10_000 // wanted))
+        elif wanted > 0:
+            fits.append(held // wanted)
     return min(fits, default=10_000)
 
 

@@ -8,6 +8,7 @@ import pytest
 from ray import tune
 
 from hfsuite.search.spaces import (
+    can_count,
     check_only_where,
     check_space,
     counts,
@@ -118,7 +119,18 @@ def test_conditions_are_checked_with_the_experiment_and_all_faults_named() -> No
     assert "'shedule', which the experiment does not take. Did you mean 'schedule'?" in faults
     assert "rank must be a whole number (its default is 4), got 'eight'" in faults
     assert "steps depends on itself, by way of 'rank'" in faults
+    known = {**space, "schedule": tune.choice(["linear", "cosine"])}
+    unheard = check_only_where({"warmup": {"schedule": ["typo"]}}, known, defaults)
+    assert unheard == ["warmup depends on schedule='typo', which the space never draws."]
+    assert "must name other settings" in check_only_where({"warmup": ["linear"]}, space, defaults)[0]  # type: ignore[dict-item]
     assert "list the values" in " ".join(check_only_where({"warmup": {"schedule": "linear"}}, space, defaults))
+
+
+def test_a_setting_that_no_draw_makes_count_is_known_before_anything_is_drawn() -> None:
+    space = {"warmup": tune.uniform(0, 1), "steps": tune.randint(0, 9)}
+    assert can_count("steps", ONLY_WHERE, space, {"schedule": "linear"})
+    assert not can_count("warmup", ONLY_WHERE, space, {"schedule": "cosine"})
+    assert not can_count("steps", ONLY_WHERE, space, {"schedule": "cosine"}), "it depends on what cannot count"
 
 
 @pytest.mark.parametrize("name", sorted(lora.only_where))

@@ -103,6 +103,17 @@ def test_a_space_without_anything_to_search_is_refused() -> None:
         toy.experiment.sweep(set={"x": 1.0, "kind": "plain"})
     with pytest.raises(ConfigurationError, match="lists x with grid_search"):
         declare(space={"x": tune.grid_search([1.0, 2.0])}).sweep()
+    depends = declare(space={"x": tune.uniform(0, 1)}, only_where={"x": {"kind": ["fancy"]}})
+    with pytest.raises(ConfigurationError, match="nothing to search"):
+        depends.sweep()
+
+
+def test_a_condition_sees_the_constants_of_a_space(own_directory: Path) -> None:
+    space = {"x": tune.uniform(0.5, 0.9), "kind": "fancy"}
+    depends = declare(space=space, only_where={"x": {"kind": ["fancy"]}})
+    (trial,) = depends.sweep(trials=1, workers=1, set={"reports": 1}).trials
+    assert 0.5 <= trial.config["x"] <= 0.9
+    assert set(trial.searched) == {"x"}
 
 
 def test_a_searcher_must_be_a_name_or_rays() -> None:
@@ -120,7 +131,7 @@ def test_gpus_that_are_not_there_are_refused() -> None:
 def test_a_part_of_a_gpu_is_for_one_worker_and_no_more_than_a_whole() -> None:
     with pytest.raises(ConfigurationError, match=r"2 workers with 0\.5 GPUs each may share one, which NCCL refuses"):
         toy.experiment.sweep(gpu=0.5)
-    for part in (0.0, 1.5):
+    for part in (0.0, 1.5, 2):
         with pytest.raises(ConfigurationError, match=rf"above 0 and at most 1, got {part:g}"):
             toy.experiment.sweep(gpu=part, workers=1)
 

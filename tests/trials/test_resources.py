@@ -37,6 +37,8 @@ def test_slots_on_cpus(cluster: Any, nodes: list[dict[str, float]], workers: int
 def test_gpus_count_and_fractions_share(cluster: Any) -> None:
     cluster({"CPU": 16, "GPU": 2})
     assert resources.concurrent_trials(ScalingConfig(num_workers=2, use_gpu=True), uses_ray_data=False) == 1
+    sixth = ScalingConfig(num_workers=1, use_gpu=True, resources_per_worker={"GPU": 1 / 6})
+    assert resources.concurrent_trials(sixth, uses_ray_data=False) == 10, "to Ray it is 0.1667, of which five fit a GPU"
     half = ScalingConfig(num_workers=1, use_gpu=True, resources_per_worker={"GPU": 0.5})
     assert resources.concurrent_trials(half, uses_ray_data=False) == 4
 
