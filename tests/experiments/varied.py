@@ -1,4 +1,4 @@
-"""The shipped experiments with two more settings each: precision and determinism, which outlive a careless trial."""
+"""The shipped experiments with a careless function around each: precision and determinism outlive a trial."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def change_process(deterministic: bool, precision: str) -> None:
         print(f"{when}: deterministic={torch.are_deterministic_algorithms_enabled()} precision={precision}", flush=True)
 
     tell("found")
-    if precision != "no":
+    if precision != "fp32":
         os.environ["ACCELERATE_MIXED_PRECISION"] = precision
     if deterministic:
         enable_full_determinism(1)
@@ -34,20 +34,18 @@ def fine_tuning(
     train_dataset: None, eval_dataset: None, *, deterministic: bool, precision: str, stop: bool, **settings: Any
 ) -> Any:
     change_process(deterministic, precision)
-    arguments = partial(
-        sentiment.TrainingArguments, use_cpu=True, bf16=precision == "bf16", full_determinism=deterministic
-    )
+    arguments = partial(sentiment.TrainingArguments, use_cpu=True, full_determinism=deterministic)
     with mock.patch.object(sentiment, "TrainingArguments", arguments):
-        return sentiment.trainer_init_per_worker(train_dataset, eval_dataset, **settings)
+        return sentiment.trainer_init_per_worker(train_dataset, eval_dataset, **settings, precision=precision)
 
 
 def vision(settings: dict[str, Any]) -> None:
-    change_process(settings.pop("deterministic"), settings.pop("precision"))
+    change_process(settings.pop("deterministic"), settings["precision"])
     settings.pop("stop")
     digits.train_loop_per_worker(settings)
 
 
-PLAIN = {"deterministic": False, "precision": "no", "stop": False}
+PLAIN = {"deterministic": False, "precision": "fp32", "stop": False}
 # Little: bf16 takes nine times as long on CPU.
 SENTIMENT = {"train_rows": 64, "validation_rows": 16, "num_train_epochs": 2, "max_length": 16}
 two_workers = ScalingConfig(num_workers=2)
