@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import peft
 import pytest
 
 from hfsuite.cli import app
@@ -143,3 +144,17 @@ def test_no_success_exits_with_1_and_ends_with_the_traceback(capsys: pytest.Capt
     assert "failed" in out
     assert err.rstrip().endswith("ArithmeticError: asked to fail at step 1")
     assert "trial_000, rank 0" in err
+
+
+def test_adapters_are_loaded_with_their_base_model_if_it_has_a_name(tmp_path: Path) -> None:
+    from hfsuite import TransformersCheckpoint
+    from hfsuite.cli.sweep import ADAPTED, load_command
+
+    def command(**config: str) -> str:
+        (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+        return load_command(TransformersCheckpoint(tmp_path), "here")
+
+    named = command(task_type="CAUSAL_LM", base_model_name_or_path="somebody/base")
+    assert "from peft import AutoPeftModelForCausalLM; print(AutoPeftModelForCausalLM.from_pretrained('here'))" in named
+    assert "load_peft_weights('here')" in command(task_type="CAUSAL_LM", base_model_name_or_path="")
+    assert all(hasattr(peft, name) for name in ADAPTED.values())
