@@ -79,7 +79,7 @@ def misbehave(how: str, rank: int, device: Any) -> None:
         torch.ones(1 << 40, device=device)
     if how == "hangs":
         if rank == 1:
-            time.sleep(3600)
+            time.sleep(3600)  # never comes to the collective: only the timeout of its peer, and then a kill, end it
         torch.distributed.all_reduce(torch.ones(1, device=device))
         torch.cuda.synchronize()
 
