@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -80,18 +81,24 @@ class TrialAwareOptunaSearch(OptunaSearch):
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Tune calls it only for reports after which a trial goes on. Driver."""
         self._went_on_after[trial_id] = result["training_iteration"]
-        if self.metric in result:
-            super().on_trial_result(trial_id, result)
+        self._report(trial_id, result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The trial has ended, by itself or by decision of the trial scheduler. Driver."""
         went_on_after = self._went_on_after.pop(trial_id, None)
         if result and not error and result.get("training_iteration") != went_on_after:
-            if self.metric in result:
-                super().on_trial_result(trial_id, result)
+            self._report(trial_id, result)
             if not (result.get(TRAINING_FINISHED) or self._budget.is_spent(result)):
                 result = None  # without a value, the stock class says "pruned"
         super().on_trial_complete(trial_id, result, error)
+
+    def _report(self, trial_id: str, result: dict[str, Any]) -> None:
+        """After an interruption, Optuna's study is ahead of Ray Tune's state, and what it has heard first counts."""
+        if self.metric not in result:
+            return
+        with warnings.catch_warnings(), suppress(optuna.exceptions.UpdateFinishedTrialError):
+            warnings.filterwarnings("ignore", "The reported value is ignored because this `step=")
+            super().on_trial_result(trial_id, result)
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,31 @@ def test_optuna_learns_the_truth_about_a_stopped_trial(tmp_path: Path) -> None:
     assert failed.state.name == "FAIL"
 
 
+@pytest.mark.parametrize("heard", [1, 3])
+def test_what_optuna_heard_before_an_interruption_is_heard_again(tmp_path: Path, heard: int) -> None:
+    interrupted, resumed = searcher_for("tpe", tmp_path, max_t=3), searcher_for("tpe", tmp_path, max_t=3)
+
+    def train(searcher: Any, up_to: int) -> None:
+        for iteration in range(1, up_to + 1):
+            if iteration < 3:
+                searcher.on_trial_result("t", {"loss": 1.0 / iteration, "training_iteration": iteration})
+            else:
+                searcher.on_trial_complete("t", {"loss": 1.0 / iteration, "training_iteration": iteration})
+
+    interrupted.suggest("t")
+    if heard == 3:
+        interrupted.save(str(tmp_path / "state"))
+    train(interrupted, up_to=heard)
+    if heard < 3:
+        interrupted.save(str(tmp_path / "state"))
+    resumed.restore(str(tmp_path / "state"))
+    train(resumed, up_to=3)
+    (trial,) = optuna.load_study(study_name="study", storage=f"sqlite:///{tmp_path}/optuna.db").trials
+    assert (trial.state.name, trial.value) == ("COMPLETE", 1.0 / 3)
+    assert trial.intermediate_values == {1: 1.0, 2: 0.5, 3: 1.0 / 3}
+    resumed.suggest("the next")
+
+
 def test_a_trial_that_used_its_whole_budget_is_complete() -> None:
     searcher = searcher_for("tpe", max_t=2)
     searcher.suggest("t")
