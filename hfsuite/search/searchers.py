@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -212,13 +213,22 @@ def make_searcher(
         return (LastingVariants if pauses else BasicVariantGenerator)(random_state=seed)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    storage = None
-    if directory is not None:
-        directory.mkdir(parents=True, exist_ok=True)
-        storage = optuna.storages.RDBStorage(f"sqlite:///{directory / 'optuna.db'}")
+    storage = _database(directory) if directory is not None else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # the name was chosen knowingly
         sampler = SAMPLERS[searcher][1](seed)
     return TrialAwareOptunaSearch(
         sampler=sampler, study_name=study_name, storage=storage, budget=budget, only_where=only_where, defaults=defaults
     )
+
+
+def _database(directory: Path) -> optuna.storages.RDBStorage:
+    """Where the study is kept: named once its tables are all there, since a kill may fall between two of them."""
+    path, draft = directory / "optuna.db", ".optuna.db.new"
+    if not path.exists():
+        directory.mkdir(parents=True, exist_ok=True)
+        for left in directory.glob(f"{draft}*"):
+            left.unlink()
+        optuna.storages.RDBStorage(f"sqlite:///{directory / draft}").engine.dispose()
+        os.replace(directory / draft, path)
+    return optuna.storages.RDBStorage(f"sqlite:///{path}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +85,31 @@ def test_what_optuna_heard_before_an_interruption_is_heard_again(tmp_path: Path,
     assert (trial.state.name, trial.value) == ("COMPLETE", 1.0 / 3)
     assert trial.intermediate_values == {1: 1.0, 2: 0.5, 3: 1.0 / 3}
     resumed.suggest("the next")
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+import sqlalchemy
+from tests.search.test_searchers import searcher_for
+
+@sqlalchemy.event.listens_for(sqlalchemy.Engine, "after_cursor_execute")
+def die(connection, cursor, statement, *_):
+    if f"CREATE TABLE {sys.argv[2]} " in statement:
+        os._exit(9)
+
+searcher_for("tpe", Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("table", ["studies", "alembic_version"])  # the first lacks its index, the last its row
+def test_a_kill_while_the_study_is_made_leaves_no_half_of_it(tmp_path: Path, table: str) -> None:
+    killed = subprocess.run([sys.executable, "-W", "ignore", "-c", KILLED, tmp_path, table], check=False)
+    assert killed.returncode == 9
+    for trial in ("one", "two"):  # two sessions of a sweep
+        searcher_for("tpe", tmp_path).suggest(trial)
+    (study,) = optuna.get_all_study_summaries(f"sqlite:///{tmp_path}/optuna.db")
+    assert study.n_trials == 2
 
 
 def test_a_trial_that_used_its_whole_budget_is_complete() -> None:

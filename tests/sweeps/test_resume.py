@@ -169,7 +169,7 @@ def test_a_driver_killed_at_any_moment_loses_nothing(own_directory: Path) -> Non
             sync(SweepDirectory.at("results", "cut"))
         started = SweepDirectory.at("results", "cut").exists
         sweep = program.hfsuite("resume") if started else start()
-    assert hits >= 8, "a kill of what has ended shows nothing"
+    assert hits >= 5, "a kill of what has ended shows nothing"
     out, err = program.output(sweep, timeout_s=300)
     if "no sweep that was interrupted" not in err:
         assert sweep.returncode == 0, (out, err)
