@@ -19,7 +19,6 @@ from ray.tune.search.optuna import OptunaSearch
 from hfsuite.errors import ConfigurationError, UnknownName, did_you_mean
 from hfsuite.search.spaces import OnlyWhere, Space, counts, in_order, is_grid, is_searched
 from hfsuite.search.trial_schedulers import Budget
-from hfsuite.search.variants import LastingVariants
 from hfsuite.trainers.report_observer import TRAINING_FINISHED
 
 AnySearcher: TypeAlias = Searcher | SearchAlgorithm
@@ -193,7 +192,6 @@ def make_searcher(
     budget: Budget,
     only_where: OnlyWhere | None = None,
     defaults: Mapping[str, Any] | None = None,
-    pauses: bool = False,
 ) -> AnySearcher:
     """The searcher of a sweep. Driver.
 
@@ -205,12 +203,11 @@ def make_searcher(
         budget: of the trial scheduler.
         only_where: see `TrialAwareOptunaSearch`. Ray Tune's searchers, `VARIANTS` too, draw every setting each time.
         defaults: likewise.
-        pauses: whether the trial scheduler pauses trials.
     """
     if not isinstance(searcher, str):
         return searcher
     if searcher == VARIANTS:
-        return (LastingVariants if pauses else BasicVariantGenerator)(random_state=seed)
+        return BasicVariantGenerator(random_state=seed)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     storage = _database(directory) if directory is not None else None

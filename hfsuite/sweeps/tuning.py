@@ -5,12 +5,11 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ray import tune
-from ray.tune.experiment import Trial
 from ray.tune.logger import CSVLoggerCallback
 from ray.tune.schedulers import HyperBandScheduler, PopulationBasedTraining
 from ray.tune.search import ConcurrencyLimiter
@@ -18,13 +17,13 @@ from ray.tune.search import ConcurrencyLimiter
 from hfsuite.search.searchers import make_searcher
 from hfsuite.search.spaces import constants_of, grid_size
 from hfsuite.search.trial_schedulers import Budget
-from hfsuite.search.variants import LastingVariants
 from hfsuite.sweeps import tune_state
 from hfsuite.sweeps.metric_check import MetricIsReported
 from hfsuite.sweeps.report_log import ReportLog
 from hfsuite.sweeps.trial_names import TrialNames
 from hfsuite.trainers.datasets import is_streamed
 from hfsuite.trials import resources
+from hfsuite.trials.lasting_actors import actors_outlive_pauses
 from hfsuite.trials.worker_group import lasting_state, time_to_end
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
     budget = Budget.of(plan.trial_scheduler)
     searcher = make_searcher(
         plan.searcher, seed=plan.seed, study_name=record.name, directory=directory, budget=budget,
-        only_where=plan.only_where, defaults={**plan.constants, **constants_of(plan.space)}, pauses=_pauses(plan),
+        only_where=plan.only_where, defaults={**plan.constants, **constants_of(plan.space)},
     )  # fmt: skip
     # HyperBand pauses trials until its bracket is full, which a limit would never let happen.
     limits_itself = isinstance(searcher, ConcurrencyLimiter) or isinstance(plan.trial_scheduler, HyperBandScheduler)
@@ -64,14 +63,9 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
     )
     resumed = plan.former is not None and tune_state.restore(plan.directory, expected=bool(plan.known))
     patience = time_to_end(plan.worker_policy.stop_grace_s + END_TAKES_S)
-
-    def restored(trials: list[Trial]) -> None:
-        names.learn(trials)
-        if isinstance(searcher, LastingVariants):
-            searcher.adopt(trials)
-
-    lasting = lasting_state(functools.partial(tune_state.keep, plan.directory), restored)
-    with observer.display, observer.ending_in_order(), _tune_as_a_sweep_needs_it(), patience, lasting:
+    lasting = lasting_state(functools.partial(tune_state.keep, plan.directory), restored=names.learn)
+    actors = actors_outlive_pauses() if _pauses(plan) else nullcontext()
+    with observer.display, observer.ending_in_order(), _tune_as_a_sweep_needs_it(), patience, lasting, actors:
         try:
             tune.run(
                 plan.trainable,
