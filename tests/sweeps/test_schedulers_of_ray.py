@@ -11,23 +11,19 @@ from ray.tune.schedulers import HyperBandScheduler, PopulationBasedTraining
 from hfsuite.tracking import runs, store
 from hfsuite.tracking.state import TrialState
 from tests import toy
-from tests.conftest import CPUS
 
 pytestmark = pytest.mark.slow
 
 
 def test_hyperband_pauses_trials_and_lets_the_better_ones_go_on(own_directory: Path) -> None:
-    diary = own_directory / "diary"
     result = toy.experiment.sweep(
         trials=4,
         workers=1,
         searcher="random",
         trial_scheduler=HyperBandScheduler(time_attr="training_iteration", max_t=4, reduction_factor=2),
-        set={"reports": 4, "diary": str(diary)},
+        set={"reports": 4},
         name="hyperband",
     )
-    workers = {entry["pid"] for entry in toy.read(diary)}
-    assert len(workers) <= CPUS, "a trial that goes on finds workers that are there"
     states = [trial.state for trial in result.trials]
     assert set(states) == {TrialState.COMPLETED, TrialState.PRUNED}
     assert result.best.iterations == 4

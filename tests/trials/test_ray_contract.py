@@ -1,4 +1,4 @@
-"""What `trials/worker_group.py` takes for granted of Ray's internals, a test for each name: a new Ray shows here.
+"""What `hfsuite.trials` takes for granted of Ray's internals, a test for each name: a new Ray shows here.
 
 How they behave together is tested by every test that runs a trial.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,12 @@ from ray.train.v2._internal.execution.worker_group.worker import ActorMetadata
 from ray.train.v2._internal.util import ObjectRefWrapper, bundle_to_remote_args
 from ray.train.v2.api.exceptions import ControllerError
 from ray.tune import Trainable
+from ray.tune.execution import tune_controller
 from ray.tune.execution.tune_controller import TuneController
+from ray.tune.utils import object_cache
 
 import hfsuite.trials.worker_group as seam
+from hfsuite.trials import lasting_actors
 
 
 def parameters(function: Any) -> list[str]:
@@ -342,6 +346,21 @@ def test_ray_tunes_patience_with_the_last_trials() -> None:
         controller._actor_force_cleanup_timeout = 10
         assert controller._actor_force_cleanup_timeout == 60.0
     assert not hasattr(TuneController, "_actor_force_cleanup_timeout")
+
+
+def test_ray_tunes_cache_of_actors() -> None:
+    assert "self._actor_cache = _ObjectCache(" in inspect.getsource(TuneController.__init__)
+    assert "if self._search_alg.is_finished() and" in inspect.getsource(TuneController._maybe_cache_trial_actor)
+    assert "self._cleanup_cached_actors(force_all=True)" in inspect.getsource(TuneController._cleanup_trials)
+    for kept, may_be_paused in ((1, nullcontext()), (3, lasting_actors.actors_outlive_pauses())):
+        with may_be_paused:
+            cache = tune_controller._ObjectCache(may_keep_one=True)
+        assert sum(cache.cache_object("resources", actor) for actor in "abc") == kept
+        assert cache.num_cached_objects == kept
+        assert len(list(cache.flush_cached_objects(force_all=True))) == kept
+    assert (
+        tune_controller._ObjectCache(may_keep_one=True).cache_object.__func__ is object_cache._ObjectCache.cache_object
+    )
 
 
 def test_default_callbacks_of_a_trainer() -> None:
