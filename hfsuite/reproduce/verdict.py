@@ -17,6 +17,7 @@ LARGEST = 1.6e-2  # beyond, another seed would do as well
 ABSOLUTE = 1e-5  # what torch.testing allows besides, in float32
 STATISTICAL = 0.1
 COUNTED = 1e-3  # how near to a whole number of rows an accuracy is, which was computed in float32
+MEAN_LOSS = "train_loss"  # Transformers reports it once, at the end
 OF_WEIGHTS = 10  # a weight without a gradient to speak of drifts further than any number that is reported
 
 
@@ -119,7 +120,8 @@ def judge(
         distance: of their kept weights, or why it is not known.
     """
     rows = _evaluated_rows(recorded)
-    apart = _all_apart(recorded.curves, repeated.curves)
+    curves = _comparable(recorded, repeated)
+    apart = _all_apart(curves, repeated.curves)
     losses = _losses(recorded.loss_bits, repeated.loss_bits, recorded.recipe["last_step"])
     known = distance if isinstance(distance, WeightDistance) else None
     equal, said = _weights(recorded, repeated, distance)
@@ -137,7 +139,7 @@ def judge(
     return Judgement(
         verdict=verdict,
         tolerance=tolerance,
-        compared=sum(len(points) for points in recorded.curves.values()),
+        compared=sum(len(points) for points in curves.values()),
         largest=max(apart, key=lambda each: each.relative, default=None),
         began_at=min(began, default=None),
         left_at=left_at,
@@ -205,6 +207,13 @@ def _is_beyond(apart: Apart, tolerance: Tolerance, rows: Sequence[int]) -> bool:
         if all(abs(each * count - round(each * count)) < COUNTED for each in (apart.ours, apart.theirs))
     )
     return not any(gap <= (1 + COUNTED) / count for count in counted)
+
+
+def _comparable(recorded: RecordedRun, repeated: RecordedRun) -> Curves:
+    """What was reported; where a run was taken up again, without Transformers' mean loss of the steps since then."""
+    if not (recorded.recipe["restarts"] or repeated.recipe["restarts"]):
+        return recorded.curves
+    return {name: points for name, points in recorded.curves.items() if name != MEAN_LOSS or len(points) > 1}
 
 
 def _all_apart(ours: Curves, theirs: Curves) -> list[Apart]:

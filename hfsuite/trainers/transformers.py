@@ -17,6 +17,7 @@ from ray.train import Checkpoint, DataConfig, RunConfig, ScalingConfig
 
 from hfsuite.errors import ConfigurationError
 from hfsuite.trainers import datasets as ray_data
+from hfsuite.trainers import hyperparameters
 from hfsuite.trainers.checkpoint import TransformersCheckpoint
 from hfsuite.trainers.training import HuggingFaceTrainer
 
@@ -52,7 +53,8 @@ class TransformersTrainer(HuggingFaceTrainer):
         datasets: Ray Datasets "train" and "evaluation". A Hugging Face dataset can be built in the function instead;
             Transformers then shards it.
         preprocessor: fitted on "train", applied to all datasets, and stored with every checkpoint.
-        resume_from_checkpoint: where to go on from. It must be complete: see `hfsuite.trainers.manifest`.
+        resume_from_checkpoint: where to go on from. It must be complete: see `hfsuite.trainers.manifest`. The learning
+            rate and its schedule are those of the arguments, not of the checkpoint.
 
     Raises:
         ValueError: on the driver, for arguments that contradict each other; in the workers, as the cause of
@@ -179,6 +181,7 @@ class TransformersLoop:
         self._note_facts(trainer)
         reports = ReportCallback(sharded, keep_local=self.is_local)
         trainer.add_callback(reports)
+        hyperparameters.keep_own(trainer)
 
         if checkpoint := ray.train.get_checkpoint():
             with checkpoint.as_directory() as directory:

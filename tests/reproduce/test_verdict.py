@@ -63,6 +63,17 @@ def test_less_than_all_equal_is_not(again: RecordedRun) -> None:
     assert judge(again, one, [], EXACT).verdict is Verdict.WITHIN_TOLERANCE
 
 
+def test_the_mean_loss_since_an_interruption_is_not_compared() -> None:
+    one, other = {**CURVES, "train_loss": {20: 0.4}}, {**CURVES, "train_loss": {20: 0.6}}
+    assert judge(run(one, restarts=[10]), run(other), [], EXACT).verdict is Verdict.BITWISE
+    assert judge(run(one), run(other), [], EXACT).verdict is Verdict.DIVERGED
+    theirs = {"train_loss": {10: 0.4, 20: 0.4}}  # a loop's own metric of that name
+    assert (
+        judge(run(theirs, restarts=[10]), run({"train_loss": {10: 0.4, 20: 0.6}}), [], EXACT).verdict
+        is Verdict.DIVERGED
+    )
+
+
 def test_another_world_size_is_statistical_at_best() -> None:
     tolerance = default_tolerance(run(), workers=2)
     assert tolerance.statistical
