@@ -35,6 +35,7 @@ from transformers import (
     TrainingArguments,
     default_data_collator,
 )
+from transformers.trainer_utils import SchedulerType
 
 from hfsuite import Experiment, Seeds, TransformersCheckpoint, TransformersTrainer, split_batch
 from hfsuite.errors import ConfigurationError
@@ -62,6 +63,8 @@ DEFAULTS = {
     "target_modules": "all-linear",  # or "attention"
     "seed": 0,
 }
+LEAST = {"context": 2, "steps": 1, "evaluations": 1, "validation_rows": 1, "global_batch_size": 1,
+         "largest_per_device": 1, "lora_rank": 1}  # fmt: skip
 MADE = {
     "small": {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4,
               "num_key_value_heads": 2, "vocab_size": 384},
@@ -78,6 +81,7 @@ BATCH_OF_TEST = 8  # rows
 
 def trainer_init_per_worker(train_dataset: None, eval_dataset: None, **settings: Any) -> Trainer:
     """Builds the trainer of one rank: base model, adapters, data, arguments. Runs in every rank."""
+    check(settings)
     device, seeds = ray.train.torch.get_device(), Seeds(settings["seed"])
     in_bf16 = is_bf16(settings["precision"], device)
     model = base_model(settings["model"], device, torch.bfloat16 if in_bf16 else torch.float32)
@@ -94,8 +98,6 @@ def trainer_init_per_worker(train_dataset: None, eval_dataset: None, **settings:
         settings["global_batch_size"], ray.train.get_context().get_world_size(),
         largest_per_device=settings["largest_per_device"],
     )  # fmt: skip
-    if not 1 <= settings["evaluations"] <= settings["steps"]:
-        raise ConfigurationError(f"evaluations is from 1 to the number of steps, got {settings['evaluations']}.")
     every = math.ceil(settings["steps"] / settings["evaluations"])
     ends_above_zero = settings["lr_scheduler_type"] == "cosine_with_min_lr"
     arguments = TrainingArguments(
@@ -133,6 +135,22 @@ def trainer_init_per_worker(train_dataset: None, eval_dataset: None, **settings:
     )
 
 
+def check(settings: dict[str, Any]) -> None:
+    """Names everything about the settings that cannot be."""
+    faults = [f"{name} is at least {least}, got {settings[name]}." for name, least in LEAST.items()
+              if settings[name] < least]  # fmt: skip
+    if settings["evaluations"] > settings["steps"]:
+        faults.append(
+            f"evaluations is at most the number of steps, {settings['steps']}: got {settings['evaluations']}."
+        )
+    if not 0 <= settings["warmup_ratio"] < 1:
+        faults.append(f"warmup_ratio is from 0 to below 1, a share of the steps: got {settings['warmup_ratio']}.")
+    if settings["lr_scheduler_type"] not in (known := [str(each.value) for each in SchedulerType]):
+        faults.append(f"lr_scheduler_type is one of {', '.join(known)}: got {settings['lr_scheduler_type']!r}.")
+    if faults:
+        raise ConfigurationError(faults)
+
+
 def is_bf16(precision: str, device: torch.device) -> bool:
     """Whether a model is computed in bf16, and its frozen weights kept in it."""
     if precision not in ("auto", "bf16", "fp32"):
@@ -145,7 +163,7 @@ def base_model(model: str, device: torch.device, dtype: torch.dtype) -> Any:
     if model not in MADE:
         try:
             return AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise _not_had(f"The model {model!r}", error) from error
     torch.manual_seed(BASE_SEED)
     with torch.device(device):  # a billion random numbers take long on a CPU
@@ -158,7 +176,7 @@ def tokenizer_of(model: str) -> Any:
         return ByT5Tokenizer()
     try:
         return AutoTokenizer.from_pretrained(model)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise _not_had(f"The tokenizer of {model!r}", error) from error
 
 
@@ -194,7 +212,10 @@ def _documents(text: str) -> dict[str, list[str]]:
     if Path(text).is_absolute():
         if not Path(text).is_file():
             raise ConfigurationError(f"There is no file {text!r}.")
-        return {"train": [Path(text).read_text(encoding="utf-8")]}
+        try:
+            return {"train": [Path(text).read_text(encoding="utf-8")]}
+        except UnicodeDecodeError as error:
+            raise ConfigurationError(f"The file {text!r} is no text in UTF-8: {error}.") from error
     name, _, configuration = text.partition(":")
     try:
         found = load_dataset(name, configuration or None)
@@ -208,7 +229,7 @@ def _documents(text: str) -> dict[str, list[str]]:
 
 def _not_had(what: str, error: Exception) -> ConfigurationError:
     return ConfigurationError(
-        f"{what} cannot be had: {str(error).splitlines()[0]} Without a network, --set model=small and "
+        f"{what} cannot be had: {str(error).splitlines()[0].rstrip('.')}. Without a network, --set model=small and "
         "--set text=state_of_the_union need none, or give the whole paths of a folder and of a text file."
     )
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ray.tune.search.sample import Categorical, Domain, Float, Function, Integer
+from ray.tune.search.sample import Categorical, Domain, Float, Function, Integer, Quantized
 
 from hfsuite.errors import did_you_mean
 
@@ -51,18 +51,21 @@ def check_space(space: Space, defaults: Mapping[str, Any]) -> list[str]:
 
 def check_only_where(only_where: OnlyWhere, space: Space, defaults: Mapping[str, Any]) -> list[str]:
     """What is wrong with the conditions of a space; empty if nothing is."""
-    faults = []
+    faults: list[str] = []
+    if not isinstance(only_where, Mapping):
+        return [f"only_where maps settings to what they depend on, got {only_where!r}."]
     if wrong := [name for name, condition in only_where.items() if not isinstance(condition, Mapping)]:
         return [f"only_where[{name!r}] must name other settings, each with a list of values." for name in wrong]
     for name, condition in only_where.items():
         if name not in space:
-            faults.append(f"only_where names {name!r}, which is not in the search space. {did_you_mean(name, space)}")
+            faults.append(
+                f"only_where names {name!r}, which is not in the search space. {did_you_mean(str(name), space)}"
+            )
         for other, values in condition.items():
             if other not in defaults:
-                faults.append(
-                    f"{name} depends on {other!r}, which the experiment does not take. {did_you_mean(other, defaults)}"
-                )
-            elif isinstance(values, str) or not isinstance(values, Sequence):
+                nearest = did_you_mean(str(other), defaults)
+                faults.append(f"{name} depends on {other!r}, which the experiment does not take. {nearest}")
+            elif isinstance(values, str) or not isinstance(values, Sequence) or not values:
                 faults.append(f"{name} depends on {other}: list the values that it must have, got {values!r}.")
             else:
                 mistyped = [fault for value in values if (fault := type_fault(other, value, defaults[other]))]
@@ -75,8 +78,12 @@ def check_only_where(only_where: OnlyWhere, space: Space, defaults: Mapping[str,
 
 
 def _can_be(name: str, value: Any, space: Space) -> bool:
-    """Whether a setting can have a value: others than a list's are not looked at, and a fixed one may be any."""
+    """Whether a setting can have a value; a fixed one may be any."""
     domain = space.get(name)
+    if isinstance(domain, Integer | Float):
+        is_quantized = isinstance(domain.get_sampler(), Quantized)
+        is_end = is_quantized and value == domain.upper
+        return (is_quantized or isinstance(domain, Integer)) and (domain.lower <= value < domain.upper or is_end)
     values = domain.categories if isinstance(domain, Categorical) else _grid(domain)
     return values is None or value in values
 

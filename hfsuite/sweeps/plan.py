@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
     from hfsuite.sweeps.experiment import Experiment
 
+FINEST = 10_000  # parts of a GPU that Ray tells apart
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -191,7 +193,7 @@ def checked_plan(
             path=store.below(without_credentials(storage), name),
             planned=trials,
             arguments=asked,
-            params=_params(asked, policy, space, trainer.scaling_config, searcher, trial_scheduler)
+            params=_params(asked, policy, can_vary, trainer.scaling_config, searcher, trial_scheduler)
             | {"deterministic": deterministic},
             mlflow_experiment=store.experiment_name(experiment.name),
             tracking_uri=store.recorded_uri(),
@@ -265,9 +267,11 @@ def _scaled(trainer: HuggingFaceTrainer, workers: int | None, gpu: bool | float 
     if gpu is not None:
         changes["use_gpu"] = bool(gpu)
     if gpu is not None and not isinstance(gpu, bool):
-        if not 0 < gpu <= 1:
-            raise ConfigurationError(f"The part of a GPU that a worker takes is above 0 and at most 1, got {gpu:g}.")
-        gpu = math.floor(gpu * 10_000) / 10_000  # as finely as Ray divides them: six of 1/6 shall fit
+        if not 1 / FINEST <= gpu <= 1:
+            raise ConfigurationError(
+                f"The part of a GPU that a worker takes is at least {1 / FINEST:g} and at most 1, got {gpu:g}."
+            )
+        gpu = math.floor(gpu * FINEST) / FINEST  # six of 1/6 shall fit
         others = trainer.scaling_config.resources_per_worker or {}
         changes["resources_per_worker"] = {**others, "GPU": gpu}
     try:

@@ -32,6 +32,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=MEASURES | GPU_MEASURES, default=list(MEASURES))
     parser.add_argument("--out", type=Path, default=Path("benchmarks.json"))
     arguments = parser.parse_args()
+    if not torch.cuda.is_available() and (named := [name for name in arguments.only if name in GPU_MEASURES]):
+        parser.error(f"there is no GPU here for {', '.join(named)}")
     gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     machine = {"python": platform.python_version(), "cpus": os.cpu_count(), "machine": platform.machine(), "gpus": gpus}
     rows: list[Row] = []

@@ -14,9 +14,11 @@ import pytest
 from transformers import AutoModelForSequenceClassification, ViTForImageClassification
 
 from experiments import digits, language_model, sentiment
-from hfsuite.errors import TrialFailed
+from hfsuite.errors import ConfigurationError, TrialFailed
 from hfsuite.tracking import store
+from hfsuite.tracking.record import SweepDirectory
 from hfsuite.tracking.state import TrialState
+from search_spaces import lora
 
 ROOT = Path(__file__).parents[2]
 
@@ -125,14 +127,30 @@ def test_a_language_model_learns_through_its_adapters_alone(own_directory: Path)
 
 def test_settings_of_lora_that_do_not_count_are_neither_drawn_nor_shown(own_directory: Path) -> None:
     settings = {"steps": 3, "evaluations": 1, "context": 32, "validation_rows": 8, "global_batch_size": 2}
+    settings |= {"lr_scheduler_type": "cosine"}
     result = language_model.experiment.sweep(trials=4, searcher="random", set=settings, workers=1, seed=2)
     assert [trial.failure for trial in result.trials] == [None] * 4
     assert [trial.iterations for trial in result.trials] == [1] * 4
     for trial in result.trials:
         assert ("lora_dropout" in trial.searched) == (trial.config["lora_rank"] >= 16)
-        assert ("min_lr_rate" in trial.searched) == (trial.config["lr_scheduler_type"] == "cosine_with_min_lr")
+        assert "min_lr_rate" not in trial.searched
         if trial.config["lora_rank"] < 16:
             assert trial.config["lora_dropout"] == 0.0
+    shown = SweepDirectory.at("results", result.name).read_sweep().params["space"]
+    assert set(lora.space) - set(shown) == {"lr_scheduler_type", "min_lr_rate"}, "fixed, and what cannot count then"
+
+
+def test_settings_that_no_language_model_can_have_are_named_at_once(tmp_path: Path) -> None:
+    wrong = {"context": 0, "steps": -1, "warmup_ratio": 1.5, "lr_scheduler_type": "nonsense", "lora_rank": 0}
+    with pytest.raises(ConfigurationError) as refused:
+        language_model.check({**language_model.DEFAULTS, **wrong, "evaluations": 1})
+    assert [fault.split()[0] for fault in refused.value.faults] == [
+        "context", "steps", "lora_rank", "evaluations", "warmup_ratio", "lr_scheduler_type",
+    ]  # fmt: skip
+    language_model.check(language_model.DEFAULTS)
+    (tmp_path / "text").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigurationError, match="is no text in UTF-8"):
+        language_model.splits("small", str(tmp_path / "text"), 32)
 
 
 def test_what_cannot_be_had_offline_is_refused_with_what_can(own_directory: Path) -> None:

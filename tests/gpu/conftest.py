@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         mark = item.get_closest_marker("gpus")
         needed = max(int(parameters.get("gpus", 1)), *(mark.args if mark else (1,)))
         if there < needed:
-            item.add_marker(pytest.mark.skip(reason=f"needs {needed} GPUs, and there are {there}"))
+            item.add_marker(pytest.mark.skip(reason=f"needs {needed} GPU{'s' * (needed > 1)}, and there are {there}"))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

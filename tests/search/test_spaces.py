@@ -126,6 +126,28 @@ def test_conditions_are_checked_with_the_experiment_and_all_faults_named() -> No
     assert "list the values" in " ".join(check_only_where({"warmup": {"schedule": "linear"}}, space, defaults))
 
 
+@pytest.mark.parametrize(
+    ("values", "possible"),
+    [([0.5], True), ([1.0], True), ([1.5], False), ([], False)],
+)
+def test_a_condition_on_a_range_names_what_it_can_draw(values: list[float], possible: bool) -> None:
+    space = {
+        "x": tune.quniform(0, 1, 0.5),
+        "rank": tune.randint(0, 5),
+        "p": tune.uniform(0, 1),
+        "y": tune.uniform(0, 1),
+    }
+    faults = check_only_where({"y": {"x": values}}, space, {"x": 0.5, "rank": 1, "p": 0.5, "y": 0.0})
+    assert (faults == []) is possible
+    assert check_only_where({"y": {"p": [0.5]}}, space, {"p": 0.5, "y": 0.0})
+    assert [bool(check_only_where({"y": {"rank": [n]}}, space, {"rank": 1, "y": 0.0})) for n in (0, 4, 5)] == [0, 0, 1]
+
+
+@pytest.mark.parametrize("conditions", [None, ["y"], {1: {"x": [0.5]}}, {"y": {2: [0.5]}}])
+def test_conditions_of_the_wrong_kind_are_named(conditions: Any) -> None:
+    assert check_only_where(conditions, {"x": tune.quniform(0, 1, 0.5), "y": tune.uniform(0, 1)}, {"x": 0.5, "y": 0.0})
+
+
 def test_a_setting_that_no_draw_makes_count_is_known_before_anything_is_drawn() -> None:
     space = {"warmup": tune.uniform(0, 1), "steps": tune.randint(0, 9)}
     assert can_count("steps", ONLY_WHERE, space, {"schedule": "linear"})
