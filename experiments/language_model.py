@@ -148,7 +148,7 @@ def check(settings: dict[str, Any]) -> None:
     if settings["lr_scheduler_type"] not in (known := [str(each.value) for each in SchedulerType]):
         faults.append(f"lr_scheduler_type is one of {', '.join(known)}: got {settings['lr_scheduler_type']!r}.")
     if faults:
-        raise ConfigurationError(faults)
+        raise ConfigurationError(" ".join(faults))  # of a rank's error the first line is shown
 
 
 def is_bf16(precision: str, device: torch.device) -> bool:

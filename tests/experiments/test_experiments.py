@@ -144,9 +144,9 @@ def test_settings_that_no_language_model_can_have_are_named_at_once(tmp_path: Pa
     wrong = {"context": 0, "steps": -1, "warmup_ratio": 1.5, "lr_scheduler_type": "nonsense", "lora_rank": 0}
     with pytest.raises(ConfigurationError) as refused:
         language_model.check({**language_model.DEFAULTS, **wrong, "evaluations": 1})
-    assert [fault.split()[0] for fault in refused.value.faults] == [
-        "context", "steps", "lora_rank", "evaluations", "warmup_ratio", "lr_scheduler_type",
-    ]  # fmt: skip
+    (sentences,) = refused.value.faults
+    for name in (*wrong, "evaluations"):
+        assert f"{name} is" in sentences
     language_model.check(language_model.DEFAULTS)
     (tmp_path / "text").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigurationError, match="is no text in UTF-8"):
