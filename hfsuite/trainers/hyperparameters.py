@@ -25,7 +25,7 @@ def keep_own(trainer: transformers.Trainer) -> None:
         if checkpoint is None or trainer.is_deepspeed_enabled:
             return
         groups = _groups(trainer)
-        if [{name: group[name] for name in each} for each, group in zip(own, groups, strict=True)] == own:
+        if [{name: group.get(name) for name in each} for each, group in zip(own, groups, strict=True)] == own:
             return
         for group, each in zip(groups, own, strict=True):
             group.update(each)

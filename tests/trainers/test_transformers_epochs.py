@@ -57,16 +57,12 @@ def test_who_goes_on_from_a_checkpoint_trains_with_its_own_learning_rate(tmp_pat
     first = transformers_trainer(
         tmp_path, {**steps, "learning_rate": 1e-2}, function=train_function_local_dataset
     ).fit()
-    rates = []
-    for rate, schedule in ((1e-2, "constant"), (1e-7, "constant"), (1e-7, "linear")):
-        config = {**steps, "max_steps": 8, "learning_rate": rate, "lr_scheduler_type": schedule}
-        again = transformers_trainer(
-            tmp_path, config, function=train_function_local_dataset, resume_from=first.checkpoint
-        ).fit()
-        rates.append(again.metrics_dataframe["learning_rate"].tolist())
-    assert rates[0] == [1e-2, 1e-2]
-    assert rates[1] == [1e-7, 1e-7]
-    assert rates[2] == pytest.approx([1e-7 * 3 / 8, 1e-7 / 8]), "of the step before, as Transformers reports it"
+    config = {**steps, "max_steps": 8, "learning_rate": 1e-7, "lr_scheduler_type": "linear"}
+    again = transformers_trainer(
+        tmp_path, config, function=train_function_local_dataset, resume_from=first.checkpoint
+    ).fit()
+    rates = again.metrics_dataframe["learning_rate"].tolist()
+    assert rates == pytest.approx([1e-7 * 3 / 8, 1e-7 / 8]), "of the step before, as Transformers reports it"
 
 
 @pytest.mark.slow
