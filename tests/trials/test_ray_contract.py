@@ -9,7 +9,9 @@ import ast
 import inspect
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import ray.train
@@ -358,9 +360,31 @@ def test_ray_tunes_cache_of_actors() -> None:
         assert sum(cache.cache_object("resources", actor) for actor in "abc") == kept
         assert cache.num_cached_objects == kept
         assert len(list(cache.flush_cached_objects(force_all=True))) == kept
-    assert (
-        tune_controller._ObjectCache(may_keep_one=True).cache_object.__func__ is object_cache._ObjectCache.cache_object
-    )
+    assert tune_controller._ObjectCache is object_cache._ObjectCache, "as before"
+
+
+@pytest.mark.parametrize("another_is_paused", [True, False])
+def test_an_actor_is_kept_for_a_trial_that_pauses_although_nothing_more_is_proposed(another_is_paused: bool) -> None:
+    trial: Any = SimpleNamespace(placement_group_factory="resources", set_ray_actor=lambda actor: None)
+    trials, removed = SimpleNamespace(is_finished=lambda: True), []
+    own_actor = MagicMock()
+    controller: Any = SimpleNamespace(
+        _reuse_actors=True, _search_alg=trials, _staged_trials=[], _trial_to_actor=MagicMock(),
+        _actor_to_trial=MagicMock(), _actor_manager=MagicMock(), _started_actors=MagicMock(),
+        _paused_trials={"another"} if another_is_paused else set(), _pending_trials=set(),
+        _remove_actor=lambda tracked_actor: removed.append(tracked_actor),
+    )  # fmt: skip
+    controller._trial_to_actor.__getitem__.return_value = controller._trial_to_actor.pop.return_value = own_actor
+    controller._actor_manager.is_actor_failed.return_value = False
+    controller._started_actors.__contains__.return_value = True
+    assert not TuneController._maybe_cache_trial_actor(controller, trial), "what Ray Tune does by itself"
+    with lasting_actors.actors_outlive_pauses():
+        controller._actor_cache = tune_controller._ObjectCache(may_keep_one=True)
+        assert TuneController._maybe_cache_trial_actor(controller, trial)
+        TuneController._cleanup_cached_actors(controller)
+        assert removed == ([] if another_is_paused else [own_actor])
+        TuneController._cleanup_cached_actors(controller, force_all=True)
+    assert removed == [own_actor]
 
 
 def test_default_callbacks_of_a_trainer() -> None:
