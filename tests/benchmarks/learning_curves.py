@@ -1,7 +1,8 @@
 """A table of real learning curves, so that searchers can be compared on real fine-tuning without training again.
 
-    python -m tests.benchmarks.learning_curves train PART.parquet --configurations 160 --seed 0 [--trials-per-gpu 12]
+    python -m tests.benchmarks.learning_curves train PART.parquet --configurations 150 --seed 0 [--trials-per-gpu 12]
     python -m tests.benchmarks.learning_curves collect results/SWEEP PART.parquet       of a sweep that was cut off
+    python -m tests.benchmarks.learning_curves train REST.parquet --seed 0 --without PART.parquet     what it left out
     python -m tests.benchmarks.learning_curves merge PART.parquet ...
 
 The sentiment experiment on all its training rows, three epochs, twelve evaluations: configurations drawn quasi-randomly
@@ -101,14 +102,21 @@ def draw(count: int) -> list[dict[str, Any]]:
     return [searcher.suggest(str(number)) for number in range(count)]
 
 
-def train(part: Path, first: int, count: int, seed: int, trials_per_gpu: int | None, fixed: dict[str, Any]) -> None:
+def train(
+    part: Path, count: int, seed: int, without: list[Path], trials_per_gpu: int | None, fixed: dict[str, Any]
+) -> None:
     """Trains configurations with one seed, in warm workers, as many at once as fit, and writes their curves."""
+    import pandas as pd
     from ray.tune.search import BasicVariantGenerator
 
+    there = {
+        pair for each in without for pair in pd.read_parquet(each)[["configuration", "seed"]].itertuples(index=False)
+    }
     points = [
         {"trainer_init_config": configuration | {"configuration": number, "seed": seed}}
-        for number, configuration in enumerate(draw(first + count))
-    ][first:]
+        for number, configuration in enumerate(draw(count))
+        if (number, seed) not in there
+    ]
     result = experiment.sweep(
         trials=len(points),
         searcher=BasicVariantGenerator(points_to_evaluate=points),
@@ -198,9 +206,11 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     training = commands.add_parser("train")
     training.add_argument("part", type=Path)
-    training.add_argument("--first", type=int, default=0)
-    training.add_argument("--configurations", type=int, default=160)
+    training.add_argument("--configurations", type=int, default=150)
     training.add_argument("--seed", type=int, default=0)
+    training.add_argument(
+        "--without", type=Path, nargs="*", default=[], metavar="PART", help="what they have is left out"
+    )
     training.add_argument("--trials-per-gpu", type=int, default=None, help="without it, on CPUs")
     training.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="to try it out on fewer rows")
     collecting = commands.add_parser("collect")
@@ -215,7 +225,7 @@ def main() -> None:
         collect(given.sweep, given.part)
     else:
         fixed = {key: json.loads(value) for key, _, value in (each.partition("=") for each in given.set)}
-        train(given.part, given.first, given.configurations, given.seed, given.trials_per_gpu, fixed)
+        train(given.part, given.configurations, given.seed, given.without, given.trials_per_gpu, fixed)
 
 
 if __name__ == "__main__":

@@ -40,9 +40,10 @@ def loop(settings: dict[str, Any]) -> None:
          local_rank=ray.train.get_context().get_local_rank(), backend=torch.distributed.get_backend(),
          used_mb=used_mb(device))  # fmt: skip
     torch.manual_seed(settings["seed"])
-    model = torch.nn.Linear(64, 64)
-    inside: list[str] = []  # what type the model computes in
-    model.register_forward_hook(lambda _, __, output: inside.append(str(output.dtype)))
+    layer = torch.nn.Linear(64, 64)
+    inside: list[str] = []  # what type the layer computes in; what the model hands out is float32 again
+    layer.register_forward_hook(lambda _, __, output: inside.append(str(output.dtype)))
+    model = torch.nn.Sequential(layer)
     optimizer = torch.optim.AdamW(model.parameters())
     model, optimizer = accelerator.prepare(model, optimizer)
     ballast = torch.ones(settings["megabytes"] << 18, device=device)

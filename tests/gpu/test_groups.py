@@ -126,7 +126,7 @@ def test_a_population_takes_over_checkpoints_where_they_lie(own_directory: Path,
     client = store.open_store()
     for trial in result.trials:
         ours = [each for each in trained if each["trial"] == Path(trial.path).name]
-        changes = {each["step"]: each["x"] for each in ours}  # the last word at each step
+        changes = {0: ours[0]["x"]} | {each["step"]: each["x"] for each in ours}  # the last word at each step
         seen = {point.step: point.value for point in client.get_metric_history(trial.run_id, "config.x")}
         assert trial.config["x"] == ours[-1]["x"]
         if len({each["x"] for each in ours}) > 1:  # it has taken another's place
