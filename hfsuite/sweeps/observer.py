@@ -32,6 +32,8 @@ from hfsuite.trainers import manifest
 from hfsuite.trainers.report_observer import FAILED_AT_END, LOST, TRAINING_FINISHED, WARM_START
 from hfsuite.trials.trainable import FAILURE
 
+BY_USER = "by the user"
+
 
 class SweepObserver(Callback):
     """Keeps the result and the record of each trial up to date, and tells MLflow and the screen.
@@ -141,6 +143,8 @@ class SweepObserver(Callback):
         for trial_id in sorted(self._news, key=lambda each: self.trials[each].number):
             self._write(trial_id)
         self._news.clear()
+        if self.interrupted:
+            self._record_interruption()
         if self.display.is_due:
             for trial_id in self._began:
                 self._stop_clock(trial_id)
@@ -209,7 +213,7 @@ class SweepObserver(Callback):
         """What still runs now was ended by the user. Of a sweep that was taken up again Tune names all trials here."""
         for trial in trials:
             if not self.result(trial).state.is_over:
-                self._end(trial, TrialState.STOPPED, "by the user")
+                self._end(trial, TrialState.STOPPED, BY_USER)
 
     # ---- when Ray Tune has ended
 
@@ -217,7 +221,7 @@ class SweepObserver(Callback):
         """Records as stopped what is not over, where the end of the sweep was cut short."""
         for trial_id, trial in list(self._live.items()):
             if not self.trials[trial_id].state.is_over:
-                self._end(trial, TrialState.STOPPED, "by the user")
+                self._end(trial, TrialState.STOPPED, BY_USER)
 
     def settle(self) -> None:
         """Removes the checkpoints that shall not stay, and gives each result its best one that does."""
@@ -232,6 +236,19 @@ class SweepObserver(Callback):
             result.run_id = self.writer.recorder.run_id(trial_id)
 
     # ---- inside
+
+    def _record_interruption(self) -> None:
+        """Says what the end will say, before Tune begins to end anything.
+
+        A SIGTERM to all processes of a job ends Ray too. Tune then waits for it, until Ray ends this process (60 s).
+        """
+        for trial_id in self._live:
+            stopped = replace(self.records[trial_id], state=TrialState.STOPPED, why=BY_USER, ended_at=_now())
+            self.directory.write_trial(stopped)
+            self.writer.touch(stopped)
+        self.sweep.state, self.sweep.ended_at = TrialState.STOPPED, _now()
+        self.directory.write_sweep(self.sweep)
+        self.writer.touch()
 
     def _end(self, trial: Trial, state: TrialState, why: str = "") -> None:
         result, record = self.result(trial), self.records[trial.trial_id]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from hfsuite.tracking import runs, store
+from hfsuite.tracking.record import SweepDirectory
+from hfsuite.tracking.state import TrialState
 from tests import program
 
 
@@ -81,3 +84,28 @@ def test_a_cluster_that_is_not_there_is_named(own_directory: Path) -> None:
     assert (sweep.returncode, out) == (2, "")
     assert "The Ray cluster RAY_ADDRESS=127.0.0.1:9 cannot be reached" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.slow
+def test_a_signal_that_ends_ray_too_leaves_true_records(own_directory: Path) -> None:
+    diary = own_directory / "diary"
+    sweep = program.hfsuite(  # with a Ray of its own
+        "sweep", "tests.toy", "--trial-scheduler", "fifo", "--name", "cut", "--workers", "1",
+        "--set", "reports=100000", "--set", "checkpoints=false", "--set", f"diary={diary}", RAY_ADDRESS="",
+    )  # fmt: skip
+    program.wait_for(lambda: program.has_lines(diary, 20), sweep)
+    os.killpg(sweep.pid, signal.SIGTERM)
+    client = store.open_store()
+    parent = runs.find_sweep(client, "cut")
+    assert parent is not None
+
+    def states() -> set[tuple[str, str]]:
+        recorded = [client.get_run(parent.info.run_id), *runs.children(client, parent)]
+        return {(run.info.status, run.data.tags[runs.STATE]) for run in recorded}
+
+    program.wait_for(lambda: states() == {("KILLED", "stopped")}, sweep, timeout_s=30)
+    os.killpg(sweep.pid, signal.SIGKILL)  # as a batch system does, after its patience
+    program.output(sweep)
+    assert states() == {("KILLED", "stopped")}
+    directory = SweepDirectory.at("results", "cut")
+    assert {each.state for each in [directory.read_sweep(), *directory.read_trials()]} == {TrialState.STOPPED}
