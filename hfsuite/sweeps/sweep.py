@@ -17,7 +17,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from hfsuite.errors import ConfigurationError
 from hfsuite.search.searchers import AnySearcher
-from hfsuite.search.spaces import counts, is_searched
+from hfsuite.search.spaces import can_count, constants_of, counts, is_searched
 from hfsuite.search.trial_schedulers import Budget
 from hfsuite.sweeps.display import Display
 from hfsuite.sweeps.observer import SweepObserver
@@ -173,11 +173,7 @@ def _run(plan: Plan) -> SweepResult:
     with closing(plan.lock), plan.head_start, closing(plan.writer), _closed_whatever_happens(plan):
         plan.writer.begin()  # a store that takes nothing ends the sweep here
         observer = _observer(plan)
-        if record.params["gpu"] and record.params["deterministic"]:
-            observer.display.console.print(COST, soft_wrap=True)
-        is_chosen = record.arguments["gpu"] is not None or record.kind != "sweep" or record.params["gpu"]
-        if not is_chosen and (gpus := sum(node.get("GPU", 0) for node in resources.cluster_nodes())):
-            told = f"The workers are on CPUs, though the cluster has GPUs ({gpus:g}): --gpu gives each worker one."
+        for told in _beforehand(plan):
             observer.display.console.print(told, soft_wrap=True)
         run_tune(plan, observer)
         observer.settle()
@@ -207,6 +203,20 @@ def _run(plan: Plan) -> SweepResult:
             again = f"A confirmation begins anew: hfsuite confirm {record.confirms}"
         observer.display.console.print(again, soft_wrap=True)
     return result
+
+
+def _beforehand(plan: Plan) -> Iterator[str]:
+    """What somebody who launches a sweep may not expect of it."""
+    record = plan.record
+    if record.params["gpu"] and record.params["deterministic"]:
+        yield COST
+    is_chosen = record.arguments["gpu"] is not None or record.kind != "sweep" or record.params["gpu"]
+    if not is_chosen and (gpus := sum(node.get("GPU", 0) for node in resources.cluster_nodes())):
+        yield f"The workers are on CPUs, though the cluster has GPUs ({gpus:g}): --gpu gives each worker one."
+    constants = {**plan.constants, **constants_of(plan.space)}
+    searched = [name for name, domain in plan.space.items() if is_searched(domain)]
+    if idle := [name for name in searched if not can_count(name, plan.only_where, plan.space, constants)]:
+        yield f"Not searched, since what they depend on is fixed to another value: {', '.join(idle)}."
 
 
 def _finish(plan: Plan, display: Display) -> str | None:

@@ -116,6 +116,18 @@ def test_a_condition_sees_the_constants_of_a_space(own_directory: Path) -> None:
     assert set(trial.searched) == {"x"}
 
 
+def test_what_depends_on_something_that_is_fixed_to_another_value_is_named(
+    own_directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = {"x": tune.uniform(0.5, 0.9), "measures_every": tune.randint(1, 3), "kind": tune.choice(["plain", "fancy"])}
+    depends = declare(space=space, only_where={"measures_every": {"kind": ["fancy"]}})
+    (trial,) = depends.sweep(trials=1, workers=1, set={"reports": 1, "kind": "neither"}).trials
+    assert (
+        "Not searched, since what they depend on is fixed to another value: measures_every." in capsys.readouterr().err
+    )
+    assert set(trial.searched) == {"x"}
+
+
 def test_a_searcher_must_be_a_name_or_rays() -> None:
     with pytest.raises(ConfigurationError, match="A searcher is a name or one of Ray Tune's"):
         toy.experiment.sweep(searcher=3)  # type: ignore[arg-type]
