@@ -197,8 +197,9 @@ def _run(plan: Plan) -> SweepResult:
             result.tracking_fault = f"{fault} Fill it in later: hfsuite sync {record.name}{_where(plan)}"
         observer.note_runs()
         result.run_id = plan.writer.recorder.parent_id
-    if result.interrupted and record.kind == "sweep":
-        again = f"Take the sweep up again: hfsuite resume {record.name}{_where(plan)}"
+    if result.interrupted and record.reproduces is None:
+        what = "sweep" if record.kind == "sweep" else "training"
+        again = f"Take the {what} up again: hfsuite resume {record.name}{_where(plan)}"
         if record.confirms is not None:
             again = f"A confirmation begins anew: hfsuite confirm {record.confirms}"
         observer.display.console.print(again, soft_wrap=True)

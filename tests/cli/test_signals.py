@@ -74,6 +74,7 @@ def test_an_interrupted_training_exits_with_130(own_directory: Path) -> None:
     training.send_signal(signal.SIGINT)
     out, err = program.output(training)
     assert (training.returncode, out) == (130, "")
+    assert "Take the training up again: hfsuite resume" in err
     assert "Interrupted." in err
     assert "Traceback" not in err
 
