@@ -32,7 +32,7 @@ def gpu_turnaround() -> list[Row]:
 def gpu_share() -> list[Row]:
     """Which part of a sweep's wall time its GPUs are in training steps: sentiment under ASHA, a trial on each GPU."""
     gpus, rows = gpus_there(), []
-    for way, title, trials in (("ours", "ours", 30), ("ray_pattern", "Ray's pattern", 3 * gpus)):
+    for way, title, trials in (("ours", "ours", 30), ("ray_pattern", "Ray's pattern", 2 * gpus)):
         answer, diary = program(f"gpu_share_{way}", trials, gpus)
         trained = sum(entry["seconds"] for entry in diary if entry["event"] == "trained")
         share = trained / (gpus * answer["wall_s"])
