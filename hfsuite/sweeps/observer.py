@@ -5,11 +5,9 @@ from __future__ import annotations
 import copy
 import math
 import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +19,7 @@ from ray.tune.experiment import Trial
 from hfsuite.errors import CheckpointError
 from hfsuite.search.trial_schedulers import Budget
 from hfsuite.sweeps.display import Display
+from hfsuite.sweeps.interruption import Interruption
 from hfsuite.sweeps.result import TrialResult
 from hfsuite.sweeps.trial_names import TrialNames
 from hfsuite.tracking import keeping, saved
@@ -70,7 +69,7 @@ class SweepObserver(Callback):
         self.trial_scheduler, self.keep = trial_scheduler, keep
         self.records: dict[str, TrialRecord] = dict(known)
         self.trials: dict[str, TrialResult] = {}
-        self.interrupted = False
+        self.interruption = Interruption()
         self._began: dict[str, float] = {}  # when those that are not over began, less what they had run before
         self._live: dict[str, Trial] = {}
         self._stopped_at_report: dict[str, bool] = {}
@@ -94,33 +93,6 @@ class SweepObserver(Callback):
 
     # ---- Ray Tune's events
 
-    @contextmanager
-    def ending_in_order(self) -> Iterator[None]:
-        """Puts the process's own signal handlers back when the sweep is over."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        own = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in own.items():
-                signal.signal(number, handler)
-
-    def setup(self, **_: Any) -> None:
-        """Tune has just installed its handler of Ctrl-C, which ends the sweep in order; SIGTERM shall do the same."""
-        if threading.current_thread() is not threading.main_thread():
-            return
-        end_in_order = signal.getsignal(signal.SIGINT)
-
-        def note_and_end(number: int, frame: Any) -> None:
-            self.interrupted = True
-            if callable(end_in_order):
-                end_in_order(number, frame)
-
-        signal.signal(signal.SIGINT, note_and_end)
-        signal.signal(signal.SIGTERM, note_and_end)
-
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """A trial's actor runs, for the first time or again."""
         result = self.result(trial)
@@ -143,7 +115,7 @@ class SweepObserver(Callback):
         for trial_id in sorted(self._news, key=lambda each: self.trials[each].number):
             self._write(trial_id)
         self._news.clear()
-        if self.interrupted:
+        if self.interruption.is_wished:
             self._record_interruption()
         if self.display.is_due:
             for trial_id in self._began:

@@ -188,7 +188,7 @@ def _run(plan: Plan) -> SweepResult:
             path=record.path,
             trials=sorted(observer.trials.values(), key=lambda trial: trial.number),
             planned=record.planned,
-            interrupted=observer.interrupted,
+            interrupted=observer.interruption.is_wished,
         )
         best = best_trial(result.trials, result.metric, result.mode)
         record.best = best.number if best is not None else None

@@ -65,7 +65,7 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
     patience = time_to_end(plan.worker_policy.stop_grace_s + END_TAKES_S)
     lasting = lasting_state(functools.partial(tune_state.keep, plan.directory), restored=names.learn)
     actors = actors_outlive_pauses() if _pauses(plan) else nullcontext()
-    with observer.display, observer.ending_in_order(), _tune_as_a_sweep_needs_it(), patience, lasting, actors:
+    with observer.display, observer.interruption, _tune_as_a_sweep_needs_it(), patience, lasting, actors:
         try:
             tune.run(
                 plan.trainable,
@@ -81,7 +81,7 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
                 reuse_actors=True,
                 trial_name_creator=names,
                 trial_dirname_creator=names,
-                callbacks=[observer, plan.head_start, ReportLog(), CSVLoggerCallback()],
+                callbacks=[observer.interruption, observer, plan.head_start, ReportLog(), CSVLoggerCallback()],
                 stop=metric_is_reported,
                 verbose=0,
                 raise_on_failed_trial=False,
