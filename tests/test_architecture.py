@@ -23,12 +23,12 @@ def imported_names(file: Path) -> list[str]:
     return names
 
 
-def test_only_one_file_touches_rays_internals() -> None:
+def test_only_two_files_touch_rays_internals() -> None:
     files = [*ROOT.glob("hfsuite/**/*.py"), *ROOT.glob("experiments/*.py"), *ROOT.glob("search_spaces/*.py")]
     touching = {
         str(file.relative_to(ROOT)) for file in files if any(n.startswith(INTERNALS) for n in imported_names(file))
     }
-    assert touching == {"hfsuite/trials/worker_group.py"}
+    assert touching == {"hfsuite/trials/worker_group.py", "hfsuite/trials/tune_loop.py"}
 
 
 def test_public_names_are_pinned() -> None:
@@ -54,6 +54,6 @@ def test_unknown_public_name_is_an_attribute_error() -> None:
 
 def test_no_file_is_longer_than_its_noun() -> None:
     lines = {file.name: len(file.read_text().splitlines()) for file in ROOT.glob("hfsuite/**/*.py")}
-    assert lines.pop("worker_group.py") <= 560, "all of Ray's internals are in it"
+    assert lines.pop("worker_group.py") <= 520, "all of Ray Train's internals are in it"
     assert lines.pop("clean_room.py") <= 390, "all that is put back is in it"
     assert not {name: count for name, count in lines.items() if count > 350}

@@ -30,6 +30,7 @@ from hfsuite.tracking.writer import Writer
 from hfsuite.trainers import manifest
 from hfsuite.trainers.report_observer import FAILED_AT_END, LOST, TRAINING_FINISHED, WARM_START
 from hfsuite.trials.trainable import FAILURE
+from hfsuite.trials.tune_loop import Removals
 
 BY_USER = "by the user"
 
@@ -69,7 +70,7 @@ class SweepObserver(Callback):
         self.trial_scheduler, self.keep = trial_scheduler, keep
         self.records: dict[str, TrialRecord] = dict(known)
         self.trials: dict[str, TrialResult] = {}
-        self.interruption = Interruption()
+        self.interruption, self.removals = Interruption(), Removals()
         self._began: dict[str, float] = {}  # when those that are not over began, less what they had run before
         self._live: dict[str, Trial] = {}
         self._stopped_at_report: dict[str, bool] = {}
@@ -230,6 +231,7 @@ class SweepObserver(Callback):
             del self._began[trial.trial_id]
         self._live.pop(trial.trial_id, None)
         record.started_at, record.ended_at = record.started_at or _now(), _now()
+        self.removals.wait()
         self._forget_removed(record)
         self._note_weights(record)
         if state.is_unfinished:

@@ -23,8 +23,7 @@ from hfsuite.sweeps.report_log import ReportLog
 from hfsuite.sweeps.trial_names import TrialNames
 from hfsuite.trainers.datasets import is_streamed
 from hfsuite.trials import resources
-from hfsuite.trials.lasting_actors import actors_outlive_pauses
-from hfsuite.trials.worker_group import lasting_state, time_to_end
+from hfsuite.trials.tune_loop import actors_outlive_pauses, lasting_state, time_to_end
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +64,15 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
     patience = time_to_end(plan.worker_policy.stop_grace_s + END_TAKES_S)
     lasting = lasting_state(functools.partial(tune_state.keep, plan.directory), restored=names.learn)
     actors = actors_outlive_pauses() if _pauses(plan) else nullcontext()
-    with observer.display, observer.interruption, _tune_as_a_sweep_needs_it(), patience, lasting, actors:
+    with (
+        observer.display,
+        observer.interruption,
+        observer.removals,
+        _tune_as_a_sweep_needs_it(),
+        patience,
+        lasting,
+        actors,
+    ):
         try:
             tune.run(
                 plan.trainable,

@@ -1,4 +1,4 @@
-"""Ray Train's worker group, for trials. The only file that touches Ray's internals.
+"""Ray Train's worker group, for trials. The only file that touches its internals.
 
 Ray Train V2 runs the workers: its `TrainController` starts them, makes the process group, collects reports and handles
 failures. Three things are changed. The controller is no actor of its own: it runs in a thread of the trial's actor. It
@@ -16,9 +16,9 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -41,11 +41,10 @@ from ray.train.v2._internal.execution.worker_group import RayTrainWorker, Worker
 from ray.train.v2._internal.execution.worker_group.placement_group_handle import PlacementGroupHandle
 from ray.train.v2._internal.execution.worker_group.state import WorkerGroupState
 from ray.train.v2._internal.util import ObjectRefWrapper, bundle_to_remote_args
-from ray.tune.execution.tune_controller import TuneController
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from hfsuite.errors import ConfigurationError, StopTraining
+from hfsuite.errors import StopTraining
 from hfsuite.trainers import manifest
 from hfsuite.trainers.upload import moved
 from hfsuite.trials.decision_box import box
@@ -80,59 +79,6 @@ BETWEEN_POLLS_S = 0.02  # while the ranks wait for a decision and there is nothi
 START_ATTEMPTS = 3  # Ray Train would try for ever
 # These look after a run that has its own placement group and dashboard; a trial has neither.
 UNUSED_CALLBACKS = {"PlacementGroupCleanerCallback", "WorkerMetricsCallback", "ControllerMetricsCallback"}
-
-
-@contextmanager
-def time_to_end(seconds: float) -> Iterator[None]:
-    """Has Ray Tune wait so long for the last trials to end, where it would kill their actors after ten seconds. Driver.
-
-    Args:
-        seconds: from when it has asked them to.
-    """
-    waits = property(lambda controller: seconds, lambda controller, value: None)
-    with mock.patch.object(TuneController, "_actor_force_cleanup_timeout", waits, create=True):
-        yield
-
-
-@contextmanager
-def lasting_state(keep: Callable[[str, str], None], restored: Callable[[list[Any]], None]) -> Iterator[None]:
-    """Has Ray Tune save what it knows whenever a trial begins or ends, and never start anew without a word. Driver.
-
-    A driver that is killed then forgets no trial of which anybody has been told: callbacks hear that the loop has
-    turned (`on_step_end`) after it has saved.
-
-    Args:
-        keep: is given the folder with the files of Ray Tune's state, each time that it has written them, and what the
-            names of those files have in them.
-        restored: is given the trials of a sweep that is taken up again, before there are new ones.
-    """
-    own, own_save, own_resume = TuneController.checkpoint, TuneController.save_to_dir, TuneController.resume
-    saved = 0, 0
-
-    def checkpoint(controller: Any, force: bool = False, wait: bool = False) -> None:
-        nonlocal saved
-        known = len(controller.get_trials()), len(controller.get_live_trials())
-        own(controller, force=force or known != saved, wait=wait)
-        saved = known
-
-    def save_to_dir(controller: Any) -> None:
-        own_save(controller)
-        if controller.get_trials():
-            keep(controller._storage.experiment_driver_staging_path, controller._session_str)
-
-    def resume(controller: Any, resume_config: Any) -> None:
-        try:
-            own_resume(controller, resume_config)
-            restored(controller.get_trials())
-        except Exception as error:
-            controller._fail_fast = True  # otherwise it logs the error, and starts anew
-            raise ConfigurationError(
-                f"Ray Tune cannot take the sweep up again ({type(error).__name__}: {error}). What its trials have "
-                "reported and saved is still there: hfsuite sync brings it to MLflow."
-            ) from error
-
-    with mock.patch.multiple(TuneController, checkpoint=checkpoint, save_to_dir=save_to_dir, resume=resume):
-        yield
 
 
 def checkpoint_for_tune(checkpoint: Checkpoint | None, metrics: Mapping[str, Any]) -> Any:

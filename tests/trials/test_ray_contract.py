@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import threading
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,8 @@ from unittest.mock import MagicMock
 
 import pytest
 import ray.train
-from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train._internal import checkpoint_manager
 from ray.train._internal.session import _TrainingResult
 from ray.train.torch import TorchTrainer
 from ray.train.torch import config as torch_config
@@ -41,7 +43,8 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.tune.utils import object_cache
 
 import hfsuite.trials.worker_group as seam
-from hfsuite.trials import lasting_actors
+from hfsuite.trainers import manifest
+from hfsuite.trials import tune_loop
 
 
 def parameters(function: Any) -> list[str]:
@@ -343,18 +346,43 @@ def test_ray_tune_would_start_anew_where_it_cannot_resume() -> None:
 def test_ray_tunes_patience_with_the_last_trials() -> None:
     assert "self._actor_force_cleanup_timeout: int = 10" in inspect.getsource(TuneController.__init__)
     assert "< self._actor_force_cleanup_timeout" in inspect.getsource(TuneController)
-    with seam.time_to_end(60.0):
+    with tune_loop.time_to_end(60.0):
         controller = TuneController.__new__(TuneController)
         controller._actor_force_cleanup_timeout = 10
         assert controller._actor_force_cleanup_timeout == 60.0
     assert not hasattr(TuneController, "_actor_force_cleanup_timeout")
 
 
+def test_ray_tune_removes_checkpoints_beside_its_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    may_go, own = threading.Event(), checkpoint_manager._delete_fs_path
+
+    def slow(**arguments: Any) -> None:
+        assert may_go.wait(30)
+        own(**arguments)
+
+    monkeypatch.setattr(checkpoint_manager, "_delete_fs_path", slow)
+    manager = checkpoint_manager._CheckpointManager(CheckpointConfig(num_to_keep=1))
+    folders = [tmp_path / f"checkpoint_{number}" for number in range(2)]
+    with tune_loop.Removals() as removals:
+        for folder in folders:
+            folder.mkdir()
+            (folder / "model").write_text("weights")
+            checkpoint = Checkpoint.from_directory(folder)
+            manifest.seal(checkpoint, {}, world_size=1)
+            manager.register_checkpoint(_TrainingResult(checkpoint, {}))  # returns, though nothing may go yet
+        assert [(folder / "model").exists() for folder in folders] == [True, True]
+        assert [manifest.is_sealed(Checkpoint.from_directory(folder)) for folder in folders] == [False, True]
+        may_go.set()
+        removals.wait()
+        assert [folder.exists() for folder in folders] == [False, True]
+    assert checkpoint_manager._delete_fs_path is slow, "as before, for Tuners of the user's own"
+
+
 def test_ray_tunes_cache_of_actors() -> None:
     assert "self._actor_cache = _ObjectCache(" in inspect.getsource(TuneController.__init__)
     assert "if self._search_alg.is_finished() and" in inspect.getsource(TuneController._maybe_cache_trial_actor)
     assert "self._cleanup_cached_actors(force_all=True)" in inspect.getsource(TuneController._cleanup_trials)
-    for kept, may_be_paused in ((1, nullcontext()), (3, lasting_actors.actors_outlive_pauses())):
+    for kept, may_be_paused in ((1, nullcontext()), (3, tune_loop.actors_outlive_pauses())):
         with may_be_paused:
             cache = tune_controller._ObjectCache(may_keep_one=True)
         assert sum(cache.cache_object("resources", actor) for actor in "abc") == kept
@@ -378,7 +406,7 @@ def test_an_actor_is_kept_for_a_trial_that_pauses_although_nothing_more_is_propo
     controller._actor_manager.is_actor_failed.return_value = False
     controller._started_actors.__contains__.return_value = True
     assert not TuneController._maybe_cache_trial_actor(controller, trial), "what Ray Tune does by itself"
-    with lasting_actors.actors_outlive_pauses():
+    with tune_loop.actors_outlive_pauses():
         controller._actor_cache = tune_controller._ObjectCache(may_keep_one=True)
         assert TuneController._maybe_cache_trial_actor(controller, trial)
         TuneController._cleanup_cached_actors(controller)

@@ -1,0 +1,138 @@
+"""Ray Tune's loop as a sweep needs it: what it saves, what it keeps, what it waits for. Driver.
+
+Beside `worker_group.py`, the only file that touches Ray's internals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import Any, Self
+from unittest import mock
+
+import pyarrow.fs
+from ray.train._internal import checkpoint_manager
+from ray.tune.execution import tune_controller
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.utils.object_cache import _ObjectCache
+
+from hfsuite.errors import ConfigurationError
+from hfsuite.trainers import manifest
+
+
+@contextmanager
+def time_to_end(seconds: float) -> Iterator[None]:
+    """Has Ray Tune wait so long for the last trials to end, where it would kill their actors after ten seconds.
+
+    Args:
+        seconds: from when it has asked them to.
+    """
+    waits = property(lambda controller: seconds, lambda controller, value: None)
+    with mock.patch.object(TuneController, "_actor_force_cleanup_timeout", waits, create=True):
+        yield
+
+
+@contextmanager
+def lasting_state(keep: Callable[[str, str], None], restored: Callable[[list[Any]], None]) -> Iterator[None]:
+    """Has Ray Tune save what it knows whenever a trial begins or ends, and never start anew without a word.
+
+    A driver that is killed then forgets no trial of which anybody has been told: callbacks hear that the loop has
+    turned (`on_step_end`) after it has saved.
+
+    Args:
+        keep: is given the folder with the files of Ray Tune's state, each time that it has written them, and what the
+            names of those files have in them.
+        restored: is given the trials of a sweep that is taken up again, before there are new ones.
+    """
+    own, own_save, own_resume = TuneController.checkpoint, TuneController.save_to_dir, TuneController.resume
+    saved = 0, 0
+
+    def checkpoint(controller: Any, force: bool = False, wait: bool = False) -> None:
+        nonlocal saved
+        known = len(controller.get_trials()), len(controller.get_live_trials())
+        own(controller, force=force or known != saved, wait=wait)
+        saved = known
+
+    def save_to_dir(controller: Any) -> None:
+        own_save(controller)
+        if controller.get_trials():
+            keep(controller._storage.experiment_driver_staging_path, controller._session_str)
+
+    def resume(controller: Any, resume_config: Any) -> None:
+        try:
+            own_resume(controller, resume_config)
+            restored(controller.get_trials())
+        except Exception as error:
+            controller._fail_fast = True  # otherwise it logs the error, and starts anew
+            raise ConfigurationError(
+                f"Ray Tune cannot take the sweep up again ({type(error).__name__}: {error}). What its trials have "
+                "reported and saved is still there: hfsuite sync brings it to MLflow."
+            ) from error
+
+    with mock.patch.multiple(TuneController, checkpoint=checkpoint, save_to_dir=save_to_dir, resume=resume):
+        yield
+
+
+@contextmanager
+def actors_outlive_pauses() -> Iterator[None]:
+    """Has Ray Tune keep the actors of trials that pause, and their workers with them, until those go on.
+
+    By itself it keeps one, and none once there is nothing more to propose. All trials of a sweep ask for the same
+    resources: what is kept stands in nobody's way.
+    """
+    own_cache, own_cleanup = TuneController._maybe_cache_trial_actor, TuneController._cleanup_cached_actors
+
+    def maybe_cache(controller: Any, trial: Any) -> bool:
+        with mock.patch.object(controller._search_alg, "is_finished", return_value=False):
+            return bool(own_cache(controller, trial))
+
+    def cleanup(controller: Any, force_all: bool = False) -> None:
+        if force_all or not (controller._paused_trials or controller._pending_trials):
+            own_cleanup(controller, force_all=force_all)
+
+    with (
+        mock.patch.object(tune_controller, "_ObjectCache", _KeepsAll),
+        mock.patch.multiple(TuneController, _maybe_cache_trial_actor=maybe_cache, _cleanup_cached_actors=cleanup),
+    ):
+        yield
+
+
+class _KeepsAll(_ObjectCache):
+    def cache_object(self, key: Any, obj: Any) -> bool:
+        self._cached_objects[key].append(obj)
+        self._num_cached_objects += 1
+        return True
+
+
+class Removals:
+    """A context in which Ray Tune removes checkpoints beside its loop, for which the next report of a trial may wait.
+
+    Two gigabytes take a quarter of a second. The manifest goes first and at once: nobody takes for complete what is
+    about to go.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="removals")
+        self._begun: list[Future[None]] = []
+
+    def __enter__(self) -> Self:
+        self._own, checkpoint_manager._delete_fs_path = checkpoint_manager._delete_fs_path, self._remove
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        checkpoint_manager._delete_fs_path = self._own
+        self._thread.shutdown()
+
+    def wait(self) -> None:
+        """Returns when all that was to go is gone."""
+        wait(self._begun)
+        self._begun.clear()
+
+    def _remove(self, fs: pyarrow.fs.FileSystem, fs_path: str) -> None:
+        with suppress(OSError):
+            fs.delete_file(f"{fs_path}/{manifest.MANIFEST}")
+        self._begun.append(self._thread.submit(self._own, fs=fs, fs_path=fs_path))
