@@ -27,7 +27,7 @@ from hfsuite.sweeps import cluster, tune_state
 from hfsuite.tracking import keeping, provenance, store
 from hfsuite.tracking.lock import DriverLock
 from hfsuite.tracking.provenance import without_credentials
-from hfsuite.tracking.record import SweepDirectory, SweepRecord, TrialRecord
+from hfsuite.tracking.record import OWN_FOLDER, SweepDirectory, SweepRecord, TrialRecord
 from hfsuite.tracking.recorder import Recorder
 from hfsuite.tracking.state import TrialState
 from hfsuite.tracking.sync import mark_lost
@@ -178,7 +178,9 @@ def checked_plan(
             raise TrackingError(faults[0]) if only_tracking else ConfigurationError(faults)
         directory = SweepDirectory.at(storage, name)
         lock = lock or unless_planned.enter_context(DriverLock(directory))
-        if resumed is not None:
+        if resumed is None:  # another may have begun, and ended, since it was looked at
+            _check_unused(directory, name, without_credentials(storage))
+        else:
             mark_lost(directory, resumed, known)
             provenance.note_resumption(resumed.provenance, experiment.module)
         former = copy.copy(resumed)
@@ -288,6 +290,15 @@ def absolute(storage: str | os.PathLike[str]) -> str:
     return path.rstrip("/") if "://" in path else str(Path(path).expanduser().absolute())
 
 
+def _check_unused(directory: SweepDirectory, name: str, shown: str) -> None:
+    """A driver that was ended before its sweep had a record has left nothing that would be missed."""
+    if directory.exists:
+        raise ConfigurationError(f"There is a sweep {name!r} in {shown} already: choose another name.")
+    entry = directory.filesystem.get_file_info(directory.path)
+    if entry.is_file or directory.names() - {OWN_FOLDER}:
+        raise ConfigurationError(f"There is something else than a sweep in {shown}/{name}: choose another name.")
+
+
 def _check_storage(storage: str, name: str) -> None:
     """The sweep's directory must be new, and the storage must take a file."""
     shown = without_credentials(storage)
@@ -295,8 +306,7 @@ def _check_storage(storage: str, name: str) -> None:
         filesystem, root = (
             pyarrow.fs.FileSystem.from_uri(storage) if "://" in storage else (pyarrow.fs.LocalFileSystem(), storage)
         )
-        if filesystem.get_file_info(f"{root}/{name}").type != pyarrow.fs.FileType.NotFound:
-            raise ConfigurationError(f"There is a sweep {name!r} in {shown} already: choose another name.")
+        _check_unused(SweepDirectory(filesystem, f"{root}/{name}"), name, shown)
         is_new = filesystem.get_file_info(root).type == pyarrow.fs.FileType.NotFound
         marker = f"{root}/.hfsuite_{os.getpid()}_{time.monotonic_ns()}"
         filesystem.create_dir(root, recursive=True)

@@ -20,6 +20,7 @@ import pyarrow.fs
 from hfsuite.errors import ConfigurationError
 from hfsuite.tracking.state import TrialState
 
+OWN_FOLDER = ".hfsuite"  # of what concerns the sweep as a whole
 SWEEP_FILE, TRIAL_FILE, REPORTS_FILE, FAILURE_FILE = ".hfsuite/sweep.json", "trial.json", "result.json", "failure.txt"
 RUN_FILE = "mlflow_run.txt"  # the id of a trial's run, so that it need not be searched for
 FORMAT = 1
@@ -220,6 +221,11 @@ class SweepDirectory:
     def write_trial(self, record: TrialRecord) -> None:
         """Replaces a trial's record."""
         self._write(f"{record.directory}/{TRIAL_FILE}", asdict(record))
+
+    def names(self) -> set[str]:
+        """What lies in it; nothing if it is not there."""
+        found = self.filesystem.get_file_info(pyarrow.fs.FileSelector(self.path, allow_not_found=True))
+        return {entry.base_name for entry in found}
 
     def folders(self, name: str) -> set[str]:
         """The names of the directories in one of its directories."""

@@ -12,6 +12,8 @@ from ray.train import ScalingConfig
 from hfsuite import Experiment, TransformersTrainer
 from hfsuite.errors import ConfigurationError, TrackingError
 from hfsuite.sweeps.result import address
+from hfsuite.tracking.lock import DriverLock
+from hfsuite.tracking.record import SweepDirectory
 from tests import toy
 
 
@@ -78,9 +80,19 @@ def test_all_mistakes_of_a_sweep_are_named_at_once_and_nothing_is_recorded(own_d
 
 
 def test_a_sweeps_name_is_used_once(own_directory: Path) -> None:
-    Path("results/taken").mkdir(parents=True)
+    Path("results/other").mkdir(parents=True)
+    Path("results/other/notes.txt").write_text("of somebody")
+    with pytest.raises(ConfigurationError, match=r"There is something else than a sweep in .*/other: choose"):
+        toy.experiment.sweep(name="other")
+    Path("results/file").write_text("of somebody")
+    with pytest.raises(ConfigurationError, match=r"There is something else than a sweep in .*/file: choose"):
+        toy.experiment.sweep(name="file")
+    with DriverLock(SweepDirectory.at("results", "taken")):
+        pass  # what a driver leaves that is killed before its sweep has a record: nobody loses the name by that
+    short: dict[str, Any] = {"name": "taken", "trials": 1, "searcher": "random", "workers": 1, "set": {"reports": 1}}
+    assert toy.experiment.sweep(**short).exit_code == 0
     with pytest.raises(ConfigurationError, match=r"There is a sweep 'taken' in .* already"):
-        toy.experiment.sweep(name="taken")
+        toy.experiment.sweep(**short)
 
 
 def test_a_server_that_does_not_answer_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
