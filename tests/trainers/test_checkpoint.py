@@ -162,7 +162,24 @@ def test_all_differences_are_named(saved: TransformersCheckpoint) -> None:
     assert "model.safetensors has 11,576 bytes instead of 23,152" in str(raised.value)
 
 
-@pytest.mark.parametrize("contents", [None, "", "{", '{"format": 1}', '{"files": []}'])
+def test_a_changed_byte_is_seen_in_any_block_of_a_file(
+    saved: TransformersCheckpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifest, "_BLOCK", 10_000)  # of 23,152 bytes
+    manifest.seal(saved, {}, world_size=1)
+    file = Path(saved.path, "model.safetensors")
+    for at in (5, 15_000, 23_151):
+        contents = bytearray(file.read_bytes())
+        contents[at] ^= 1
+        file.write_bytes(contents)
+        with pytest.raises(CheckpointError, match=r"model\.safetensors has other contents"):
+            manifest.verify(saved)
+        contents[at] ^= 1
+        file.write_bytes(contents)
+        manifest.verify(saved)
+
+
+@pytest.mark.parametrize("contents", [None, "", "{", '{"format": 2}', '{"files": []}', '{"format": 1, "files": {}}'])
 def test_directory_without_a_readable_manifest_is_never_resumed(
     tmp_path: Path, saved: TransformersCheckpoint, contents: str | None
 ) -> None:
