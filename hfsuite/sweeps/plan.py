@@ -296,7 +296,7 @@ def _check_unused(directory: SweepDirectory, name: str, shown: str) -> None:
         raise ConfigurationError(f"There is a sweep {name!r} in {shown} already: choose another name.")
     entry = directory.filesystem.get_file_info(directory.path)
     if entry.is_file or directory.names() - {OWN_FOLDER}:
-        raise ConfigurationError(f"There is something else than a sweep in {shown}/{name}: choose another name.")
+        raise ConfigurationError(f"There is something other than a sweep in {shown}/{name}: choose another name.")
 
 
 def _check_storage(storage: str, name: str) -> None:

@@ -11,9 +11,9 @@ import zipfile
 from pathlib import Path
 
 from hfsuite.errors import ConfigurationError
-from hfsuite.tracking.record import SweepDirectory
+from hfsuite.tracking.record import OWN_FOLDER, SweepDirectory
 
-STATE_FILE = ".hfsuite/tune.zip"
+STATE_FILE = f"{OWN_FOLDER}/tune.zip"
 
 
 def keep(directory: SweepDirectory, written: str, session: str) -> None:

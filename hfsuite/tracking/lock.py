@@ -15,9 +15,9 @@ from typing import Any, Self
 import filelock
 
 from hfsuite.errors import ConfigurationError
-from hfsuite.tracking.record import SweepDirectory
+from hfsuite.tracking.record import OWN_FOLDER, SweepDirectory
 
-LOCK_FILE, DRIVER_FILE = ".hfsuite/driver.lock", ".hfsuite/driver.json"
+LOCK_FILE, DRIVER_FILE = f"{OWN_FOLDER}/driver.lock", f"{OWN_FOLDER}/driver.json"
 BEAT_S, DEAD_AFTER_S = 15.0, 60.0  # on storage that knows no locks, a driver writes now and then that it lives
 TOGETHER_S = 1.0  # within which another may have looked, and have begun to write
 

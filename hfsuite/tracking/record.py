@@ -21,7 +21,8 @@ from hfsuite.errors import ConfigurationError
 from hfsuite.tracking.state import TrialState
 
 OWN_FOLDER = ".hfsuite"  # of what concerns the sweep as a whole
-SWEEP_FILE, TRIAL_FILE, REPORTS_FILE, FAILURE_FILE = ".hfsuite/sweep.json", "trial.json", "result.json", "failure.txt"
+SWEEP_FILE = f"{OWN_FOLDER}/sweep.json"
+TRIAL_FILE, REPORTS_FILE, FAILURE_FILE = "trial.json", "result.json", "failure.txt"
 RUN_FILE = "mlflow_run.txt"  # the id of a trial's run, so that it need not be searched for
 FORMAT = 1
 

@@ -34,7 +34,7 @@ _RAY_METADATA = ".metadata.json"  # `Checkpoint.set_metadata` adds it at any tim
 FORMAT = 2
 _BLOCK = 64 << 20  # bytes of a file that one thread reads; part of the format: a file's hash is that of its blocks'
 _READ, _REMOTE_READ = 1 << 20, 8 << 20  # bytes read at a time: what a processor's cache holds; for object stores
-_THREADS = 8  # beyond which memory is no faster
+_THREADS = 8  # at most; a block is one core's work
 
 
 def seal(checkpoint: Checkpoint, metrics: Mapping[str, Any], world_size: int) -> dict[str, Any]:

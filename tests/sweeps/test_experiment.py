@@ -11,6 +11,7 @@ from ray.train import ScalingConfig
 
 from hfsuite import Experiment, TransformersTrainer
 from hfsuite.errors import ConfigurationError, TrackingError
+from hfsuite.sweeps import plan
 from hfsuite.sweeps.result import address
 from hfsuite.tracking.lock import DriverLock
 from hfsuite.tracking.record import SweepDirectory
@@ -82,17 +83,30 @@ def test_all_mistakes_of_a_sweep_are_named_at_once_and_nothing_is_recorded(own_d
 def test_a_sweeps_name_is_used_once(own_directory: Path) -> None:
     Path("results/other").mkdir(parents=True)
     Path("results/other/notes.txt").write_text("of somebody")
-    with pytest.raises(ConfigurationError, match=r"There is something else than a sweep in .*/other: choose"):
+    with pytest.raises(ConfigurationError, match=r"There is something other than a sweep in .*/other: choose"):
         toy.experiment.sweep(name="other")
     Path("results/file").write_text("of somebody")
-    with pytest.raises(ConfigurationError, match=r"There is something else than a sweep in .*/file: choose"):
+    with pytest.raises(ConfigurationError, match=r"There is something other than a sweep in .*/file: choose"):
         toy.experiment.sweep(name="file")
-    with DriverLock(SweepDirectory.at("results", "taken")):
-        pass  # what a driver leaves that is killed before its sweep has a record: nobody loses the name by that
+    lock = DriverLock(SweepDirectory.at("results", "taken"))
+    lock.acquire()
+    lock.close()  # what a driver leaves that is killed before its sweep has a record: nobody loses the name by that
     short: dict[str, Any] = {"name": "taken", "trials": 1, "searcher": "random", "workers": 1, "set": {"reports": 1}}
     assert toy.experiment.sweep(**short).exit_code == 0
     with pytest.raises(ConfigurationError, match=r"There is a sweep 'taken' in .* already"):
         toy.experiment.sweep(**short)
+
+
+def test_a_name_that_another_driver_took_and_gave_back_meanwhile_is_not_used_again(
+    own_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short: dict[str, Any] = {"name": "taken", "trials": 1, "searcher": "random", "workers": 1, "set": {"reports": 1}}
+    toy.experiment.sweep(**short)
+    record = Path("results/taken/.hfsuite/sweep.json").read_bytes()
+    monkeypatch.setattr(plan, "_check_storage", lambda *_: None)  # it was looked at before that
+    with pytest.raises(ConfigurationError, match=r"There is a sweep 'taken' in .* already"):
+        toy.experiment.sweep(**short)
+    assert Path("results/taken/.hfsuite/sweep.json").read_bytes() == record
 
 
 def test_a_server_that_does_not_answer_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
