@@ -39,7 +39,8 @@ def gpu_share() -> list[Row]:
         share = trained / (gpus * answer["wall_s"])
         measured = f"{share:.2f} ({trained:.0f} of {gpus} x {answer['wall_s']:.0f} s, {trials} trials)"
         reached, target = (share >= 0.85, "at least 0.85") if way == "ours" else (None, "")
-        rows.append(Row(f"share of training steps, {gpus} GPUs, {title}", measured, target, reached, answer))
+        details = answer | {"diary": diary}
+        rows.append(Row(f"share of training steps, {gpus} GPUs, {title}", measured, target, reached, details))
     return rows
 
 
