@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from tests.benchmarks.measures import Row, gaps, program, times, waits_after_stops
@@ -12,12 +12,12 @@ from tests.benchmarks.measures import Row, gaps, program, times, waits_after_sto
 def gpu_turnaround() -> list[Row]:
     """Seconds a trial of two GPUs: ours, Ray's pattern, `torchrun` a trial, the bare loop in one living group."""
     gpus, trials, few = min(2, gpus_there()), 10, 3
-    seconds = {}
+    seconds, diaries = {}, {}
     for way, count in (("bare", trials), ("ours", trials), ("torchrun", few), ("ray_pattern", few)):
-        _, diary = program(f"gpu_{way}", count, gpus)
-        seconds[way] = gaps(times(diary, "ends"))
+        _, diaries[way] = program(f"gpu_{way}", count, gpus)
+        seconds[way] = gaps(times(diaries[way], "ends"))
     each = {way: statistics.median(values) for way, values in seconds.items()}
-    details = {"s": seconds, "gpus": gpus}
+    details = {"s": seconds, "gpus": gpus, "diaries": diaries}
     rows = []
     for way, title, factor in (("ray_pattern", "Ray's pattern", 7), ("torchrun", "torchrun", 5)):
         ratio = each[way] / each["ours"]
@@ -30,9 +30,9 @@ def gpu_turnaround() -> list[Row]:
     return [*rows, Row("beyond the bare loop", measured, "at most 1.0 s", beyond <= 1.0, details)]
 
 
-def gpu_share() -> list[Row]:
+def gpu_share() -> Iterator[Row]:
     """Which part of a sweep's wall time its GPUs are in training steps: sentiment under ASHA, a trial on each GPU."""
-    gpus, rows = gpus_there(), []
+    gpus = gpus_there()
     for way, title, trials in (("ours", "ours", 30), ("ray_pattern", "Ray's pattern", 2 * gpus)):
         answer, diary = program(f"gpu_share_{way}", trials, gpus)
         trained = sum(entry["seconds"] for entry in diary if entry["event"] == "trained")
@@ -40,8 +40,7 @@ def gpu_share() -> list[Row]:
         measured = f"{share:.2f} ({trained:.0f} of {gpus} x {answer['wall_s']:.0f} s, {trials} trials)"
         reached, target = (share >= 0.85, "at least 0.85") if way == "ours" else (None, "")
         details = answer | {"diary": diary}
-        rows.append(Row(f"share of training steps, {gpus} GPUs, {title}", measured, target, reached, details))
-    return rows
+        yield Row(f"share of training steps, {gpus} GPUs, {title}", measured, target, reached, details)
 
 
 def gpu_tokens(gpus: int) -> list[Row]:
@@ -101,7 +100,7 @@ def gpus_there() -> int:
     return int(torch.cuda.device_count())
 
 
-GPU_MEASURES: dict[str, Callable[[], list[Row]]] = {
+GPU_MEASURES: dict[str, Callable[[], Iterable[Row]]] = {
     **{each.__name__: each for each in (gpu_turnaround, gpu_share, gpu_checkpoints, gpu_stops)},
     **{f"gpu_tokens_{gpus}": partial(gpu_tokens, gpus) for gpus in (1, 2, 4)},
 }

@@ -52,8 +52,9 @@ def gpu_share_ours(folder: Path, trials: int, gpus: int) -> dict[str, Any]:
     from tests.benchmarks import gpu_experiments
 
     return ways.ours(
-        gpu_experiments.sentiment_experiment, folder, trials, cpus=2 * gpus, trial_scheduler="asha", searcher="tpe"
-    )
+        gpu_experiments.sentiment_experiment, folder, trials, cpus=2 * gpus, trial_scheduler="asha", searcher="tpe",
+        set={"num_train_epochs": gpu_experiments.epochs_of_share(gpus)},
+    )  # fmt: skip
 
 
 def gpu_share_ray_pattern(folder: Path, trials: int, gpus: int) -> dict[str, Any]:
@@ -62,7 +63,8 @@ def gpu_share_ray_pattern(folder: Path, trials: int, gpus: int) -> dict[str, Any
     from tests.benchmarks import gpu_experiments
 
     experiment = gpu_experiments.sentiment_experiment
-    space = {**experiment.defaults, **experiment.space, "diary": os.environ["BENCH_DIARY"]}
+    fixed = {"num_train_epochs": gpu_experiments.epochs_of_share(gpus), "diary": os.environ["BENCH_DIARY"]}
+    space = {**experiment.defaults, **experiment.space, **fixed}
     return ways.ray_pattern(
         gpu_experiments.sentiment_as_ray_documents_it, space, "eval_accuracy", folder, trials, mode="max", workers=1,
         gpu=True, at_once=gpus, scheduler=make_trial_scheduler("asha"),

@@ -25,6 +25,7 @@ def ours(experiment: Any, folder: Path, trials: int, *, cpus: int = 2, **options
     return {
         "wall_s": wall,
         "warm": [trial.warm_start for trial in result.trials],
+        "lost": [trial.workers_lost for trial in result.trials],
         "states": [str(trial.state) for trial in result.trials],
     }
 

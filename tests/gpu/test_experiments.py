@@ -55,6 +55,20 @@ def test_an_experiment_trains_on_gpus(
     record_property("metric", f"{result.best.metrics[experiment.metric]:.3f}")
 
 
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_workers_serve_trial_after_trial(name: str, own_directory: Path, record_property: Record) -> None:
+    experiment, settings = EXPERIMENTS[name]
+    trials = 12 * there()  # as many at once as there are GPUs
+    result = experiment.sweep(
+        trials=trials, searcher="random", trial_scheduler="asha", workers=1, gpu=True,
+        set={**settings, "precision": "bf16"},
+    )  # fmt: skip
+    cold = [trial for trial in result.trials if not trial.warm_start]
+    record_property("new workers", len(cold))
+    assert [trial.workers_lost for trial in result.trials] == [None] * trials
+    assert len(cold) == there()
+
+
 @pytest.mark.parametrize("gpus", [1, 2])
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_a_deterministic_trial_is_reproduced_bit_for_bit(
