@@ -77,6 +77,7 @@ def test_the_same_comes_out_to_the_last_bit() -> None:
     assert files == {"verdict.json", "verdict.md", "curves.png"}
 
 
+@pytest.mark.slow
 def test_another_seed_has_diverged() -> None:
     code, found = reproduced("--set", "seed=5")
     assert (code, found["verdict"]) == (3, "DIVERGED")

@@ -88,14 +88,8 @@ def test_it_goes_on_where_it_was_interrupted(own_directory: Path, number: signal
         toy.experiment.resume()
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        pytest.param("missing", marks=pytest.mark.slow),
-        pytest.param("damaged", marks=pytest.mark.slow),
-        "of another kind",
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["missing", "damaged", "of another kind"])
 def test_a_state_that_cannot_be_read_is_not_taken_for_an_empty_one(own_directory: Path, damage: str) -> None:
     toy.experiment.sweep(
         trials=2, searcher="random", trial_scheduler="fifo", workers=1, name="whole", set={"reports": 2}

@@ -55,11 +55,11 @@ def test_who_goes_on_from_a_checkpoint_trains_with_its_own_learning_rate(tmp_pat
     steps = {"save_strategy": "steps", "logging_strategy": "steps", "eval_strategy": "no"}
     steps |= {"save_steps": 2, "logging_steps": 2, "max_steps": 4, "lr_scheduler_type": "constant"}
     first = transformers_trainer(
-        tmp_path, {**steps, "learning_rate": 1e-2}, function=train_function_local_dataset
+        tmp_path, {**steps, "learning_rate": 1e-2}, workers=1, function=train_function_local_dataset
     ).fit()
     config = {**steps, "max_steps": 8, "learning_rate": 1e-7, "lr_scheduler_type": "linear"}
     again = transformers_trainer(
-        tmp_path, config, function=train_function_local_dataset, resume_from=first.checkpoint
+        tmp_path, config, workers=1, function=train_function_local_dataset, resume_from=first.checkpoint
     ).fit()
     rates = again.metrics_dataframe["learning_rate"].tolist()
     assert rates == pytest.approx([1e-7 * 3 / 8, 1e-7 / 8]), "of the step before, as Transformers reports it"

@@ -100,6 +100,7 @@ def test_asha_stops_the_worse_half(tmp_path: Path) -> None:
     assert [result.metrics["training_iteration"] for result in results] == [4, 1, 1, 1]
 
 
+@pytest.mark.slow
 def test_a_failed_trial_is_retried_from_its_last_checkpoint(tmp_path: Path) -> None:
     diary = tmp_path / "diary"
     settings = {"diary": str(diary), "fails_at": 3, "fails_once": str(tmp_path / "failed")}
@@ -329,7 +330,8 @@ def test_streamed_data_without_a_free_cpu_is_refused_instead_of_waiting(tmp_path
     [
         (True, "SYNC", "awaited"),
         pytest.param(False, "SYNC", "awaited", marks=pytest.mark.slow),
-        (True, "ASYNC", "pipelined"),  # the last upload outlasts the training function
+        # The last upload outlasts the training function.
+        pytest.param(True, "ASYNC", "pipelined", marks=pytest.mark.slow),
         pytest.param(True, "ASYNC", "awaited", marks=pytest.mark.slow),
     ],
 )
