@@ -69,6 +69,8 @@ def splits(dataset: str) -> dict[str, Dataset]:
 
 def trainer_init_per_worker(train_dataset: None, eval_dataset: None, **settings: Any) -> Trainer:
     """Builds the trainer of one rank: model, data, arguments. Runs in every rank."""
+    # cuDNN's attention plans anew for each shape, and with padded batches nearly every one is another.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     seeds = Seeds(settings["seed"])
     torch.manual_seed(seeds.initial_weights)  # before the model: its new classification head is drawn at random
     model = AutoModelForSequenceClassification.from_pretrained(model_path(settings["model"]), num_labels=2)
