@@ -53,7 +53,7 @@ def gpu_share_ours(folder: Path, trials: int, gpus: int) -> dict[str, Any]:
 
     return ways.ours(
         gpu_experiments.sentiment_experiment, folder, trials, cpus=2 * gpus, trial_scheduler="asha", searcher="tpe",
-        set={"num_train_epochs": gpu_experiments.epochs_of_share(gpus)},
+        set=gpu_experiments.settings_of_share(gpus),
     )  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def gpu_share_ray_pattern(folder: Path, trials: int, gpus: int) -> dict[str, Any
     from tests.benchmarks import gpu_experiments
 
     experiment = gpu_experiments.sentiment_experiment
-    fixed = {"num_train_epochs": gpu_experiments.epochs_of_share(gpus), "diary": os.environ["BENCH_DIARY"]}
+    fixed = {**gpu_experiments.settings_of_share(gpus), "diary": os.environ["BENCH_DIARY"]}
     space = {**experiment.defaults, **experiment.space, **fixed}
     return ways.ray_pattern(
         gpu_experiments.sentiment_as_ray_documents_it, space, "eval_accuracy", folder, trials, mode="max", workers=1,
@@ -71,16 +71,16 @@ def gpu_share_ray_pattern(folder: Path, trials: int, gpus: int) -> dict[str, Any
     )  # fmt: skip
 
 
-def gpu_tokens_ours(folder: Path, gpus: int) -> dict[str, Any]:
+def gpu_tokens_ours(folder: Path, gpus: int, steps: int) -> dict[str, Any]:
     """A trial of the language model with a billion parameters."""
     from tests.benchmarks import gpu_experiments
 
-    return ways.ours(gpu_experiments.language_model_experiment, folder, 1, workers=gpus)
+    return ways.ours(gpu_experiments.language_model_experiment, folder, 1, workers=gpus, set={"steps": steps})
 
 
-def gpu_tokens_torchrun(folder: Path, gpus: int) -> dict[str, Any]:
+def gpu_tokens_torchrun(folder: Path, gpus: int, steps: int) -> dict[str, Any]:
     """The same script under `torchrun`."""
-    ways.launch("tests.benchmarks.gpu_experiments", str(folder), workers=gpus)
+    ways.launch("tests.benchmarks.gpu_experiments", str(folder), str(steps), workers=gpus)
     return {}
 
 

@@ -14,6 +14,7 @@ import time
 import warnings
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -182,6 +183,13 @@ def in_a_process_of_its_own(what: str) -> Any:
             kept_alive.append(subprocess.Popen(["sleep", "60"]))
         case "memory":
             kept_alive.append(np.ones(250_000_000))  # 2 GB
+        case "libraries of CUDA":
+            with mock.patch.multiple(torch.cuda, is_initialized=lambda: True, empty_cache=lambda: None):
+                reasons = []
+                for _ in range(2):
+                    kept_alive.append(np.ones(225_000_000))  # 1.8 GB
+                    reasons.append(room.tidy())
+            return reasons
         case "a mapped file":
             kept_alive.append(np.memmap(os.environ["MAPPED"], dtype=np.float64, mode="r"))
             assert kept_alive[-1].sum() == 0.0  # all of it is in memory now
@@ -228,6 +236,14 @@ def test_what_cannot_be_put_back_is_named() -> None:
     assert "(sleep 60) is still running" in process[0]
     assert len(memory) == 1
     assert "it holds 2.0 GB of memory more than when it started" in memory[0]
+
+
+@pytest.mark.slow
+def test_what_cuda_brings_into_main_memory_is_no_leftover_and_what_comes_later_is() -> None:
+    first, second = ray.get(in_a_process_of_its_own.remote("libraries of CUDA"))
+    assert first == []
+    assert len(second) == 1
+    assert "it holds 1.8 GB of memory more than when it started" in second[0]
 
 
 @pytest.mark.slow
