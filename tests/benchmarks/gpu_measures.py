@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 
 from tests.benchmarks.measures import Diary, Row, gaps, program, times, waits_after_stops
@@ -120,7 +120,7 @@ def no_more_than(gpus: int) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": ",".join(visible.split(",")[:gpus])}
 
 
-GPU_MEASURES: dict[str, Callable[[], Iterable[Row]]] = {
+GPU_MEASURES: dict[str, Callable[[], list[Row]]] = {
     **{each.__name__: each for each in (gpu_turnaround, gpu_checkpoints, gpu_stops)},
     "gpu_share": partial(gpu_share, "ours"),
     "gpu_share_ray_pattern": partial(gpu_share, "ray_pattern"),

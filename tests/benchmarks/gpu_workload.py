@@ -13,7 +13,7 @@ from ray.train import ScalingConfig
 from hfsuite import AccelerateTrainer, Experiment
 from tests.benchmarks.workload import Report, note
 
-STEPS, REPORTS = 200, 4  # about 3 s on H100 and H200
+STEPS, REPORTS = 200, 4  # 4 s on two H100
 
 
 def train(lr: float, device: Any, report: Report, *, steps: int = STEPS, reports: int = REPORTS) -> None:
