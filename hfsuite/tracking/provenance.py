@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
+import pynvml
 
 if TYPE_CHECKING:
     from hfsuite.tracking.record import SweepRecord
@@ -212,21 +213,16 @@ def _processor() -> str:
 
 
 def _gpu() -> dict[str, Any] | None:
-    """Of this machine; PyTorch must have been imported: it is not, only for this."""
-    torch = sys.modules.get("torch")
-    found: dict[str, Any] | None = None
-    if torch is not None and torch.cuda.is_available():
-        devices = range(torch.cuda.device_count())
-        found = {"names": [torch.cuda.get_device_name(each) for each in devices], "cuda": torch.version.cuda}
-        try:
-            done = subprocess.run(
-                ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
-                capture_output=True, text=True, timeout=20, check=True,
-            )  # fmt: skip
-            found["driver"] = done.stdout.splitlines()[0].strip()
-        except (OSError, subprocess.SubprocessError, IndexError):
-            found["driver"] = None
-    return found
+    """Of this machine, as its driver tells. PyTorch would start CUDA to tell it, for seconds and in this process."""
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:  # no driver, or no GPU
+        return None
+    devices = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
+    return {
+        "names": [pynvml.nvmlDeviceGetName(device) for device in devices],
+        "driver": pynvml.nvmlSystemGetDriverVersion(),
+    }
 
 
 def _cluster() -> list[dict[str, float]]:

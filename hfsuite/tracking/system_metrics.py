@@ -73,5 +73,5 @@ def _monitors() -> Iterator[Any]:
     yield from (CPUMonitor(), DiskMonitor(), NetworkMonitor())
     try:
         yield GPUMonitor()
-    except (ImportError, RuntimeError):  # no nvidia-ml-py, or no GPU
+    except RuntimeError:  # no GPU
         return

@@ -14,12 +14,13 @@ from tests.benchmarks.measures import Diary, Row, gaps, program, times, waits_af
 def gpu_turnaround() -> list[Row]:
     """Seconds a trial of two GPUs: ours, Ray's pattern, `torchrun` a trial, the bare loop in one living group."""
     gpus, trials, few = min(2, gpus_there()), 10, 3
+    steps = steps_of_seconds(4.0, gpus)
     seconds, diaries = {}, {}
     for way, count in (("bare", trials), ("ours", trials), ("torchrun", few), ("ray_pattern", few)):
-        _, diaries[way] = program(f"gpu_{way}", count, gpus, **no_more_than(gpus))
+        _, diaries[way] = program(f"gpu_{way}", count, gpus, steps, **no_more_than(gpus))
         seconds[way] = gaps(times(diaries[way], "ends"))
     each = {way: statistics.median(values) for way, values in seconds.items()}
-    details = {"s": seconds, "gpus": gpus, "diaries": diaries}
+    details = {"s": seconds, "gpus": gpus, "steps": steps, "diaries": diaries}
     rows = []
     for way, title, factor in (("ray_pattern", "Ray's pattern", 7), ("torchrun", "torchrun", 5)):
         ratio = each[way] / each["ours"]
@@ -30,6 +31,16 @@ def gpu_turnaround() -> list[Row]:
     beyond = each["ours"] - each["bare"]
     measured = f"{beyond:+.2f} s ({each['ours']:.2f} against {each['bare']:.2f})"
     return [*rows, Row("beyond the bare loop", measured, "at most 1.0 s", beyond <= 1.0, details)]
+
+
+def steps_of_seconds(wanted: float, gpus: int) -> int:
+    """How many steps a trial needs to train for so long on this machine, in equal parts between its reports."""
+    from tests.benchmarks.gpu_workload import REPORTS, STEPS
+
+    _, diary = program("gpu_bare", 3, gpus, STEPS, **no_more_than(gpus))
+    spans = zip(times(diary, "first step"), times(diary, "ends"), strict=True)
+    a_step = statistics.median(end - begin for begin, end in spans) / STEPS
+    return REPORTS * max(1, round(wanted / a_step / REPORTS))
 
 
 def gpu_share(way: str) -> list[Row]:

@@ -9,32 +9,33 @@ from typing import Any
 from tests.benchmarks import ways
 
 
-def gpu_bare(folder: Path, trials: int, gpus: int) -> dict[str, Any]:
+def gpu_bare(folder: Path, trials: int, gpus: int, steps: int) -> dict[str, Any]:
     """The loop in one process group that lives."""
-    ways.launch("tests.benchmarks.gpu_workload", str(folder), "1e-5", str(trials), workers=gpus)
+    ways.launch("tests.benchmarks.gpu_workload", str(folder), "1e-5", str(trials), str(steps), workers=gpus)
     return {}
 
 
-def gpu_ours(folder: Path, trials: int, gpus: int, **options: Any) -> dict[str, Any]:
+def gpu_ours(folder: Path, trials: int, gpus: int, steps: int, **options: Any) -> dict[str, Any]:
     """A sweep of such trials."""
     from tests.benchmarks import gpu_workload
 
-    return ways.ours(gpu_workload.experiment, folder, trials, workers=gpus, gpu=True, **options)
+    experiment, given = gpu_workload.experiment, {"steps": steps}
+    return ways.ours(experiment, folder, trials, workers=gpus, gpu=True, set=given, **options)
 
 
-def gpu_torchrun(folder: Path, trials: int, gpus: int) -> dict[str, Any]:
+def gpu_torchrun(folder: Path, trials: int, gpus: int, steps: int) -> dict[str, Any]:
     """The same trials, each a `torchrun`."""
-    return ways.torchrun("tests.benchmarks.gpu_workload", folder, trials, 1, workers=gpus)
+    return ways.torchrun("tests.benchmarks.gpu_workload", folder, trials, 1, steps, workers=gpus)
 
 
-def gpu_ray_pattern(folder: Path, trials: int, gpus: int) -> dict[str, Any]:
+def gpu_ray_pattern(folder: Path, trials: int, gpus: int, steps: int) -> dict[str, Any]:
     """The same trials in Ray's documented pattern."""
     from tests.benchmarks import gpu_workload
 
     def train_fn(config: dict[str, Any]) -> None:
         import ray.train.torch
 
-        gpu_workload.train(config["lr"], ray.train.torch.get_device(), ray.train.report)
+        gpu_workload.train(config["lr"], ray.train.torch.get_device(), ray.train.report, steps=steps)
 
     space = gpu_workload.experiment.space
     return ways.ray_pattern(train_fn, space, "loss", folder, trials, workers=gpus, gpu=True)
@@ -42,9 +43,10 @@ def gpu_ray_pattern(folder: Path, trials: int, gpus: int) -> dict[str, Any]:
 
 def gpu_stops(folder: Path, trials: int, gpus: int) -> dict[str, Any]:
     """Every trial is stopped at its second report."""
+    from tests.benchmarks import gpu_workload
     from tests.benchmarks.programs import stop_at_two
 
-    return gpu_ours(folder, trials, gpus, trial_scheduler=stop_at_two())
+    return gpu_ours(folder, trials, gpus, gpu_workload.STEPS, trial_scheduler=stop_at_two())
 
 
 def gpu_share_ours(folder: Path, trials: int, gpus: int) -> dict[str, Any]:

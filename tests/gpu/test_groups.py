@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -134,3 +135,14 @@ def test_a_population_takes_over_checkpoints_where_they_lie(own_directory: Path,
             assert seen[max(seen)] == trial.config["x"]
         assert all(changes[step] == value for step, value in seen.items()), (changes, seen)
     record_property("exploits", len(taken))
+
+
+def test_a_sweep_says_which_gpus_there_are_and_how_busy(own_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
+    result = sweep(own_directory / "diary", 1, workers=1, set={"seconds": 0.5})
+    client = store.open_store()
+    environment = json.loads(Path(client.download_artifacts(result.run_id, "provenance/environment.json")).read_text())
+    there = range(torch.cuda.device_count())
+    assert environment["gpu"]["names"][: len(there)] == [torch.cuda.get_device_name(number) for number in there]
+    measured = client.get_run(result.run_id).data.metrics
+    assert {f"system/gpu_{number}_utilization_percentage" for number in there} <= measured.keys()
