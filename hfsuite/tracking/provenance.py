@@ -216,13 +216,11 @@ def _gpu() -> dict[str, Any] | None:
     """Of this machine, as its driver tells. PyTorch would start CUDA to tell it, for seconds and in this process."""
     try:
         pynvml.nvmlInit()
-    except pynvml.NVMLError:  # no driver, or no GPU
+        devices = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
+        names = [pynvml.nvmlDeviceGetName(device) for device in devices]
+        return {"names": names, "driver": pynvml.nvmlSystemGetDriverVersion()}
+    except pynvml.NVMLError:  # no driver, no GPU, or a broken one: that is for the training to find
         return None
-    devices = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
-    return {
-        "names": [pynvml.nvmlDeviceGetName(device) for device in devices],
-        "driver": pynvml.nvmlSystemGetDriverVersion(),
-    }
 
 
 def _cluster() -> list[dict[str, float]]:

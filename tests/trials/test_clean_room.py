@@ -190,6 +190,10 @@ def in_a_process_of_its_own(what: str) -> Any:
                     kept_alive.append(np.ones(225_000_000))  # 1.8 GB
                     reasons.append(room.tidy())
             return reasons
+        case "more than libraries of CUDA":
+            with mock.patch.multiple(torch.cuda, is_initialized=lambda: True, empty_cache=lambda: None):
+                kept_alive.append(np.ones(475_000_000))  # 3.8 GB
+                return room.tidy()
         case "a mapped file":
             kept_alive.append(np.memmap(os.environ["MAPPED"], dtype=np.float64, mode="r"))
             assert kept_alive[-1].sum() == 0.0  # all of it is in memory now
@@ -244,6 +248,8 @@ def test_what_cuda_brings_into_main_memory_is_no_leftover_and_what_comes_later_i
     assert first == []
     assert len(second) == 1
     assert "it holds 1.8 GB of memory more than when it started" in second[0]
+    (at_once,) = ray.get(in_a_process_of_its_own.remote("more than libraries of CUDA"))
+    assert "it holds 1.8 GB of memory more than when it started" in at_once
 
 
 @pytest.mark.slow
