@@ -17,7 +17,6 @@ from hfsuite.trials.policy import Decision
 Ending = Literal["returned", "raised"]
 
 ANSWER_WITHIN_S = 0.2  # other calls of the rank's process wait behind
-LOOK_EVERY_S = 0.05  # how often one looks for news, if nobody says that there are some
 END_TAKES_S = 0.002  # from the return of a training function to the end of its thread
 
 
@@ -45,19 +44,26 @@ class DecisionBox:
         """A decision, and the checkpoints that there are."""
         self._decisions.put((decision, reported))
 
+    def queue_of_reports(self) -> queue.Queue[Any]:
+        """In the place of Ray Train's own: what is put there, by whatever thread, is news."""
+        return _HeardQueue(self._news)
+
     def note_end(self, ending: Ending) -> None:
         """The training function has returned, or raised: its thread is about to end."""
         self.ending = ending
         self._news.set()
 
     def wait_for_news(self, are_there: Callable[[], bool], within_s: float) -> None:
-        """Returns when there are news, when a decision is awaited, or after a while. Costs the training nothing."""
+        """Returns when there are news, when a decision is awaited, or after a while.
+
+        It sleeps meanwhile: whenever a thread looks, the one that trains has to stop.
+        """
         deadline = time.monotonic() + within_s
         while not are_there() and not self._is_awaited.is_set() and (left := deadline - time.monotonic()) > 0:
             if self.ending is not None:
                 time.sleep(END_TAKES_S)
             else:
-                self._news.wait(min(left, LOOK_EVERY_S))
+                self._news.wait(left)
                 self._news.clear()
 
     def make_reports_wait(self, functions: Any, *, pipelined: bool) -> None:
@@ -94,7 +100,6 @@ class DecisionBox:
             if undecided:
                 await_decision()
             own_report(*args, **kwargs)
-            self._news.set()
             undecided = pipelined
             if not pipelined:
                 await_decision()
@@ -103,6 +108,16 @@ class DecisionBox:
             return [each for each in reported if manifest.is_sealed(each.checkpoint)]  # Tune deletes some
 
         functions.report, functions.get_all_reported_checkpoints = report, get_all_reported_checkpoints
+
+
+class _HeardQueue(queue.Queue[Any]):
+    def __init__(self, news: threading.Event) -> None:
+        super().__init__(maxsize=1)  # as Ray Train's: a report waits until the one before was taken
+        self._news = news
+
+    def _put(self, item: Any) -> None:
+        super()._put(item)
+        self._news.set()
 
 
 box = DecisionBox()

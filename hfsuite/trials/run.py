@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hfsuite.trials.workers import Workers
 
 AFTER_KILL_S = 10.0  # the controller notices at its next poll
-ANSWER_WITHIN_S, LOOK_EVERY_S = 1.0, 0.05
+ANSWER_WITHIN_S, LOOK_EVERY_S = 2.0, 0.05
 
 
 class TrialRun:

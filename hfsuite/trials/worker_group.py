@@ -74,7 +74,7 @@ RAY_TRAIN_ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
     "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0",
 }
-ANSWER_WITHIN_S = 0.5  # a worker's answer to a poll; at once if it has something to tell
+ANSWER_WITHIN_S = 1.0  # a worker's answer to a poll; at once if it has something to tell
 BETWEEN_POLLS_S = 0.02  # while the ranks wait for a decision and there is nothing to hear
 START_ATTEMPTS = 3  # Ray Train would try for ever
 # These look after a run that has its own placement group and dashboard; a trial has neither.
@@ -406,6 +406,8 @@ class TrialWorker(RayTrainWorker):
         # Ray Train has one of each for the process, and shuts the pool down when a training function returns.
         context.checkpoint_upload_threadpool = ThreadPoolExecutor(max_workers=1)
         context.report_order_condition = threading.Condition()
+        reports = box.queue_of_reports()
+        context.execution_context = dataclasses.replace(context.execution_context, result_queue=reports)
         agreement: _Agreement = context.get_synchronization_actor()
         ask = context._sync_checkpoint_dir_name_across_ranks
         context._sync_checkpoint_dir_name_across_ranks = lambda name=None: (

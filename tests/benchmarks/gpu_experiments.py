@@ -20,19 +20,20 @@ from transformers import Trainer, TrainerCallback
 from experiments import language_model, sentiment
 from hfsuite import Experiment, TransformersTrainer
 from tests.benchmarks import workload
+from tests.benchmarks.turns import InTurns
 
 WARM_UP_STEPS = 8
-BILLION = {"model": "1b", "text": "state_of_the_union", "context": 1024, "steps": 40, "evaluations": 1,
+BILLION = {"model": "1b", "text": "state_of_the_union", "context": 1024, "evaluations": 1,
            "validation_rows": 8, "global_batch_size": 16, "largest_per_device": 8}  # fmt: skip
 ALL_ROWS = {"train_rows": 6530, "validation_rows": 200, "evaluations": 4, "precision": "bf16"}
 
 
 def settings_of_share(gpus: int) -> dict[str, int]:
-    """Thirty trials take some nine minutes on any number of GPUs: the first start is a part of that.
+    """Thirty trials take some ten minutes on any number of GPUs: the first start is a part of that.
 
     All have batches of 32: those of 16 take twice as long, and one that begins last leaves the other GPUs idle.
     """
-    return {"num_train_epochs": 6 * gpus, "global_batch_size": 32}
+    return {"num_train_epochs": 5 * gpus, "global_batch_size": 32}
 
 
 class TrainingClock(TrainerCallback):
@@ -80,11 +81,11 @@ def timed_sentiment(train_dataset: None, eval_dataset: None, *, diary: str, **se
     return trainer
 
 
-def timed_language_model(train_dataset: None, eval_dataset: None, *, diary: str, **settings: Any) -> Trainer:
-    """Likewise."""
+def language_model_in_turns(train_dataset: None, eval_dataset: None, *, diary: str, **settings: Any) -> Trainer:
+    """The experiment's own trainer, which lets `torchrun` train meanwhile."""
     os.environ["BENCH_DIARY"] = diary
     trainer = language_model.trainer_init_per_worker(train_dataset, eval_dataset, **settings)
-    trainer.add_callback(TrainingClock())
+    trainer.add_callback(InTurns(Path(diary).parent, "ours", "torchrun", first=True))
     return trainer
 
 
@@ -107,7 +108,7 @@ sentiment_experiment: Experiment = dataclasses.replace(
 language_model_experiment: Experiment = dataclasses.replace(
     language_model.experiment,
     name="bench-gpu-language-model",
-    trainer=TransformersTrainer(timed_language_model, scaling_config=ScalingConfig(num_workers=1, use_gpu=True)),
+    trainer=TransformersTrainer(language_model_in_turns, scaling_config=ScalingConfig(num_workers=1, use_gpu=True)),
     space={"learning_rate": language_model.lora.space["learning_rate"]},  # all else as under torchrun
     only_where={},
     defaults=language_model.DEFAULTS | BILLION | {"diary": ""},
@@ -117,16 +118,21 @@ language_model_experiment: Experiment = dataclasses.replace(
 
 def rank(folder: Path, steps: int) -> None:
     """What a rank of `torchrun` runs: the same trainer and nothing of this project; of Ray, only what it asks for."""
+    diary = Path(os.environ["BENCH_DIARY"])
     os.chdir(folder)
     context = SimpleNamespace(get_world_size=lambda: int(os.environ["WORLD_SIZE"]))
-    device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-    torch.cuda.set_device(device)
-    settings = {**language_model_experiment.defaults, "diary": os.environ["BENCH_DIARY"], "steps": steps}
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    settings = language_model.DEFAULTS | BILLION | {"steps": steps}
     with (
         mock.patch.object(ray.train, "get_context", return_value=context),
         mock.patch.object(ray.train.torch, "get_device", return_value=device),
     ):
-        timed_language_model(None, None, **settings).train()
+        trainer = language_model.trainer_init_per_worker(None, None, **settings)
+        trainer.add_callback(InTurns(diary.parent, "torchrun", "ours", first=False))
+        trainer.train()
 
 
 if __name__ == "__main__":

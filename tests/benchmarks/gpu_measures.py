@@ -70,20 +70,22 @@ def trained_between(diary: Diary, begin: float, end: float) -> float:
 def gpu_tokens(gpus: int) -> list[Row]:
     """Tokens a second in a trial of the language model with a billion parameters, against `torchrun`."""
     from tests.benchmarks.gpu_experiments import BILLION
+    from tests.benchmarks.turns import STEPS_A_TURN
 
     name, target = f"tokens a second, language model, {gpus} GPUs", "at least 0.99"
     if gpus > gpus_there():
         return [Row(name, f"not run: there are {gpus_there()} GPUs", target, None, {})]
-    steps = BILLION["steps"] * gpus  # so that it trains for as long
-    rates: dict[str, list[float]] = {"ours": [], "torchrun": []}
-    for way in ("ours", "torchrun", "torchrun", "ours"):  # machines become faster, or slower, meanwhile
-        _, diary = program(f"gpu_tokens_{way}", gpus, steps)
-        steady = [entry for entry in diary if entry["event"] == "trained" and entry["steady"]]
-        made, took = (sum(entry[each] for entry in steady) for each in ("steps", "seconds"))
-        rates[way].append(made * BILLION["global_batch_size"] * BILLION["context"] / took)
-    ours, alone = (statistics.mean(values) for values in rates.values())
-    measured = f"{ours / alone:.3f} of torchrun ({ours:,.0f} against {alone:,.0f})"
-    return [Row(name, measured, target, ours >= 0.99 * alone, {"rates": rates})]
+    turns, warm_up = 15, 2
+    _, diary = program("gpu_tokens", gpus, turns * STEPS_A_TURN)
+    counted = range(warm_up, turns - 1)  # beside the last one of `torchrun`, ours evaluates and saves
+    spans = [entry for entry in diary if entry["event"] == "turn" and entry["turn"] in counted]
+    seconds = {way: [each["seconds"] for each in spans if each["way"] == way] for way in ("ours", "torchrun")}
+    pairs = [alone / ours for ours, alone in zip(*seconds.values(), strict=True)]
+    ratio, spread = statistics.median(pairs), statistics.quantiles(pairs, n=4)
+    tokens = BILLION["global_batch_size"] * BILLION["context"] * STEPS_A_TURN
+    ours, alone = (tokens / statistics.median(each) for each in seconds.values())
+    measured = f"{ratio:.3f} of torchrun ({ours:,.0f} against {alone:,.0f}; {spread[0]:.3f} to {spread[2]:.3f})"
+    return [Row(name, measured, target, ratio >= 0.99, {"s": seconds})]
 
 
 def gpu_checkpoints() -> list[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -73,17 +74,18 @@ def gpu_share_ray_pattern(folder: Path, trials: int, gpus: int) -> dict[str, Any
     )  # fmt: skip
 
 
-def gpu_tokens_ours(folder: Path, gpus: int, steps: int) -> dict[str, Any]:
-    """A trial of the language model with a billion parameters."""
+def gpu_tokens(folder: Path, gpus: int, steps: int) -> dict[str, Any]:
+    """A trial of the language model, and the same script under `torchrun` beside it: they train in turns."""
     from tests.benchmarks import gpu_experiments
 
-    return ways.ours(gpu_experiments.language_model_experiment, folder, 1, workers=gpus, set={"steps": steps})
-
-
-def gpu_tokens_torchrun(folder: Path, gpus: int, steps: int) -> dict[str, Any]:
-    """The same script under `torchrun`."""
-    ways.launch("tests.benchmarks.gpu_experiments", str(folder), str(steps), workers=gpus)
-    return {}
+    alone = folder / "torchrun"
+    alone.mkdir()
+    with ThreadPoolExecutor(1) as beside:
+        launched = beside.submit(ways.launch, "tests.benchmarks.gpu_experiments", str(alone), str(steps), workers=gpus)
+        experiment = gpu_experiments.language_model_experiment
+        answer = ways.ours(experiment, folder, 1, workers=gpus, set={"steps": steps})
+        launched.result()
+    return answer
 
 
 def gpu_checkpoints(folder: Path, count: int, decisions: str) -> dict[str, Any]:
