@@ -95,9 +95,17 @@ def placement_groups() -> int:
 def wait_until_ended(*processes: int, timeout_s: float = 30) -> None:
     """Waits until none of these processes runs any more."""
     deadline = time.monotonic() + timeout_s
-    while running := [pid for pid in processes if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]:
+    while running := list(filter(is_running, processes)):
         assert time.monotonic() < deadline, f"still running: {running}"
         time.sleep(0.1)
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process, and it has not ended."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def has_lines(path: Path, count: int) -> bool:

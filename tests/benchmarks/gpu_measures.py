@@ -75,7 +75,7 @@ def gpu_tokens(gpus: int) -> list[Row]:
     name, target = f"tokens a second, language model, {gpus} GPUs", "at least 0.99"
     if gpus > gpus_there():
         return [Row(name, f"not run: there are {gpus_there()} GPUs", target, None, {})]
-    turns, warm_up = 15, 2
+    turns, warm_up = 27, 2
     _, diary = program("gpu_tokens", gpus, turns * STEPS_A_TURN)
     counted = range(warm_up, turns - 1)  # beside the last one of `torchrun`, ours evaluates and saves
     spans = [entry for entry in diary if entry["event"] == "turn" and entry["turn"] in counted]
