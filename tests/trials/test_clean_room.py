@@ -206,6 +206,12 @@ def in_a_process_of_its_own(what: str) -> Any:
             compiled = torch.compile(lambda number: number + 1, backend="eager")
             compiled(draw)
             assert code_compiled_of(compiled)
+        case "nothing compiled":
+            import torch._dynamo
+
+            with mock.patch.object(torch.cuda, "is_available", return_value=True):  # to forget means to import, there
+                room.tidy()
+            return [name for name in sys.modules if name.startswith("torch._inductor.cudagraph_trees")]
         case "interop threads":
             torch.set_num_interop_threads(torch.get_num_interop_threads() + 1)
     reasons = room.tidy()
@@ -256,6 +262,12 @@ def test_what_cuda_brings_into_main_memory_is_no_leftover_and_what_comes_later_i
 def test_compiled_code_is_forgotten() -> None:
     """PyTorch counts what it has compiled of a function, and gives up at the eighth."""
     assert ray.get(in_a_process_of_its_own.remote("compiled code")) == []
+
+
+@pytest.mark.slow
+def test_where_nothing_was_compiled_the_compiler_is_not_imported() -> None:
+    """That takes four seconds, and PyTorch would do it on a machine with GPUs."""
+    assert ray.get(in_a_process_of_its_own.remote("nothing compiled")) == []
 
 
 @pytest.mark.slow
