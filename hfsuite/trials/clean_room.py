@@ -74,7 +74,7 @@ class CleanRoom:
         _end_process_groups()
         _forget_accelerator()
         _forget_deepspeed()
-        if getattr(sys.modules.get("torch._dynamo.convert_frame"), "FRAME_COUNTER", 0):  # else 4 s of imports on a GPU
+        if getattr(sys.modules.get("torch._dynamo.convert_frame"), "FRAME_COUNTER", 0):  # else it imports: 4 s on a GPU
             torch._dynamo.reset()  # it counts what it has compiled of a function, and gives up at the eighth
         gc.collect()
         return [*self._threads_left(), *self._processes_left(), *self._memory_left(), *self._settings_left()]

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from hfsuite.trials.workers import Workers
 
 AFTER_KILL_S = 10.0  # the controller notices at its next poll
-ANSWER_WITHIN_S, LOOK_EVERY_S = 2.0, 0.05
+ANSWER_WITHIN_S = 2.0  # a rank's answer to a question, which may wait behind the one to a poll
+LOOK_EVERY_S = 0.05
 
 
 class TrialRun:

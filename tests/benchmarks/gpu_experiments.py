@@ -118,7 +118,6 @@ language_model_experiment: Experiment = dataclasses.replace(
 
 def rank(folder: Path, steps: int) -> None:
     """What a rank of `torchrun` runs: the same trainer and nothing of this project; of Ray, only what it asks for."""
-    diary = Path(os.environ["BENCH_DIARY"])
     os.chdir(folder)
     context = SimpleNamespace(get_world_size=lambda: int(os.environ["WORLD_SIZE"]))
     device = torch.device("cpu")
@@ -131,7 +130,7 @@ def rank(folder: Path, steps: int) -> None:
         mock.patch.object(ray.train.torch, "get_device", return_value=device),
     ):
         trainer = language_model.trainer_init_per_worker(None, None, **settings)
-        trainer.add_callback(InTurns(diary.parent, "torchrun", "ours", first=False))
+        trainer.add_callback(InTurns(folder.parent, "torchrun", "ours", first=False))
         trainer.train()
 
 

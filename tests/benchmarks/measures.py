@@ -97,6 +97,18 @@ def reports() -> list[Row]:
     ]
 
 
+def interruptions() -> list[Row]:
+    """How long a rank's thread stands still for others of its process, against a process of its own, in turn."""
+    lost: dict[str, list[float]] = {"ours": [], "alone": []}
+    for _ in range(3):
+        for way, values in lost.items():
+            _, (entry,) = program(f"interruptions_{way}", 20)
+            values.append(1000 * entry["lost"] / entry["seconds"])
+    ours, alone = (statistics.median(values) for values in lost.values())
+    measured = f"{ours:.1f} ms a second ({alone:.1f} in a process of its own)"
+    return [Row("time a rank's thread stands still, median", measured, "printed", None, {"ms": lost})]
+
+
 def checkpoints() -> list[Row]:
     """What it costs to save MiniLM and report the checkpoint, against saving it alone."""
     count, rows = 15, []
@@ -277,6 +289,7 @@ MEASURES: dict[str, Callable[[], list[Row]]] = {
         sentiment,
         steps,
         reports,
+        interruptions,
         checkpoints,
         stops,
         reuse,

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import gpu_programs, tracking, ways, workload
+from tests.benchmarks import gpu_programs, interruptions, tracking, ways, workload
 
 
 def bare(folder: Path, trials: int) -> dict[str, Any]:
@@ -53,6 +53,17 @@ def reports(folder: Path, count: int, pairs: int) -> dict[str, Any]:
     space = {"reports": tune.grid_search([1, count] * pairs)}
     experiment = dataclasses.replace(workload.experiment, space=space)
     return ways.ours(experiment, folder, 2 * pairs, searcher="grid", set={"steps": 10 * count})
+
+
+def interruptions_ours(folder: Path, seconds: int) -> dict[str, Any]:
+    """A loop in Python in a rank."""
+    return ways.ours(interruptions.experiment, folder, 1, set={"seconds": seconds})
+
+
+def interruptions_alone(folder: Path, seconds: int) -> dict[str, Any]:
+    """The same in a process of its own."""
+    interruptions.spin(seconds)
+    return {}
 
 
 def four_slots(folder: Path, trials: int) -> dict[str, Any]:
