@@ -31,6 +31,8 @@ import numpy as np
 import psutil
 import torch
 
+from hfsuite.trials.process_groups import end_process_groups, ending
+
 PutBack = Callable[[], None]
 PATIENCE_S = 1.0  # for threads and processes that were told to end
 GPU_MEMORY_LIMIT_GB = 0.25  # what PyTorch may still have allocated
@@ -58,6 +60,7 @@ class CleanRoom:
         self.memory_limit_gb = memory_limit_gb
         self._put_back = [remember() for remember in REMEMBERED]
         self._threads = set(threading.enumerate())
+        self._ending: set[threading.Thread] = set()
         self._processes = set(psutil.Process().children(recursive=True))
         self._memory = _own_memory()
         self._has_cuda = torch.cuda.is_initialized()
@@ -71,7 +74,7 @@ class CleanRoom:
         """
         for put_back in self._put_back:
             put_back()
-        _end_process_groups()
+        end_process_groups()
         _forget_accelerator()
         _forget_deepspeed()
         if getattr(sys.modules.get("torch._dynamo.convert_frame"), "FRAME_COUNTER", 0):  # else it imports: 4 s on a GPU
@@ -88,7 +91,9 @@ class CleanRoom:
 
     def _threads_left(self) -> Iterator[str]:
         deadline = time.monotonic() + PATIENCE_S
-        for thread in set(threading.enumerate()) - self._threads:
+        now, before = ending(), self._ending
+        self._ending = now
+        for thread in set(threading.enumerate()) - self._threads - (now - before):  # those may go on for one trial
             is_of_tqdm = type(thread).__module__ == "tqdm._monitor"
             # A dummy stands for a thread of C++ (autograd's, on a GPU) that once ran Python: nobody can wait for it.
             if is_of_tqdm or isinstance(thread, threading._DummyThread) or thread.name.startswith(LASTING_THREADS):
@@ -332,11 +337,6 @@ REMEMBERED: tuple[Callable[[], PutBack], ...] = (
     _torch_switches,
     _random_states,  # last: nothing after it may draw
 )
-
-
-def _end_process_groups() -> None:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
 
 
 def _forget_accelerator() -> None:

@@ -51,6 +51,7 @@ from hfsuite.trials.decision_box import box
 from hfsuite.trials.even_reports import EvenReports
 from hfsuite.trials.failure import describe_failure, failure_path, in_words
 from hfsuite.trials.policy import Report
+from hfsuite.trials.process_groups import end_process_groups
 from hfsuite.trials.rank import (
     STARTED_BY,
     NoDatasets,
@@ -267,6 +268,11 @@ class _TrialWorkerGroup(worker_group.WorkerGroup):
         if function.__name__ == "_setup_torch_process_group" and rank > 0:
             return super().execute_single_async(rank, meet_rank_zero, function, *args, **kwargs)
         return super().execute_single_async(rank, function, *args, **kwargs)
+
+    def execute_async(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if function.__name__ == "_shutdown_torch":
+            return super().execute_async(end_process_groups)
+        return super().execute_async(function, *args, **kwargs)
 
     def poll_status(self, timeout: float | None = None) -> Any:
         status = super().poll_status(timeout)

@@ -13,11 +13,14 @@ from tests.benchmarks.measures import Diary, Row, gaps, program, times, waits_af
 
 def gpu_turnaround() -> list[Row]:
     """Seconds a trial of two GPUs: ours, Ray's pattern, `torchrun` a trial, the bare loop in one living group."""
-    gpus, trials, few = min(2, gpus_there()), 10, 3
+    from tests.benchmarks.turns import seconds_a_trial
+
+    gpus, trials, few = min(2, gpus_there()), 12, 3
     steps = steps_of_seconds(4.0, gpus)
-    seconds, diaries = {}, {}
-    for way, count in (("bare", trials), ("ours", trials), ("torchrun", few), ("ray_pattern", few)):
-        _, diaries[way] = program(f"gpu_{way}", count, gpus, steps, **no_more_than(gpus))
+    _, diary = program("gpu_in_turns", trials, gpus, steps, **no_more_than(gpus))
+    seconds, diaries = {way: seconds_a_trial(diary, way) for way in ("bare", "ours")}, {"in turns": diary}
+    for way in ("torchrun", "ray_pattern"):
+        _, diaries[way] = program(f"gpu_{way}", few, gpus, steps, **no_more_than(gpus))
         seconds[way] = gaps(times(diaries[way], "ends"))
     each = {way: statistics.median(values) for way, values in seconds.items()}
     details = {"s": seconds, "gpus": gpus, "steps": steps, "diaries": diaries}

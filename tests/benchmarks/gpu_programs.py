@@ -20,8 +20,21 @@ def gpu_ours(folder: Path, trials: int, gpus: int, steps: int, **options: Any) -
     """A sweep of such trials."""
     from tests.benchmarks import gpu_workload
 
-    experiment, given = gpu_workload.experiment, {"steps": steps}
-    return ways.ours(experiment, folder, trials, workers=gpus, gpu=True, set=given, **options)
+    given = {"steps": steps} | options.pop("set", {})
+    return ways.ours(gpu_workload.experiment, folder, trials, workers=gpus, gpu=True, set=given, **options)
+
+
+def gpu_in_turns(folder: Path, trials: int, gpus: int, steps: int) -> dict[str, Any]:
+    """A sweep of such trials and the loop in one process group that lives, beside one another: a trial each in turn."""
+    from tests.benchmarks.turns import give_turn
+
+    arguments = ("tests.benchmarks.gpu_workload", str(folder), "1e-5", str(trials), str(steps), "bare")
+    with ThreadPoolExecutor(1) as beside:
+        launched = beside.submit(ways.launch, *arguments, workers=gpus)
+        answer = gpu_ours(folder, trials, gpus, steps, set={"in_turns_as": "ours"})
+        give_turn("ours", ranks=gpus)  # there may be one left
+        launched.result()
+    return answer
 
 
 def gpu_torchrun(folder: Path, trials: int, gpus: int, steps: int) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -16,13 +15,19 @@ from tests.benchmarks.workload import Report, note
 STEPS, REPORTS = 200, 4  # 4 to 6 s on two H100, as fast as its CPUs are
 
 
-def train(lr: float, device: Any, report: Report, *, steps: int = STEPS, reports: int = REPORTS) -> None:
+def train(
+    lr: float, device: Any, report: Report, *, steps: int = STEPS, reports: int = REPORTS, in_turns_as: str = ""
+) -> None:
     """22.7 M parameters, 32 rows of 64 tokens a rank and step, in the process group of the caller."""
     import torch
     from torch.nn.parallel import DistributedDataParallel
     from transformers import BertConfig, BertForSequenceClassification
 
-    note("begins")
+    note("begins", way=in_turns_as)
+    if in_turns_as:
+        from tests.benchmarks.turns import take_turn
+
+        take_turn(in_turns_as)
     torch.manual_seed(0)
     config = BertConfig(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)
     with torch.device(device):
@@ -36,11 +41,12 @@ def train(lr: float, device: Any, report: Report, *, steps: int = STEPS, reports
         optimizer.step()
         optimizer.zero_grad()
         if step == 1:
-            torch.cuda.synchronize(device)
-            note("first step")
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            note("first step", way=in_turns_as)
         if step % (steps // reports) == 0:
             report({"loss": float(loss.detach()), "step": step, "training_finished": step == steps})
-    note("ends")
+    note("ends", way=in_turns_as)
 
 
 def loop(settings: dict[str, Any]) -> None:
@@ -48,7 +54,8 @@ def loop(settings: dict[str, Any]) -> None:
     import ray.train.torch
 
     os.environ["BENCH_DIARY"] = settings["diary"]
-    train(settings["lr"], ray.train.torch.get_device(), ray.train.report, steps=settings["steps"])
+    device, report = ray.train.torch.get_device(), ray.train.report
+    train(settings["lr"], device, report, steps=settings["steps"], in_turns_as=settings["in_turns_as"])
 
 
 experiment = Experiment(
@@ -57,24 +64,33 @@ experiment = Experiment(
     space={"lr": tune.loguniform(1e-5, 1e-4)},
     metric="loss",
     mode="min",
-    defaults={"lr": 1e-5, "steps": STEPS, "diary": ""},
+    defaults={"lr": 1e-5, "steps": STEPS, "in_turns_as": "", "diary": ""},
 )
 
 
-def rank(folder: Path, lr: float, trials: int, steps: int) -> None:
+def rank(lr: float, trials: int, steps: int, in_turns_as: str = "") -> None:
     """What a rank of `torchrun` runs: one trial, or one after another in the same process group."""
     import torch
 
-    device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-    torch.cuda.set_device(device)
     losses: list[float] = []
-    torch.distributed.init_process_group("nccl", device_id=device)
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+        torch.distributed.init_process_group("nccl", device_id=device)
+    else:
+        device = torch.device("cpu")
+        torch.distributed.init_process_group("gloo")
     for number in range(trials):
-        train(lr * (number + 1), device, lambda metrics: losses.append(metrics["loss"]), steps=steps)
+        rate, report = lr * (number + 1), lambda metrics: losses.append(metrics["loss"])
+        train(rate, device, report, steps=steps, in_turns_as=in_turns_as)
+    if in_turns_as:
+        from tests.benchmarks.turns import give_turn
+
+        give_turn(in_turns_as)  # the other one may have its last trial to do
     if torch.distributed.get_rank() == 0:
         print(losses[-1])
     torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    rank(Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    rank(float(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), *sys.argv[5:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from transformers import TrainerCallback
 
 from tests.benchmarks import workload
 
+OTHER = {"ours": "bare", "bare": "ours"}
 STEPS_A_TURN = 20
 PATIENCE_S = 300.0
 
@@ -50,3 +52,40 @@ class InTurns(TrainerCallback):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{self.other} has not ended its turn {turn} within {PATIENCE_S:.0f} s")
             time.sleep(0.005)
+
+
+def take_turn(way: str) -> None:
+    """Leaves this rank's GPU to a trial of the other way, and waits for its own turn.
+
+    By files, a rank each: a communicator that is made for it here would not be made within the trial.
+    """
+    give_turn(way)
+    deadline = time.monotonic() + PATIENCE_S
+    while _turn(int(os.environ["RANK"])).read_text() != way:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{OTHER[way]} has not ended its trial within {PATIENCE_S:.0f} s")
+        time.sleep(0.005)
+    workload.note("goes on", way=way)
+
+
+def give_turn(way: str, ranks: int | None = None) -> None:
+    """It is the other way's turn: on this rank's GPU, or on those of all ranks."""
+    for rank in range(ranks) if ranks is not None else [int(os.environ["RANK"])]:
+        _turn(rank).write_text(OTHER[way])
+
+
+def _turn(rank: int) -> Path:
+    return Path(os.environ["BENCH_DIARY"]).with_name(f"turn-{rank}")
+
+
+def seconds_a_trial(diary: list[dict[str, Any]], way: str) -> list[float]:
+    """From the end of one trial to that of the next one, without the turns of the other way."""
+
+    def times(event: str) -> list[float]:
+        return [entry["at"] for entry in diary if entry["event"] == event and entry["way"] == way]
+
+    begins, goes_on, ends = times("begins")[1:], times("goes on")[1:], times("ends")
+    return [
+        (begin - before) + (end - on)
+        for before, begin, on, end in zip(ends[:-1], begins, goes_on, ends[1:], strict=True)
+    ]

@@ -204,6 +204,15 @@ def test_setup_of_process_groups() -> None:
     assert parameters(worker_group.WorkerGroup.execute_single_async)[:2] == ["rank", "fn"]
 
 
+def test_end_of_process_groups() -> None:
+    """Ray sends this function to all ranks; they get one that does not wait for the end."""
+    source = inspect.getsource(torch_config._TorchBackend.on_shutdown)
+    assert "worker_group.execute_async(\n" in source
+    assert "_shutdown_torch,\n" in source
+    assert parameters(worker_group.WorkerGroup.execute_async)[:1] == ["fn"]
+    assert "destroy_process_group()" in inspect.getsource(torch_config._shutdown_torch)
+
+
 def test_get_train_fn_utils() -> None:
     assert parameters(train_fn_utils.get_train_fn_utils) == []
     utils = train_fn_utils.DistributedTrainFnUtils
