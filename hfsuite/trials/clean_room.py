@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import importlib
+import itertools
 import locale
 import logging
 import multiprocessing
@@ -31,7 +32,7 @@ import numpy as np
 import psutil
 import torch
 
-from hfsuite.trials.process_groups import end_process_groups, ending
+from hfsuite.trials.process_groups import End, end_process_groups, process_groups_left
 
 PutBack = Callable[[], None]
 PATIENCE_S = 1.0  # for threads and processes that were told to end
@@ -60,7 +61,6 @@ class CleanRoom:
         self.memory_limit_gb = memory_limit_gb
         self._put_back = [remember() for remember in REMEMBERED]
         self._threads = set(threading.enumerate())
-        self._ending: set[threading.Thread] = set()
         self._processes = set(psutil.Process().children(recursive=True))
         self._memory = _own_memory()
         self._has_cuda = torch.cuda.is_initialized()
@@ -80,7 +80,8 @@ class CleanRoom:
         if getattr(sys.modules.get("torch._dynamo.convert_frame"), "FRAME_COUNTER", 0):  # else it imports: 4 s on a GPU
             torch._dynamo.reset()  # it counts what it has compiled of a function, and gives up at the eighth
         gc.collect()
-        return [*self._threads_left(), *self._processes_left(), *self._memory_left(), *self._settings_left()]
+        left = self._threads_left(), self._processes_left(), self._memory_left(), self._settings_left()
+        return [*itertools.chain(*left), *process_groups_left()]
 
     @staticmethod
     def end_processes() -> None:
@@ -91,12 +92,11 @@ class CleanRoom:
 
     def _threads_left(self) -> Iterator[str]:
         deadline = time.monotonic() + PATIENCE_S
-        now, before = ending(), self._ending
-        self._ending = now
-        for thread in set(threading.enumerate()) - self._threads - (now - before):  # those may go on for one trial
+        for thread in set(threading.enumerate()) - self._threads:
             is_of_tqdm = type(thread).__module__ == "tqdm._monitor"
             # A dummy stands for a thread of C++ (autograd's, on a GPU) that once ran Python: nobody can wait for it.
-            if is_of_tqdm or isinstance(thread, threading._DummyThread) or thread.name.startswith(LASTING_THREADS):
+            is_other = isinstance(thread, (threading._DummyThread, End))
+            if is_of_tqdm or is_other or thread.name.startswith(LASTING_THREADS):
                 continue
             thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():

@@ -8,13 +8,35 @@ ranks as long as the slowest of them.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from unittest import mock
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-NAME_OF_THREAD = "the end of a trial's process groups"
+END_WITHIN_S = 5.0  # when the next trial is over too
+
+
+class End(threading.Thread):
+    """Ends process groups, in the order in which they are given."""
+
+    def __init__(self, groups: list[ProcessGroup]) -> None:
+        super().__init__(name="the end of a trial's process groups", daemon=True)
+        self._groups = groups
+        self.may_go_on = True
+        self.fault = ""
+
+    def run(self) -> None:
+        """What the thread does."""
+        try:
+            while self._groups:
+                self._groups.pop(0).shutdown()
+        except RuntimeError as error:  # all of c10d's are
+            self.fault = str(error)
+
+
+_ends: list[End] = []
 
 
 def end_process_groups() -> None:
@@ -26,14 +48,19 @@ def end_process_groups() -> None:
     groups: list[ProcessGroup] = []
     with mock.patch.object(distributed.ProcessGroup, "shutdown", lambda group: groups.append(group)):
         distributed.destroy_process_group()
-    threading.Thread(target=_shut_down, args=(groups,), name=NAME_OF_THREAD, daemon=True).start()
+    _ends.append(End(groups))
+    _ends[-1].start()
 
 
-def ending() -> set[threading.Thread]:
-    """The threads in which process groups end at this moment."""
-    return {thread for thread in threading.enumerate() if thread.name == NAME_OF_THREAD}
-
-
-def _shut_down(groups: list[ProcessGroup]) -> None:
-    for group in groups:
-        group.shutdown()
+def process_groups_left() -> Iterator[str]:
+    """Those that could not be ended, or not while a whole trial ran. Called once after each trial."""
+    for end in list(_ends):
+        if end.may_go_on and end.is_alive():
+            end.may_go_on = False
+            continue
+        end.join(END_WITHIN_S)
+        if end.is_alive():
+            yield "a process group of the trial before has not ended"
+        elif end.fault:
+            yield f"a process group could not be ended: {end.fault}"
+        _ends.remove(end)

@@ -10,45 +10,50 @@ import ray
 
 
 @ray.remote(num_cpus=0, max_calls=1)
-def groups_that_take_long_to_end(trials: int) -> Any:
-    """What a worker says after each trial while groups do not end, and how many did once they could."""
+def after_each_trial(trials: int, *, fault: str = "") -> Any:
+    """Whether there is a group, how many have ended, and what the worker says; while none may end, and at last."""
     from torch import distributed
 
+    from hfsuite.trials import process_groups
     from hfsuite.trials.clean_room import CleanRoom
-    from hfsuite.trials.process_groups import end_process_groups, ending
 
-    room, may_end, ended = CleanRoom(1.5), threading.Event(), []
+    room, may_end = CleanRoom(1.5), threading.Event()
+    ended: list[str] = []
 
     def shutdown(group: distributed.ProcessGroup) -> None:
         may_end.wait()
+        if fault:
+            raise RuntimeError(fault)
         ended.append(group.group_name)
 
+    def seen() -> tuple[bool, int, list[str]]:
+        reasons = room.tidy()
+        return distributed.is_initialized(), len(ended), reasons
+
     said = []
-    with mock.patch.object(distributed.ProcessGroup, "shutdown", shutdown):
+    patched = mock.patch.object(distributed.ProcessGroup, "shutdown", shutdown)
+    with patched, mock.patch.object(process_groups, "END_WITHIN_S", 0.1):
         for _ in range(trials):
             distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
             distributed.new_group([0])
-            end_process_groups()
-            said.append((distributed.is_initialized(), list(ended), room.tidy()))
-        still_ending = ending()
+            said.append(seen())
         may_end.set()
-        for thread in still_ending:
-            thread.join()
-    return said, len(ended), room.tidy()
+        process_groups.END_WITHIN_S = 60.0
+        said.append(seen())
+    return said
 
 
-def test_another_process_group_can_be_made_while_the_last_one_ends() -> None:
-    said, ended, later = ray.get(groups_that_take_long_to_end.remote(1))
-    assert said == [(False, [], [])]
-    assert ended == 2, "both groups of the trial end"
-    assert later == []
+def test_a_trial_s_process_groups_are_forgotten_at_once_and_end_beside_the_next_trial() -> None:
+    assert ray.get(after_each_trial.remote(1)) == [(False, 0, []), (False, 2, [])]
 
 
-def test_groups_that_have_not_ended_when_the_next_trial_has_cost_the_worker_its_life() -> None:
-    said, ended, later = ray.get(groups_that_take_long_to_end.remote(2))
-    assert said == [
-        (False, [], []),
-        (False, [], ['the thread "the end of a trial\'s process groups" is still running']),
-    ]
-    assert ended == 4
-    assert later == []
+def test_groups_that_do_not_end_while_a_whole_trial_runs_cost_the_worker_its_life() -> None:
+    during, one_later, _ = ray.get(after_each_trial.remote(2))
+    assert during == (False, 0, [])
+    assert one_later == (False, 0, ["a process group of the trial before has not ended"])
+
+
+def test_what_goes_wrong_at_the_end_is_a_reason_too() -> None:
+    during, later = ray.get(after_each_trial.remote(1, fault="unhandled NCCL error"))
+    assert during == (False, 0, [])
+    assert later == (False, 0, ["a process group could not be ended: unhandled NCCL error"])
