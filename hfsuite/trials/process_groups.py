@@ -24,7 +24,7 @@ class End(threading.Thread):
     def __init__(self, groups: list[ProcessGroup]) -> None:
         super().__init__(name="the end of a trial's process groups", daemon=True)
         self._groups = groups
-        self.may_go_on = True
+        self.may_go_on = True  # beside one trial
         self.fault = ""
 
     def run(self) -> None:

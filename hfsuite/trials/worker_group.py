@@ -270,7 +270,7 @@ class _TrialWorkerGroup(worker_group.WorkerGroup):
         return super().execute_single_async(rank, function, *args, **kwargs)
 
     def execute_async(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if function.__name__ == "_shutdown_torch":
+        if function.__name__ == "_shutdown_torch":  # it waits until the process group has ended
             return super().execute_async(end_process_groups)
         return super().execute_async(function, *args, **kwargs)
 

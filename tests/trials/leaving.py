@@ -105,6 +105,14 @@ def leave(what: str, rank: int, torch: Any, diary: str) -> None:
             torch.set_num_threads(3)
         case "no process group":
             torch.distributed.destroy_process_group()
+        case "who ends its groups":
+            shutdown = torch.distributed.ProcessGroup.shutdown
+
+            def noted(group: Any) -> None:
+                note(diary, f"ended by {threading.current_thread().name}")
+                shutdown(group)
+
+            torch.distributed.ProcessGroup.shutdown = noted
         case "an exception" if rank == 1:
             raise ArithmeticError("asked to raise")
         case "an exit" if rank == 1:

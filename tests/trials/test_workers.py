@@ -208,6 +208,15 @@ def test_a_trial_that_ends_the_process_group_itself_harms_no_other(tmp_path: Pat
     assert [result.metrics["step"] for result in results] == [2, 2]
 
 
+def test_no_trial_waits_for_the_end_of_the_process_groups_before_it(tmp_path: Path) -> None:
+    """NCCL takes up to half a second for it."""
+    results = tune_leaving(tmp_path, ["who ends its groups", "nothing"])
+    assert first_reports(results)[1]["warm_start"]
+    ended_by = [line for line in (tmp_path / "diary").read_text().splitlines() if line.startswith("ended by")]
+    assert len(ended_by) >= 2, "by both ranks"
+    assert set(ended_by) == {"ended by the end of a trial's process groups"}, "and by no thread that is waited for"
+
+
 def test_a_swallowed_stop_is_killed_after_the_grace_period(tmp_path: Path) -> None:
     results = tune_leaving(tmp_path, ["a swallowed stop", "nothing"], stop_grace_s=1.0, scheduler=StopAt(2))
     assert not results.errors
