@@ -23,7 +23,7 @@ from hfsuite.sweeps.report_log import ReportLog
 from hfsuite.sweeps.trial_names import TrialNames
 from hfsuite.trainers.datasets import is_streamed
 from hfsuite.trials import resources
-from hfsuite.trials.tune_loop import actors_outlive_pauses, lasting_state, time_to_end
+from hfsuite.trials.tune_loop import actors_outlive_pauses, lasting_state, time_to_end, whole_populations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,6 +72,7 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
         patience,
         lasting,
         actors,
+        whole_populations(),
     ):
         try:
             tune.run(

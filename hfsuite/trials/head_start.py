@@ -37,6 +37,7 @@ class HeadStart(Callback):
             groups: how many trials may begin at once.
         """
         self._trial = trial
+        TrialRequest.given[trial.owner] = []
         request = trial.default_resource_request({})
         for _ in range(groups):
             group = PlacementGroupFactory.to_placement_group(request)  # a new one
@@ -48,7 +49,14 @@ class HeadStart(Callback):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
+        self._end_waiting()
+        if self._trial is not None:
+            TrialRequest.for_the_next.pop(self._trial.owner, None)
+            given = TrialRequest.given.pop(self._trial.owner)
+            if error is not None:  # a second Ctrl-C in a notebook, which keeps the exception and so Tune's loop alive
+                for group in given:
+                    remove_placement_group(group)
+        self._made, self._workers = [], []
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any) -> None:
         """Trials run: a group that is not taken by now would only keep others out, where the search limits itself."""
@@ -58,13 +66,6 @@ class HeadStart(Callback):
         """A trial has failed: the next one in its place shall not wait for its actor before its workers start."""
         if self._trial is not None:
             TrialRequest.for_the_next[self._trial.owner] = self._start_workers
-
-    def close(self) -> None:
-        """The sweep is over."""
-        self._end_waiting()
-        if self._trial is not None:
-            TrialRequest.for_the_next.pop(self._trial.owner, None)
-        self._made, self._workers = [], []
 
     def _end_waiting(self) -> None:
         for each in self._made:

@@ -8,6 +8,7 @@ import shutil
 import socket
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -57,22 +58,43 @@ def in_scratch(scratch: Path, local_rank: int, local_world_size: int) -> Iterato
                     scratch.parent.rmdir()
 
 
-def scratch_directory(run: Any, attempt: str, node: int) -> Path:
+def name_of_scratch(owner: str) -> str:
+    """What the names of all working directories begin with that an actor gives to its ranks.
+
+    Args:
+        owner: what all trials of a driver have in common, and those of a driver before it do not.
+    """
+    return f"{SCRATCH}{owner[:8]}_{uuid.uuid4().hex[:8]}"
+
+
+def scratch_directory(run: Any, name: str, attempt: str, node: int) -> Path:
     """The working directory of the ranks of a node, new for each attempt at a trial.
 
     Args:
         run: Ray Train's context of the run.
-        attempt: its name.
+        name: what it begins with, see `name_of_scratch`.
+        attempt: at the trial.
         node: which of the run's nodes.
     """
-    return _folder(run) / f"{SCRATCH}{attempt}_{node}"
+    return _folder(run) / f"{name}_{attempt}_{node}"
 
 
-def remove_scratch(filesystem: pyarrow.fs.FileSystem, directory: str) -> None:
-    """Removes the working directories that killed ranks have left in a trial's directory. In the trial's actor."""
+def remove_scratch(filesystem: pyarrow.fs.FileSystem, directory: str, name: str) -> None:
+    """Removes the working directories that killed ranks have left in a trial's directory. In the trial's actor.
+
+    Its own ones, and what drivers before this one have left. A member of a population that was paused unwinds in one
+    actor while it goes on in another: neither takes the other's away.
+
+    Args:
+        filesystem: of the trial's directory.
+        directory: the trial's.
+        name: what the names of its own begin with.
+    """
+    owner, _, _ = name.rpartition("_")
     if filesystem.type_name == "local":
         for left in Path(directory).glob(f"{SCRATCH}*"):
-            shutil.rmtree(left, ignore_errors=True)
+            if left.name.startswith(f"{name}_") or not left.name.startswith(f"{owner}_"):
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _folder(run: Any) -> Path:

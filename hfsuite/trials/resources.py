@@ -22,6 +22,7 @@ class TrialRequest(PlacementGroupFactory):
 
     made_ahead: ClassVar[list[tuple[TrialRequest, PlacementGroup]]] = []  # see `HeadStart`
     for_the_next: ClassVar[dict[str, Callable[[TrialRequest, PlacementGroup], None]]] = {}  # by owner
+    given: ClassVar[dict[str, list[PlacementGroup]]] = {}  # to Ray Tune, by owner
     owner = ""
 
     @classmethod
@@ -39,14 +40,21 @@ class TrialRequest(PlacementGroupFactory):
 
     def to_placement_group(self) -> PlacementGroup:
         """Ray Tune asks for a new group: one that was made ahead, if there is such a one."""
+        group = self._taken_from_ahead()
+        if group is None:
+            group = super().to_placement_group()
+            if (start_workers := self.for_the_next.pop(self.owner, None)) is not None:
+                start_workers(self, group)
+        if self.owner in self.given:
+            self.given[self.owner].append(group)
+        return group
+
+    def _taken_from_ahead(self) -> PlacementGroup | None:
         for each in self.made_ahead:
             if each[0] == self and each[0].owner == self.owner:
                 self.made_ahead.remove(each)
                 return each[1]
-        group = super().to_placement_group()
-        if (start_workers := self.for_the_next.pop(self.owner, None)) is not None:
-            start_workers(self, group)
-        return group
+        return None
 
 
 def check_fits(scaling_config: ScalingConfig, *, uses_ray_data: bool) -> None:

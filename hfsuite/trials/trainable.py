@@ -104,7 +104,7 @@ class TrainingTrial(Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """The first trial of this actor: its workers start, and import while this process does so too."""
-        self.workers = Workers(self.policy, self.imports)
+        self.workers = Workers(self.policy, self.imports, self.owner)
         self.lost = ""  # why the workers of the trial before had to go
         self._begin(config)
 

@@ -16,6 +16,8 @@ import pyarrow.fs
 from ray.train._internal import checkpoint_manager
 from ray.tune.execution import tune_controller
 from ray.tune.execution.tune_controller import TuneController
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import PopulationBasedTraining
 from ray.tune.utils.object_cache import _ObjectCache
 
 from hfsuite.errors import ConfigurationError
@@ -95,6 +97,40 @@ def actors_outlive_pauses() -> Iterator[None]:
     with (
         mock.patch.object(tune_controller, "_ObjectCache", _KeepsAll),
         mock.patch.multiple(TuneController, _maybe_cache_trial_actor=maybe_cache, _cleanup_cached_actors=cleanup),
+    ):
+        yield
+
+
+@contextmanager
+def whole_populations() -> Iterator[None]:
+    """Has the members of a synchronous population train to their end, whatever becomes of the others.
+
+    Members pause until all have come as far, and the last one wakes them. By itself Ray Tune counts one that failed
+    among those that will come, and nobody wakes the others if the last one ends instead: they wait for ever. And a
+    member that shall go on from another's checkpoint while it still saves its own one, to pause, is noted as one to
+    stop, which it is at its next checkpoint.
+    """
+    own_live, own_choice = TuneController.get_live_trials, PopulationBasedTraining.choose_trial_to_run
+    own_pause = TuneController._schedule_trial_pause
+
+    def live_trials(controller: Any) -> set[Any]:
+        return {trial for trial in own_live(controller) if not trial.is_finished()}
+
+    def choose_trial_to_run(scheduler: Any, controller: Any) -> Any:
+        chosen, members = own_choice(scheduler, controller), list(controller.get_live_trials())
+        if chosen is None and members and all(member.status == Trial.PAUSED for member in members):
+            scheduler.on_trial_result(controller, members[0], members[0].last_result)  # as if it came only now
+            chosen = own_choice(scheduler, controller)
+        return chosen
+
+    def pause(controller: Any, trial: Any, should_checkpoint: bool = True) -> None:
+        own_pause(controller, trial, should_checkpoint)
+        if not should_checkpoint:  # it is paused by now
+            controller._cached_trial_decisions.pop(trial.trial_id, None)
+
+    with (
+        mock.patch.multiple(TuneController, get_live_trials=live_trials, _schedule_trial_pause=pause),
+        mock.patch.object(PopulationBasedTraining, "choose_trial_to_run", choose_trial_to_run),
     ):
         yield
 

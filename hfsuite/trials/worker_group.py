@@ -234,12 +234,13 @@ class _FromWorkers:
         if self.controller.is_stopped:
             raise WorkerGroupStartupFailedError("The trial was stopped while it began anew.")
         storage, timeout_s = train_run_context.run_config.storage_context, train_run_context.backend_config.timeout_s
-        remove_scratch(storage.storage_filesystem, storage.experiment_fs_path)
+        remove_scratch(storage.storage_filesystem, storage.experiment_fs_path, self.workers.scratch)
         group = _TrialWorkerGroup(train_run_context, worker_group_context, callbacks)
         group.given_by, group.even_reports = self.workers, EvenReports(timeout_s)
         group._collective_timeout_s = timeout_s  # Ray Train would wait for ever
         try:
-            agreement = _Agreement(self.workers.name, f"{datetime.now():%Y-%m-%d_%H-%M-%S.%f}")
+            attempt = f"{datetime.now():%Y-%m-%d_%H-%M-%S.%f}"
+            agreement = _Agreement(self.workers.name, attempt, self.workers.scratch)
             with mock.patch.object(worker_group, "SynchronizationActor", agreement):
                 group._start()
         except RayActorError as error:
@@ -342,10 +343,12 @@ class _Agreement:
     Args:
         name: by which the ranks find the actor.
         attempt: when it began; a part of the names of its checkpoints.
+        scratch: what the names of its working directories begin with.
     """
 
     name: str
     attempt: str
+    scratch: str
     scheduling: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     timeouts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -463,8 +466,8 @@ class _InTrial:
         if storage.storage_filesystem.get_file_info(failure).is_file:
             storage.storage_filesystem.delete_file(failure)  # of an attempt before this one
         output = output_file(context.train_run_context, rank)
-        attempt = context.get_synchronization_actor().attempt
-        scratch = scratch_directory(context.train_run_context, attempt, context.get_node_rank())
+        agreed: _Agreement = context.get_synchronization_actor()
+        scratch = scratch_directory(context.train_run_context, agreed.scratch, agreed.attempt, context.get_node_rank())
         try:
             with in_scratch(scratch, context.get_local_rank(), context.get_local_world_size()), output:
                 box.make_reports_wait(get_train_fn_utils(), pipelined=self.pipelined)

@@ -12,7 +12,7 @@ from ray.exceptions import RayActorError, RayError
 
 from hfsuite.trials import worker_group
 from hfsuite.trials.policy import WorkerPolicy
-from hfsuite.trials.rank import end_processes_of
+from hfsuite.trials.rank import end_processes_of, name_of_scratch
 
 TIDY_WITHIN_S = 10.0
 END_CHILDREN_WITHIN_S = 1.0
@@ -26,10 +26,12 @@ class Workers:
     Args:
         policy: how long they live.
         preload: modules that a worker imports when it starts, which is most of what its start costs.
+        owner: whose trials they run, see `name_of_scratch`.
     """
 
-    def __init__(self, policy: WorkerPolicy, preload: Sequence[str]) -> None:
+    def __init__(self, policy: WorkerPolicy, preload: Sequence[str], owner: str) -> None:
         self.policy, self.preload = policy, preload
+        self.scratch = name_of_scratch(owner)
         self.trials = 0  # that these workers have served
         self.lost = ""  # why the workers before these had to go
         self.name = _new_name()  # of what they share

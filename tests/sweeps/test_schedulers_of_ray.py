@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import ray.train
 from ray import tune
+from ray.train import Checkpoint
 from ray.tune.schedulers import HyperBandScheduler, PopulationBasedTraining
 
+from hfsuite import AccelerateTrainer, Experiment, StopTraining
 from hfsuite.tracking import runs, store
 from hfsuite.tracking.state import TrialState
 from tests import toy
@@ -40,13 +47,7 @@ def test_a_population_exploits_checkpoints(own_directory: Path) -> None:
         trials=3,
         workers=1,
         searcher="grid",
-        trial_scheduler=PopulationBasedTraining(
-            time_attr="training_iteration",
-            perturbation_interval=2,
-            hyperparam_mutations={"train_loop_config": {"x": tune.uniform(0.5, 2.0)}},
-            resample_probability=0.0,
-            synch=True,
-        ),
+        trial_scheduler=population(),
         set={"reports": 6, "diary": str(diary)},
         name="population",
     )
@@ -61,3 +62,64 @@ def test_a_population_exploits_checkpoints(own_directory: Path) -> None:
     parent = runs.find_sweep(store.open_store(), "population")
     assert parent is not None
     assert len(runs.children(store.open_store(), parent)) == 3, "one run a trial, whatever it went through"
+
+
+def slow_first_member(settings: dict[str, Any]) -> None:
+    """The first member of the population is the last to report, and takes long to end."""
+    is_slow = ray.train.get_context().get_experiment_name() == "trial_000"
+    checkpoint = ray.train.get_checkpoint()
+    done = int(Path(checkpoint.path, "step").read_text()) if checkpoint else 0
+    for step in range(done + 1, 5):
+        time.sleep(0.7 if is_slow else 0.05)
+        Path("saved").mkdir()
+        Path("saved/step").write_text(str(step))
+        try:
+            ray.train.report({"loss": settings["x"] / step}, checkpoint=Checkpoint.from_directory("saved"))
+        except StopTraining:
+            time.sleep(1.0 if is_slow else 0.0)
+            raise
+        shutil.rmtree("saved")
+
+
+def test_a_member_keeps_its_working_directory_while_it_still_unwinds_where_it_was_paused(own_directory: Path) -> None:
+    """The fast member's actor is free first, and takes the slow one, whose own actor is not done with it."""
+    experiment = Experiment(
+        name="members",
+        trainer=AccelerateTrainer(slow_first_member, accelerate_config={}),
+        space={"x": tune.uniform(0.5, 2.0)},
+        metric="loss",
+        mode="min",
+        defaults={"x": 1.0},
+    )
+    result = experiment.sweep(trials=2, workers=1, searcher="grid", trial_scheduler=population())
+    assert [trial.failure for trial in result.trials] == [None, None]
+    assert [trial.iterations for trial in result.trials] == [4, 4]
+
+
+@pytest.mark.parametrize(
+    ("space", "states", "iterations"),
+    [
+        ({"fails_at": tune.grid_search([0, 2])}, [TrialState.COMPLETED, TrialState.FAILED], [4, 1]),
+        ({"reports": tune.grid_search([4, 1])}, [TrialState.COMPLETED, TrialState.COMPLETED], [4, 1]),
+    ],
+    ids=["fails", "is over early"],
+)
+def test_a_population_waits_for_no_member_that_has_ended(
+    space: dict[str, Any], states: list[TrialState], iterations: list[int]
+) -> None:
+    experiment = dataclasses.replace(toy.experiment, space={"x": tune.uniform(0.5, 2.0)} | space)
+    given = {} if "reports" in space else {"reports": 4}
+    result = experiment.sweep(trials=2, workers=1, searcher="grid", trial_scheduler=population(), set=given)
+    assert [trial.state for trial in result.trials] == states
+    assert [trial.iterations for trial in result.trials] == iterations
+
+
+def population() -> PopulationBasedTraining:
+    """Whose members wait for each other at every second report."""
+    return PopulationBasedTraining(
+        time_attr="training_iteration",
+        perturbation_interval=2,
+        hyperparam_mutations={"train_loop_config": {"x": tune.uniform(0.5, 2.0)}},
+        resample_probability=0.0,
+        synch=True,
+    )

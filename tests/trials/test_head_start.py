@@ -10,6 +10,7 @@ import ray
 from ray import tune
 from ray.exceptions import RayActorError
 from ray.train import ScalingConfig
+from ray.tune.schedulers import FIFOScheduler
 
 from hfsuite.errors import TrackingError
 from hfsuite.trials.head_start import HeadStart
@@ -106,6 +107,19 @@ def test_a_search_that_limits_itself_keeps_no_resources_from_others(tmp_path: Pa
         head_start.begin(trial := leaving.trainer().as_trainable(), 2)
         tune_leaving(tmp_path, ["nothing", "nothing"], trial=trial, slots=1, callbacks=[head_start, Count()])
     assert groups == [1, 1]
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_cut_short_frees_its_resources_though_a_notebook_keeps_the_exception() -> None:
+    class SecondInterrupt(FIFOScheduler):
+        def on_trial_result(self, *_: Any) -> str:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as kept:  # its frames hold Ray Tune's loop, and that one the groups
+        toy.experiment.sweep(trials=2, searcher="random", trial_scheduler=SecondInterrupt())
+    program.wait_for_free_cpus()
+    assert program.placement_groups() == 0
+    assert kept.traceback
 
 
 def test_a_sweep_that_cannot_be_recorded_leaves_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow.fs
 
-from hfsuite.trials.rank import OutputFile, in_scratch, python_numbers, remove_scratch
+from hfsuite.trials.rank import OutputFile, in_scratch, name_of_scratch, python_numbers, remove_scratch
 
 
 def test_output_goes_to_the_file_and_afterwards_where_it_went_before(tmp_path: Path) -> None:
@@ -45,9 +45,14 @@ def test_the_last_rank_of_a_node_removes_the_working_directory(tmp_path: Path) -
         assert scratch.exists()
     assert not scratch.exists()
     os.chdir(home)
-    scratch.mkdir()  # of ranks that were killed
-    remove_scratch(pyarrow.fs.LocalFileSystem(), str(tmp_path))
-    assert [path.name for path in tmp_path.iterdir()] == ["rank_0.log"]
+
+
+def test_working_directories_that_killed_ranks_left_are_removed_but_not_those_of_another_actor(tmp_path: Path) -> None:
+    own, another, earlier = name_of_scratch("owner"), name_of_scratch("owner"), name_of_scratch("a driver before")
+    for name in (own, another, earlier):
+        Path(tmp_path, f"{name}_2026-01-01_0").mkdir()
+    remove_scratch(pyarrow.fs.LocalFileSystem(), str(tmp_path), own)
+    assert [path.name for path in tmp_path.iterdir()] == [f"{another}_2026-01-01_0"]
 
 
 def test_numbers_become_pythons_own() -> None:

@@ -6,6 +6,7 @@ How they behave together is tested by every test that runs a trial.
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import threading
 from contextlib import nullcontext
@@ -40,6 +41,8 @@ from ray.train.v2.api.exceptions import ControllerError
 from ray.tune import Trainable
 from ray.tune.execution import tune_controller
 from ray.tune.execution.tune_controller import TuneController
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
 from ray.tune.utils import object_cache
 
 import hfsuite.trials.worker_group as seam
@@ -422,6 +425,19 @@ def test_an_actor_is_kept_for_a_trial_that_pauses_although_nothing_more_is_propo
         assert removed == ([] if another_is_paused else [own_actor])
         TuneController._cleanup_cached_actors(controller, force_all=True)
     assert removed == [own_actor]
+
+
+def test_a_member_that_is_paused_while_it_saves_is_not_stopped_later() -> None:
+    own = inspect.getsource(PopulationBasedTraining._exploit)
+    assert "tune_controller.pause_trial(trial, should_checkpoint=False)" in own
+    trial: Any = MagicMock(trial_id="a", is_saving=True, status=Trial.RUNNING)
+    controller: Any = MagicMock(_cached_trial_decisions={"a": TrialScheduler.PAUSE}, _trial_to_actor={trial: "actor"})
+    controller._schedule_trial_stop = functools.partial(TuneController._schedule_trial_stop, controller)
+    TuneController._schedule_trial_pause(controller, trial, should_checkpoint=False)
+    assert controller._cached_trial_decisions == {"a": TrialScheduler.STOP}, "what Ray Tune does by itself"
+    with tune_loop.whole_populations():
+        TuneController._schedule_trial_pause(controller, trial, should_checkpoint=False)
+    assert controller._cached_trial_decisions == {}
 
 
 def test_default_callbacks_of_a_trainer() -> None:
