@@ -18,6 +18,7 @@ from ray.tune.execution import tune_controller
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import PopulationBasedTraining
+from ray.tune.utils import flatten_dict
 from ray.tune.utils.object_cache import _ObjectCache
 
 from hfsuite.errors import ConfigurationError
@@ -119,7 +120,8 @@ def whole_populations() -> Iterator[None]:
     def choose_trial_to_run(scheduler: Any, controller: Any) -> Any:
         chosen, members = own_choice(scheduler, controller), list(controller.get_live_trials())
         if chosen is None and members and all(member.status == Trial.PAUSED for member in members):
-            scheduler.on_trial_result(controller, members[0], members[0].last_result)  # as if it came only now
+            last = flatten_dict(members[0].last_result)
+            scheduler.on_trial_result(controller, members[0], last)  # as if it came only now
             chosen = own_choice(scheduler, controller)
         return chosen
 
