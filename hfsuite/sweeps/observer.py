@@ -70,7 +70,7 @@ class SweepObserver(Callback):
         self.trial_scheduler, self.keep = trial_scheduler, keep
         self.records: dict[str, TrialRecord] = dict(known)
         self.trials: dict[str, TrialResult] = {}
-        self.interruption, self.removals = Interruption(), Removals()
+        self.interruption, self.removals = Interruption(), Removals(self._in_use)
         self._began: dict[str, float] = {}  # when those that are not over began, less what they had run before
         self._live: dict[str, Trial] = {}
         self._stopped_at_report: dict[str, bool] = {}
@@ -209,6 +209,10 @@ class SweepObserver(Callback):
             result.run_id = self.writer.recorder.run_id(trial_id)
 
     # ---- inside
+
+    def _in_use(self) -> set[str]:
+        """Where trials that are not over go on from: what Ray Tune removes of one may be what another shall exploit."""
+        return {trial.checkpoint.path for trial in self._live.values() if trial.checkpoint is not None}
 
     def _record_interruption(self) -> None:
         """Says what the end will say, before Tune begins to end anything.

@@ -12,6 +12,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+import ray
 from ray.tune import Callback, PlacementGroupFactory
 from ray.util import remove_placement_group
 
@@ -53,10 +54,10 @@ class HeadStart(Callback):
         if self._trial is not None:
             TrialRequest.for_the_next.pop(self._trial.owner, None)
             given = TrialRequest.given.pop(self._trial.owner)
-            if error is not None:  # a second Ctrl-C in a notebook, which keeps the exception and so Tune's loop alive
-                for group in given:
+            self._workers, self._trial = [], None
+            if error is not None and ray.is_initialized():
+                for group in given:  # a notebook keeps the exception of a second Ctrl-C, and so Tune's loop with them
                     remove_placement_group(group)
-        self._made, self._workers = [], []
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any) -> None:
         """Trials run: a group that is not taken by now would only keep others out, where the search limits itself."""

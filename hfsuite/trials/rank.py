@@ -82,8 +82,8 @@ def scratch_directory(run: Any, name: str, attempt: str, node: int) -> Path:
 def remove_scratch(filesystem: pyarrow.fs.FileSystem, directory: str, name: str) -> None:
     """Removes the working directories that killed ranks have left in a trial's directory. In the trial's actor.
 
-    Its own ones, and what drivers before this one have left. A member of a population that was paused unwinds in one
-    actor while it goes on in another: neither takes the other's away.
+    Its own ones, and what drivers before this one have left; not those of other actors of this driver. A member of a
+    population that was paused unwinds in one actor while it goes on in another: neither takes the other's away.
 
     Args:
         filesystem: of the trial's directory.

@@ -143,7 +143,7 @@ class TrialRun:
             return []
 
     def remove_scratch(self) -> None:
-        """Removes the working directories that killed ranks have left in the trial's directory."""
+        """Removes the working directories that killed ranks of this actor have left in the trial's directory."""
         remove_scratch(self._storage.storage_filesystem, self._storage.experiment_fs_path, self._workers.scratch)
 
     def write(self, name: str, text: str) -> None:

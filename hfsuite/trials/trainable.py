@@ -14,7 +14,7 @@ from ray.train import Checkpoint, CheckpointConfig, LoggingConfig, RunConfig
 from ray.tune import PlacementGroupFactory, Trainable
 from ray.tune.result import DONE, RESULT_DUPLICATE, SHOULD_CHECKPOINT
 
-from hfsuite.errors import TrialFailed, UnknownName, did_you_mean
+from hfsuite.errors import CheckpointError, TrialFailed, UnknownName, did_you_mean
 from hfsuite.trainers import manifest
 from hfsuite.trainers.conditions import Conditions
 from hfsuite.trainers.examination import Examination
@@ -126,15 +126,29 @@ class TrainingTrial(Trainable):
         return True
 
     def restore(self, checkpoint_path: Any) -> None:
-        """Goes on from a checkpoint of Tune's: after a failure or a pause, or another trial's (exploitation)."""
+        """Goes on from a checkpoint of Tune's: after a failure or a pause, or another trial's (exploitation).
+
+        Raises:
+            TrialFailed: another trial's is missing or damaged; an older one of its own would not be what was asked for.
+        """
         given, metrics = checkpoint_path.checkpoint, checkpoint_path.metrics
         own = (self._storage.storage_filesystem, self._storage.trial_fs_path)
-        if given.path.startswith(f"{own[1]}/") and (newest := newest_reported(*own)) is not None:
+        is_own = given.path.startswith(f"{own[1]}/")
+        if is_own and (newest := newest_reported(*own)) is not None:
             given, metrics = newest  # Tune may not have written it down before its driver was killed
         self._iteration = metrics.get("training_iteration", 0)
         self._time_total = metrics.get("time_total_s", 0.0)
         self._time_since_restore, self._iterations_since_restore, self._restored = 0.0, 0, True
-        self.start_from = manifest.complete_or_older(Checkpoint(given.path, given.filesystem), *own)
+        self.start_from = Checkpoint(given.path, given.filesystem)
+        if is_own:
+            self.start_from = manifest.complete_or_older(self.start_from, *own)
+        else:
+            try:
+                manifest.verify(self.start_from)
+            except CheckpointError as error:
+                failure = TrialFailed(f"which should go on from a checkpoint of another trial: {error}")
+                self._write_failure(failure)
+                raise failure from error
         self.latest, self.handed_over = given, given.path
 
     def step(self) -> dict[str, Any]:
@@ -209,9 +223,9 @@ class TrainingTrial(Trainable):
         return {WARM_START: is_warm} | ({LOST: lost} if lost and not is_warm else {})
 
     def _write_failure(self, failure: TrialFailed) -> str:
-        assert self.run is not None
         text = f"Trial {self.trial_name}, {failure}"
-        self.run.write(FAILURE, f"{text}\n")
+        with self._storage.storage_filesystem.open_output_stream(f"{self._storage.trial_fs_path}/{FAILURE}") as file:
+            file.write(f"{text}\n".encode())
         return text
 
     def _bundles(self) -> list[dict[str, float]]:

@@ -107,31 +107,41 @@ def whole_populations() -> Iterator[None]:
     """Has the members of a synchronous population train to their end, whatever becomes of the others.
 
     Members pause until all have come as far, and the last one wakes them. By itself Ray Tune counts one that failed
-    among those that will come, and nobody wakes the others if the last one ends instead: they wait for ever. And a
-    member that shall go on from another's checkpoint while it still saves its own one, to pause, is noted as one to
-    stop, which it is at its next checkpoint.
+    among those that will come; nobody wakes the others if the last one ends instead; and where members report at other
+    times than those of the perturbations, it wakes nobody who has come as far as the next one already. All these wait
+    for ever. Of a member that still saves, to pause, it asks for the checkpoint again, which there is only once; and if
+    the member shall go on from another's, it notes it as one to stop at its next checkpoint.
     """
     own_live, own_choice = TuneController.get_live_trials, PopulationBasedTraining.choose_trial_to_run
-    own_pause = TuneController._schedule_trial_pause
+    own_pause, own_save = TuneController._schedule_trial_pause, TuneController._schedule_trial_save
 
     def live_trials(controller: Any) -> set[Any]:
         return {trial for trial in own_live(controller) if not trial.is_finished()}
 
     def choose_trial_to_run(scheduler: Any, controller: Any) -> Any:
-        chosen, members = own_choice(scheduler, controller), list(controller.get_live_trials())
-        if chosen is None and members and all(member.status == Trial.PAUSED for member in members):
-            last = flatten_dict(members[0].last_result)
-            scheduler.on_trial_result(controller, members[0], last)  # as if it came only now
-            chosen = own_choice(scheduler, controller)
-        return chosen
+        members = controller.get_live_trials()
+        chosen = own_choice(scheduler, controller)
+        if chosen is not None or not members or any(member.status != Trial.PAUSED for member in members):
+            return chosen
+        last = max(members, key=lambda member: scheduler._trial_state[member].last_train_time)
+        scheduler.on_trial_result(controller, last, flatten_dict(last.last_result))  # as if it came only now
+        come_to = scheduler._trial_state[last].last_train_time
+        if scheduler._next_perturbation_sync <= come_to:
+            scheduler._next_perturbation_sync = come_to + scheduler._perturbation_interval
+        return own_choice(scheduler, controller)
+
+    def save(controller: Any, trial: Any, result: dict[str, Any] | None = None) -> Any:
+        return trial.temporary_state.saving_to or own_save(controller, trial, result)
 
     def pause(controller: Any, trial: Any, should_checkpoint: bool = True) -> None:
         own_pause(controller, trial, should_checkpoint)
-        if not should_checkpoint:  # it is paused by now
+        if not should_checkpoint and trial.status == Trial.PAUSED:
             controller._cached_trial_decisions.pop(trial.trial_id, None)
 
     with (
-        mock.patch.multiple(TuneController, get_live_trials=live_trials, _schedule_trial_pause=pause),
+        mock.patch.object(TuneController, "get_live_trials", live_trials),
+        mock.patch.object(TuneController, "_schedule_trial_pause", pause),
+        mock.patch.object(TuneController, "_schedule_trial_save", save),
         mock.patch.object(PopulationBasedTraining, "choose_trial_to_run", choose_trial_to_run),
     ):
         yield
@@ -149,9 +159,14 @@ class Removals:
 
     Two gigabytes take a quarter of a second. The manifest goes first and at once: nobody takes for complete what is
     about to go.
+
+    Args:
+        in_use: the paths of checkpoints from which trials will go on, maybe of others: they stay until they are not.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, in_use: Callable[[], set[str]]) -> None:
+        self._in_use = in_use
+        self._deferred: list[tuple[pyarrow.fs.FileSystem, str]] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="removals")
         self._begun: list[Future[None]] = []
 
@@ -171,6 +186,10 @@ class Removals:
         self._begun.clear()
 
     def _remove(self, fs: pyarrow.fs.FileSystem, fs_path: str) -> None:
-        with suppress(OSError):
-            fs.delete_file(f"{fs_path}/{manifest.MANIFEST}")
-        self._begun.append(self._thread.submit(self._own, fs=fs, fs_path=fs_path))
+        wanted, in_use = [*self._deferred, (fs, fs_path)], self._in_use()
+        self._deferred = [each for each in wanted if each[1] in in_use]
+        for filesystem, path in wanted:
+            if path not in in_use:
+                with suppress(OSError):
+                    filesystem.delete_file(f"{path}/{manifest.MANIFEST}")
+                self._begun.append(self._thread.submit(self._own, fs=filesystem, fs_path=path))

@@ -479,8 +479,9 @@ class _InTrial:
         except BaseException as error:
             with output:
                 traceback.print_exception(error)
-            with storage.storage_filesystem.open_output_stream(failure) as stream:
-                stream.write(json.dumps(describe_failure(error, rank)).encode())
+            if not box.is_stopped:  # else it is not the trial's failure: a member may go on elsewhere by now
+                with storage.storage_filesystem.open_output_stream(failure) as stream:
+                    stream.write(json.dumps(describe_failure(error, rank)).encode())
             box.note_end("raised")
             raise
         box.note_end("returned")

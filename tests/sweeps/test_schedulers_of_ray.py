@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 import time
 from pathlib import Path
@@ -65,12 +64,17 @@ def test_a_population_exploits_checkpoints(own_directory: Path) -> None:
 
 
 def slow_first_member(settings: dict[str, Any]) -> None:
-    """The first member of the population is the last to report, and takes long to end."""
-    is_slow = ray.train.get_context().get_experiment_name() == "trial_000"
+    """The first member of the population is the last to report, and takes long to end. One may end before its time."""
+    member = ray.train.get_context().get_experiment_name()
+    is_slow = member == "trial_000"
     checkpoint = ray.train.get_checkpoint()
     done = int(Path(checkpoint.path, "step").read_text()) if checkpoint else 0
     for step in range(done + 1, 5):
         time.sleep(0.7 if is_slow else 0.05)
+        if step == 2 and member == settings["fails"]:
+            raise ArithmeticError("asked to fail")
+        if step == 2 and member == settings["returns"]:
+            return
         Path("saved").mkdir()
         Path("saved/step").write_text(str(step))
         try:
@@ -81,37 +85,33 @@ def slow_first_member(settings: dict[str, Any]) -> None:
         shutil.rmtree("saved")
 
 
+members = Experiment(
+    name="members",
+    trainer=AccelerateTrainer(slow_first_member, accelerate_config={}),
+    space={"x": tune.uniform(0.5, 2.0)},
+    metric="loss",
+    mode="min",
+    defaults={"x": 1.0, "fails": "", "returns": ""},
+)
+
+
 def test_a_member_keeps_its_working_directory_while_it_still_unwinds_where_it_was_paused(own_directory: Path) -> None:
     """The fast member's actor is free first, and takes the slow one, whose own actor is not done with it."""
-    experiment = Experiment(
-        name="members",
-        trainer=AccelerateTrainer(slow_first_member, accelerate_config={}),
-        space={"x": tune.uniform(0.5, 2.0)},
-        metric="loss",
-        mode="min",
-        defaults={"x": 1.0},
-    )
-    result = experiment.sweep(trials=2, workers=1, searcher="grid", trial_scheduler=population())
+    result = members.sweep(trials=2, workers=1, searcher="grid", trial_scheduler=population())
     assert [trial.failure for trial in result.trials] == [None, None]
     assert [trial.iterations for trial in result.trials] == [4, 4]
 
 
 @pytest.mark.parametrize(
-    ("space", "states", "iterations"),
-    [
-        ({"fails_at": tune.grid_search([0, 2])}, [TrialState.COMPLETED, TrialState.FAILED], [4, 1]),
-        ({"reports": tune.grid_search([4, 1])}, [TrialState.COMPLETED, TrialState.COMPLETED], [4, 1]),
-    ],
-    ids=["fails", "is over early"],
+    ("ends", "iterations"),
+    [({"fails": "trial_000"}, [1, 4]), ({"fails": "trial_001"}, [4, 1]), ({"returns": "trial_000"}, [1, 4])],
+    ids=["the last one fails", "the first one fails", "the last one returns"],
 )
-def test_a_population_waits_for_no_member_that_has_ended(
-    space: dict[str, Any], states: list[TrialState], iterations: list[int]
-) -> None:
-    experiment = dataclasses.replace(toy.experiment, space={"x": tune.uniform(0.5, 2.0)} | space)
-    given = {} if "reports" in space else {"reports": 4}
-    result = experiment.sweep(trials=2, workers=1, searcher="grid", trial_scheduler=population(), set=given)
-    assert [trial.state for trial in result.trials] == states
+def test_a_population_waits_for_no_member_that_has_ended(ends: dict[str, str], iterations: list[int]) -> None:
+    result = members.sweep(trials=2, workers=1, searcher="grid", trial_scheduler=population(), set=ends)
     assert [trial.iterations for trial in result.trials] == iterations
+    failed = [trial.state == TrialState.FAILED for trial in result.trials]
+    assert failed == [trial == ends.get("fails") for trial in ("trial_000", "trial_001")]
 
 
 def population() -> PopulationBasedTraining:

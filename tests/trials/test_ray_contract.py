@@ -13,10 +13,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 from unittest.mock import MagicMock
 
 import pytest
 import ray.train
+from pyarrow.fs import LocalFileSystem
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train._internal import checkpoint_manager
 from ray.train._internal.session import _TrainingResult
@@ -375,7 +377,7 @@ def test_ray_tune_removes_checkpoints_beside_its_loop(tmp_path: Path, monkeypatc
     monkeypatch.setattr(checkpoint_manager, "_delete_fs_path", slow)
     manager = checkpoint_manager._CheckpointManager(CheckpointConfig(num_to_keep=1))
     folders = [tmp_path / f"checkpoint_{number}" for number in range(2)]
-    with tune_loop.Removals() as removals:
+    with tune_loop.Removals(set) as removals:
         for folder in folders:
             folder.mkdir()
             (folder / "model").write_text("weights")
@@ -388,6 +390,63 @@ def test_ray_tune_removes_checkpoints_beside_its_loop(tmp_path: Path, monkeypatc
         removals.wait()
         assert [folder.exists() for folder in folders] == [False, True]
     assert checkpoint_manager._delete_fs_path is slow, "as before, for Tuners of the user's own"
+
+
+def test_a_checkpoint_that_another_trial_will_exploit_is_removed_later(tmp_path: Path) -> None:
+    exploited, other = tmp_path / "exploited", tmp_path / "other"
+    in_use = {str(exploited)}
+    with tune_loop.Removals(lambda: in_use) as removals:
+        for folder in (exploited, other):
+            folder.mkdir()
+        for folder, there in ((exploited, [True, True]), (other, [True, False])):
+            checkpoint_manager._delete_fs_path(fs=LocalFileSystem(), fs_path=str(folder))
+            removals.wait()
+            assert [exploited.exists(), other.exists()] == there
+        in_use.clear()
+        other.mkdir()
+        checkpoint_manager._delete_fs_path(fs=LocalFileSystem(), fs_path=str(other))
+        removals.wait()
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("came_to", "perturbed_at", "next_one"),
+    [(5, 5, 5), (25, 25, 25), (4, 2, 4)],
+    ids=["a sweep that was taken up again", "reports between perturbations", "the last one has failed"],
+)
+def test_members_of_a_population_that_only_wait_for_each_other_go_on(
+    came_to: int, perturbed_at: int, next_one: int
+) -> None:
+    population = PopulationBasedTraining(
+        "training_iteration", metric="a/loss", mode="min", perturbation_interval=2, synch=True,
+        hyperparam_mutations={"x": [1, 2]},
+    )  # fmt: skip
+    members = [
+        MagicMock(status=Trial.PAUSED, last_result={"training_iteration": came_to, "a": {"loss": 1.0 + number}})
+        for number in range(2)
+    ]
+    controller: Any = MagicMock()
+    controller.get_trials.return_value = controller.get_live_trials.return_value = members
+    for member in members:
+        member.is_finished.return_value = False
+        population._trial_state[member] = state = MagicMock(
+            last_train_time=came_to, last_perturbation_time=perturbed_at
+        )
+        state.last_score = -member.last_result["a"]["loss"]
+    population._next_perturbation_sync = next_one
+    assert population.choose_trial_to_run(controller) is None, "by itself Ray Tune waits for ever"
+    with mock.patch.object(population, "_exploit"), tune_loop.whole_populations():
+        assert population.choose_trial_to_run(controller) in members
+        members[0].status = Trial.RUNNING
+        population._next_perturbation_sync = came_to
+        assert population.choose_trial_to_run(controller) is None, "one will come, and wake the other"
+
+
+def test_a_member_that_saves_is_not_asked_for_its_checkpoint_again() -> None:
+    trial: Any = SimpleNamespace(temporary_state=SimpleNamespace(saving_to="under way"))
+    assert "tune_controller._schedule_trial_save(" in inspect.getsource(PopulationBasedTraining._checkpoint_or_exploit)
+    with tune_loop.whole_populations():
+        assert TuneController._schedule_trial_save(MagicMock(), trial, result={}) == "under way"
 
 
 def test_ray_tunes_cache_of_actors() -> None:
@@ -435,6 +494,7 @@ def test_a_member_that_is_paused_while_it_saves_is_not_stopped_later() -> None:
     controller._schedule_trial_stop = functools.partial(TuneController._schedule_trial_stop, controller)
     TuneController._schedule_trial_pause(controller, trial, should_checkpoint=False)
     assert controller._cached_trial_decisions == {"a": TrialScheduler.STOP}, "what Ray Tune does by itself"
+    trial.status = Trial.PAUSED
     with tune_loop.whole_populations():
         TuneController._schedule_trial_pause(controller, trial, should_checkpoint=False)
     assert controller._cached_trial_decisions == {}
