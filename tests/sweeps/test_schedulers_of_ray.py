@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import time
 from pathlib import Path
@@ -114,11 +115,29 @@ def test_a_population_waits_for_no_member_that_has_ended(ends: dict[str, str], i
     assert failed == [trial == ends.get("fails") for trial in ("trial_000", "trial_001")]
 
 
-def population() -> PopulationBasedTraining:
-    """Whose members wait for each other at every second report."""
+def test_a_member_finds_what_it_shall_exploit_though_the_other_one_went_on_before(own_directory: Path) -> None:
+    """There is a place for one of them, which saves more meanwhile than Ray Tune keeps."""
+    taken = ray.util.placement_group([{"CPU": ray.cluster_resources()["CPU"] - 1}])
+    ray.get(taken.ready())
+    experiment = dataclasses.replace(toy.experiment, space={"x": tune.grid_search([0.5, 1.0])})
+    given = {"reports": 12, "diary": str(own_directory / "diary")}
+    try:
+        result = experiment.sweep(trials=2, workers=1, searcher="grid", trial_scheduler=population(every=6), set=given)
+    finally:
+        ray.util.remove_placement_group(taken)
+    assert [trial.failure for trial in result.trials] == [None, None]
+    assert [trial.iterations for trial in result.trials] == [12, 12]
+    steps = toy.read(own_directory / "diary")
+    assert len({entry["pid"] for entry in steps}) == 1, "one after the other"
+    assert {entry["x"] for entry in steps if entry["step"] == 7} >= {0.5}, "the better one as it was"
+    assert 1.0 not in {entry["x"] for entry in steps if entry["step"] == 7}, "the worse one exploits"
+
+
+def population(every: int = 2) -> PopulationBasedTraining:
+    """Whose members wait for each other at every second report, or another one."""
     return PopulationBasedTraining(
         time_attr="training_iteration",
-        perturbation_interval=2,
+        perturbation_interval=every,
         hyperparam_mutations={"train_loop_config": {"x": tune.uniform(0.5, 2.0)}},
         resample_probability=0.0,
         synch=True,

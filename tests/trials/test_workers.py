@@ -176,6 +176,7 @@ def test_an_exception_while_a_stop_unwinds_is_told(tmp_path: Path) -> None:
     assert "KeyError: 'in my cleanup'" in Path(results[0].path, "workers_lost.txt").read_text()
     assert "KeyError: 'in my cleanup'" in Path(results[0].path, "rank_1.log").read_text()
     assert "KeyError: 'in my cleanup'" in first_reports(results)[1]["workers_lost"]
+    assert not list(Path(results[0].path).glob("failure_rank_*")), "nor is it taken for the reason of a later failure"
 
 
 @pytest.mark.slow
