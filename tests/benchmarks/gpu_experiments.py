@@ -24,7 +24,7 @@ from tests.benchmarks.turns import InTurns
 
 WARM_UP_STEPS = 8
 BILLION = {"model": "1b", "text": "state_of_the_union", "context": 1024, "evaluations": 1,
-           "validation_rows": 8, "global_batch_size": 16, "largest_per_device": 8}  # fmt: skip
+           "validation_rows": 8, "largest_per_device": 8}  # fmt: skip
 ALL_ROWS = {"train_rows": 6530, "validation_rows": 200, "evaluations": 4, "precision": "bf16"}
 
 
@@ -116,7 +116,7 @@ language_model_experiment: Experiment = dataclasses.replace(
 )
 
 
-def rank(folder: Path, steps: int) -> None:
+def rank(folder: Path, rows: int, steps: int) -> None:
     """What a rank of `torchrun` runs: the same trainer and nothing of this project; of Ray, only what it asks for."""
     os.chdir(folder)
     context = SimpleNamespace(get_world_size=lambda: int(os.environ["WORLD_SIZE"]))
@@ -124,7 +124,7 @@ def rank(folder: Path, steps: int) -> None:
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    settings = language_model.DEFAULTS | BILLION | {"steps": steps}
+    settings = language_model.DEFAULTS | BILLION | {"global_batch_size": rows, "steps": steps}
     with (
         mock.patch.object(ray.train, "get_context", return_value=context),
         mock.patch.object(ray.train.torch, "get_device", return_value=device),
@@ -135,4 +135,4 @@ def rank(folder: Path, steps: int) -> None:
 
 
 if __name__ == "__main__":
-    rank(Path(sys.argv[1]), int(sys.argv[2]))
+    rank(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

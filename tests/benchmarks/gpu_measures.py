@@ -46,11 +46,14 @@ def steps_of_seconds(wanted: float, gpus: int) -> int:
     return REPORTS * max(1, round(wanted / a_step / REPORTS))
 
 
-def gpu_share(way: str) -> list[Row]:
-    """Which part of a sweep's wall time its GPUs are in training steps: sentiment under ASHA, a trial on each GPU."""
+def gpu_share(way: str, seed: int = 0) -> list[Row]:
+    """Which part of a sweep's wall time its GPUs are in training steps: sentiment under ASHA, a trial on each GPU.
+
+    The seed decides which trials come last, and a last one that trains to its end leaves the other GPUs idle.
+    """
     gpus = gpus_there()
-    title, trials = {"ours": ("ours", 30), "ray_pattern": ("Ray's pattern", 2 * gpus)}[way]
-    answer, diary = program(f"gpu_share_{way}", trials, gpus)
+    title, trials = {"ours": (f"ours, seed {seed}", 30), "ray_pattern": ("Ray's pattern", 2 * gpus)}[way]
+    answer, diary = program(f"gpu_share_{way}", trials, gpus, seed)
     trained = trained_between(diary, 0, math.inf)
     share = trained / (gpus * answer["wall_s"])
     measured = f"{share:.2f} ({trained:.0f} of {gpus} x {answer['wall_s']:.0f} s, {trials} trials)"
@@ -58,9 +61,12 @@ def gpu_share(way: str) -> list[Row]:
     name = f"share of training steps, {gpus} GPUs, {title}"
     begun = [entry["at"] for entry in diary if entry["event"] == "first step begins"]
     steady = trained_between(diary, min(begun), max(begun)) / (gpus * (max(begun) - min(begun)))
+    last = max(entry["at"] for entry in diary if entry["event"] == "trained")
+    start, end = min(begun) - answer["began"], answer["began"] + answer["wall_s"] - last
+    shown = f"{steady:.2f}; before them {start:.0f} s, after the last step {end:.0f} s"
     return [
         Row(name, measured, target, reached, answer | {"diary": diary}),
-        Row(f"{name}, from the first trial's first step to the last one's", f"{steady:.2f}", "", None, {}),
+        Row(f"{name}, from the first trial's first step to the last one's", shown, "", None, {}),
     ]
 
 
@@ -70,22 +76,27 @@ def trained_between(diary: Diary, begin: float, end: float) -> float:
     return sum(max(0.0, min(until, end) - max(since, begin)) for since, until in spans)
 
 
-def gpu_tokens(gpus: int) -> list[Row]:
-    """Tokens a second in a trial of the language model with a billion parameters, against `torchrun`."""
+def gpu_tokens(gpus: int, rows: int) -> list[Row]:
+    """Tokens a second in a trial of the language model with a billion parameters, against `torchrun`.
+
+    Args:
+        gpus: how many it has.
+        rows: of a GPU and step.
+    """
     from tests.benchmarks.gpu_experiments import BILLION
     from tests.benchmarks.turns import STEPS_A_TURN
 
-    name, target = f"tokens a second, language model, {gpus} GPUs", "at least 0.99"
+    name, target = f"tokens a second, language model, {gpus} GPUs, {rows} rows each", "at least 0.99"
     if gpus > gpus_there():
         return [Row(name, f"not run: there are {gpus_there()} GPUs", target, None, {})]
     turns, warm_up = 27, 2
-    _, diary = program("gpu_tokens", gpus, turns * STEPS_A_TURN)
+    _, diary = program("gpu_tokens", gpus, rows * gpus, turns * STEPS_A_TURN)
     counted = range(warm_up, turns - 1)  # beside the last one of `torchrun`, ours evaluates and saves
     spans = [entry for entry in diary if entry["event"] == "turn" and entry["turn"] in counted]
     seconds = {way: [each["seconds"] for each in spans if each["way"] == way] for way in ("ours", "torchrun")}
     pairs = [alone / ours for ours, alone in zip(*seconds.values(), strict=True)]
     spread = statistics.quantiles(pairs, n=4)
-    tokens = BILLION["global_batch_size"] * BILLION["context"] * STEPS_A_TURN * len(counted)
+    tokens = rows * gpus * BILLION["context"] * STEPS_A_TURN * len(counted)
     ours, alone = (tokens / sum(each) for each in seconds.values())
     shown = f"{ours:,.0f} against {alone:,.0f}; half of the turns {spread[0]:.3f} to {spread[2]:.3f}"
     return [Row(name, f"{ours / alone:.3f} of torchrun ({shown})", target, ours >= 0.99 * alone, {"s": seconds})]
@@ -138,7 +149,8 @@ def no_more_than(gpus: int) -> dict[str, str]:
 
 GPU_MEASURES: dict[str, Callable[[], list[Row]]] = {
     **{each.__name__: each for each in (gpu_turnaround, gpu_checkpoints, gpu_stops)},
-    "gpu_share": partial(gpu_share, "ours"),
+    **{f"gpu_share_{seed}": partial(gpu_share, "ours", seed) for seed in (0, 1)},
     "gpu_share_ray_pattern": partial(gpu_share, "ray_pattern"),
-    **{f"gpu_tokens_{gpus}": partial(gpu_tokens, gpus) for gpus in (1, 2, 4)},
+    **{f"gpu_tokens_{gpus}": partial(gpu_tokens, gpus, max(8, 16 // gpus)) for gpus in (1, 2, 4)},
+    "gpu_tokens_4_few_rows": partial(gpu_tokens, 4, 4),  # Python takes longer for a step than the GPUs
 }

@@ -63,17 +63,17 @@ def gpu_stops(folder: Path, trials: int, gpus: int) -> dict[str, Any]:
     return gpu_ours(folder, trials, gpus, gpu_workload.STEPS, trial_scheduler=stop_at_two())
 
 
-def gpu_share_ours(folder: Path, trials: int, gpus: int) -> dict[str, Any]:
+def gpu_share_ours(folder: Path, trials: int, gpus: int, seed: int) -> dict[str, Any]:
     """The sentiment experiment under ASHA, a trial on each GPU."""
     from tests.benchmarks import gpu_experiments
 
     return ways.ours(
         gpu_experiments.sentiment_experiment, folder, trials, cpus=2 * gpus, trial_scheduler="asha", searcher="tpe",
-        set=gpu_experiments.settings_of_share(gpus),
+        set=gpu_experiments.settings_of_share(gpus), seed=seed,
     )  # fmt: skip
 
 
-def gpu_share_ray_pattern(folder: Path, trials: int, gpus: int) -> dict[str, Any]:
+def gpu_share_ray_pattern(folder: Path, trials: int, gpus: int, _: int) -> dict[str, Any]:
     """The same in Ray's documented pattern."""
     from hfsuite.search.trial_schedulers import make_trial_scheduler
     from tests.benchmarks import gpu_experiments
@@ -87,16 +87,17 @@ def gpu_share_ray_pattern(folder: Path, trials: int, gpus: int) -> dict[str, Any
     )  # fmt: skip
 
 
-def gpu_tokens(folder: Path, gpus: int, steps: int) -> dict[str, Any]:
+def gpu_tokens(folder: Path, gpus: int, rows: int, steps: int) -> dict[str, Any]:
     """A trial of the language model, and the same script under `torchrun` beside it: they train in turns."""
     from tests.benchmarks import gpu_experiments
 
     alone = folder / "torchrun"
     alone.mkdir()
     with ThreadPoolExecutor(1) as beside:
-        launched = beside.submit(ways.launch, "tests.benchmarks.gpu_experiments", str(alone), str(steps), workers=gpus)
-        experiment = gpu_experiments.language_model_experiment
-        answer = ways.ours(experiment, folder, 1, workers=gpus, set={"steps": steps})
+        arguments = (str(alone), str(rows), str(steps))
+        launched = beside.submit(ways.launch, "tests.benchmarks.gpu_experiments", *arguments, workers=gpus)
+        experiment, settings = gpu_experiments.language_model_experiment, {"global_batch_size": rows, "steps": steps}
+        answer = ways.ours(experiment, folder, 1, workers=gpus, set=settings)
         launched.result()
     return answer
 

@@ -23,6 +23,7 @@ def ours(experiment: Any, folder: Path, trials: int, *, cpus: int = 2, **options
     wall = time.time() - began
     assert all(trial.failure is None for trial in result.trials), [trial.failure for trial in result.trials]
     return {
+        "began": began,
         "wall_s": wall,
         "warm": [trial.warm_start for trial in result.trials],
         "lost": [trial.workers_lost for trial in result.trials],
@@ -70,7 +71,7 @@ def ray_pattern(
     ).fit()
     wall = time.time() - began
     assert not results.errors
-    return {"wall_s": wall}
+    return {"began": began, "wall_s": wall}
 
 
 def torchrun(module: str, folder: Path, trials: int, *arguments: object, workers: int = 2) -> dict[str, Any]:
