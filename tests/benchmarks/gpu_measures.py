@@ -56,10 +56,11 @@ def gpu_share(way: str, seed: int = 0) -> list[Row]:
     answer, diary = program(f"gpu_share_{way}", trials, gpus, seed)
     trained = trained_between(diary, 0, math.inf)
     share = trained / (gpus * answer["wall_s"])
-    measured = f"{share:.2f} ({trained:.0f} of {gpus} x {answer['wall_s']:.0f} s, {trials} trials)"
+    begun = [entry["at"] for entry in diary if entry["event"] == "first step begins"]
+    waited = "" if len(begun) == trials else f", {trials - len(begun)} of them in vain for a place"
+    measured = f"{share:.2f} ({trained:.0f} of {gpus} x {answer['wall_s']:.0f} s, {trials} trials{waited})"
     reached, target = (share >= 0.85, "at least 0.85") if way == "ours" else (None, "")
     name = f"share of training steps, {gpus} GPUs, {title}"
-    begun = [entry["at"] for entry in diary if entry["event"] == "first step begins"]
     steady = trained_between(diary, min(begun), max(begun)) / (gpus * (max(begun) - min(begun)))
     last = max(entry["at"] for entry in diary if entry["event"] == "trained")
     start, end = min(begun) - answer["began"], answer["began"] + answer["wall_s"] - last

@@ -83,7 +83,7 @@ def gpu_share_ray_pattern(folder: Path, trials: int, gpus: int, _: int) -> dict[
     space = {**experiment.defaults, **experiment.space, **fixed}
     return ways.ray_pattern(
         gpu_experiments.sentiment_as_ray_documents_it, space, "eval_accuracy", folder, trials, mode="max", workers=1,
-        gpu=True, at_once=gpus, scheduler=make_trial_scheduler("asha"),
+        gpu=True, at_once=gpus, scheduler=make_trial_scheduler("asha"), no_longer_than=900,
     )  # fmt: skip
 
 

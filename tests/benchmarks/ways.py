@@ -34,8 +34,13 @@ def ours(experiment: Any, folder: Path, trials: int, *, cpus: int = 2, **options
 def ray_pattern(
     train_fn: Callable[[dict[str, Any]], None], space: Mapping[str, Any], metric: str, folder: Path, trials: int,
     *, mode: str = "min", workers: int = 2, gpu: bool = False, at_once: int = 1, scheduler: Any = None,
+    no_longer_than: float | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """As Ray documents it: a Tune function whose trial makes a TorchTrainer and calls `fit()`."""
+    """As Ray documents it: a Tune function whose trial makes a TorchTrainer and calls `fit()`.
+
+    A trial that a scheduler stops keeps the place of its workers until the sweep ends (ray #54305): with as many such
+    trials as places the others wait for ever, so a scheduler comes with `no_longer_than`, in seconds.
+    """
     import ray
     import ray.train.torch
     from ray import tune
@@ -66,6 +71,7 @@ def ray_pattern(
             search_alg=OptunaSearch(),
             max_concurrent_trials=at_once,
             scheduler=scheduler,
+            time_budget_s=no_longer_than,
         ),
         run_config=tune.RunConfig(storage_path=str(folder / "ray"), name="sweep", verbose=0),
     ).fit()
