@@ -23,7 +23,7 @@ DEFAULTS = {
     "reports": 3,
     "checkpoints": True,
     "fails_at": 0,  # the report before which rank 1 raises; 0 is never
-    "fails_by": "raise",  # or exit, sigkill, unpicklable
+    "fails_by": "raise",  # or exit, sigkill, watchdog, unpicklable
     "fails_once": "",  # a file that the failing rank leaves behind, so that it fails only once
     "says_when_finished": False,
     "measures_every": 1,  # reports between two that carry the loss; the first does
@@ -79,9 +79,19 @@ def fail_if_asked(settings: dict[str, Any], step: int, rank: int, world_size: in
             os._exit(3)
         case "sigkill":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "watchdog":
+            os.write(2, TIMED_OUT)
+            os.abort()
         case "unpicklable":
             raise Unpicklable("asked to fail")
     raise ArithmeticError(f"asked to fail at step {step}")
+
+
+# What PyTorch prints, from C++, before it aborts.
+TIMED_OUT = (
+    b"[rank1]:[E321 02:07:08.408271 ProcessGroupNCCL.cpp:607] [Rank 1] Watchdog caught collective operation timeout: "
+    b"WorkNCCL(SeqNum=15, OpType=ALLREDUCE, Timeout(ms)=20000) ran for 20004 milliseconds before timing out.\n"
+)
 
 
 class Unpicklable(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 import traceback
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ from hfsuite.trainers.rank_start import ExceptionInWords, first_cause
 from hfsuite.trials.rank import OUTPUT_OF_RANK
 
 FAILURE_OF_RANK = "failure_rank_{rank}.json"  # in the trial's directory, written by a rank that raises
+TIMED_OUT = re.compile(rb"Watchdog caught (collective operation timeout: .*? before timing out)")  # PyTorch's words
+LAST_BYTES = 1 << 20  # of a rank's output: the watchdog's words, and the stacks of its threads behind them
 
 
 def failure_path(directory: str, rank: int | str) -> str:
@@ -81,10 +84,14 @@ def explain(error: BaseException, filesystem: pyarrow.fs.FileSystem, directory: 
         if isinstance(getattr(failure, "health_check_failure", None), RayActorError)
     )
     if dead:
+        outputs = {rank: output / OUTPUT_OF_RANK.format(rank=rank) for rank in dead}
+        timeouts = {rank: words for rank, path in outputs.items() if (words := _timeout_in(path))}
+        rank = next(iter(timeouts), dead[0])
+        why = timeouts.get(rank, "killed, out of memory, a collective that timed out, or a crash in native code")
         return TrialFailed(
-            f"rank {dead[0]}: the worker process died without a Python exception (killed, out of memory, or a crash in "
-            f"native code). Its last output is in {output / OUTPUT_OF_RANK.format(rank=dead[0])}",
-            dead[0],
+            f"rank {rank}: the worker process died without a Python exception ({why}). Its last output is in "
+            f"{outputs[rank]}",
+            rank,
         )
     cause = first_cause(error) or error
     if isinstance(cause, TrialFailed):
@@ -94,3 +101,13 @@ def explain(error: BaseException, filesystem: pyarrow.fs.FileSystem, directory: 
         return TrialFailed(f"rank {first['rank']}: {first['summary']}", first["rank"], first["traceback"])
     frames = "".join(traceback.format_exception(cause)).strip()
     return TrialFailed(f"{type(cause).__name__}: {cause}".splitlines()[0], None, frames)
+
+
+def _timeout_in(output: Path) -> str:
+    """What PyTorch's watchdog printed before it ended the process, if it did and the file is on this node."""
+    if not output.is_file():
+        return ""
+    with output.open("rb") as file:
+        file.seek(max(0, output.stat().st_size - LAST_BYTES))
+        found = TIMED_OUT.findall(file.read())
+    return found[-1].decode(errors="replace") if found else ""

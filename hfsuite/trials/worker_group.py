@@ -1,4 +1,4 @@
-"""Ray Train's worker group, for trials. The only file that touches its internals.
+"""Ray Train's worker group, for trials. Beside `tune_loop.py`, the only file that touches Ray's internals.
 
 Ray Train V2 runs the workers: its `TrainController` starts them, makes the process group, collects reports and handles
 failures. Three things are changed. The controller is no actor of its own: it runs in a thread of the trial's actor. It

@@ -22,7 +22,6 @@ from hfsuite import Experiment, TransformersTrainer
 from tests.benchmarks import workload
 from tests.benchmarks.turns import InTurns
 
-WARM_UP_STEPS = 8
 BILLION = {"model": "1b", "text": "state_of_the_union", "context": 1024, "evaluations": 1,
            "validation_rows": 8, "largest_per_device": 8}  # fmt: skip
 ALL_ROWS = {"train_rows": 6530, "validation_rows": 200, "evaluations": 4, "precision": "bf16"}
@@ -37,23 +36,18 @@ def settings_of_share(gpus: int) -> dict[str, int]:
 
 
 class TrainingClock(TrainerCallback):
-    """Rank 0 writes down how long it trained between two evaluations, and how many steps."""
+    """Rank 0 writes down how long it trained between two evaluations."""
 
     def __init__(self) -> None:
         self.began: float | None = None
-        self.ended, self.steps = 0.0, 0
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step == 0:
             workload.note("first step begins")
         if self.began is None:
-            self.began, self.steps = _now(), 0
+            self.began = _now()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.steps += 1
-        if state.global_step == WARM_UP_STEPS:  # what follows is steady
-            workload.note("trained", seconds=_now() - (self.began or 0), steps=self.steps, steady=False)
-            self.began, self.steps = _now(), 0
         if control.should_evaluate or control.should_save or control.should_training_stop:
             self._note()
 
@@ -63,7 +57,7 @@ class TrainingClock(TrainerCallback):
 
     def _note(self) -> None:
         if self.began is not None:
-            workload.note("trained", seconds=_now() - self.began, steps=self.steps, steady=True)
+            workload.note("trained", seconds=_now() - self.began)
         self.began = None
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +30,30 @@ def gpu_in_turns(folder: Path, trials: int, gpus: int, steps: int) -> dict[str, 
     """A sweep of such trials and the loop in one process group that lives, beside one another: a trial each in turn."""
     from tests.benchmarks.turns import give_turn
 
-    arguments = ("tests.benchmarks.gpu_workload", str(folder), "1e-5", str(trials), str(steps), "bare")
-    with ThreadPoolExecutor(1) as beside:
-        launched = beside.submit(ways.launch, *arguments, workers=gpus)
+    arguments = (str(folder), "1e-5", str(trials), str(steps), "bare")
+    with torchrun_beside(folder, "tests.benchmarks.gpu_workload", *arguments, workers=gpus):
         answer = gpu_ours(folder, trials, gpus, steps, set={"in_turns_as": "ours"})
         give_turn("ours", ranks=gpus)  # there may be one left
-        launched.result()
     return answer
+
+
+@contextmanager
+def torchrun_beside(folder: Path, *module_and_arguments: str, workers: int) -> Iterator[None]:
+    """A `torchrun` that takes turns with the block. If one fails the other ends too; the first failure is raised."""
+    from tests.benchmarks.turns import FAILED
+
+    failed = folder / FAILED
+    with ThreadPoolExecutor(1) as beside:
+        launched = beside.submit(ways.launch, *module_and_arguments, workers=workers)
+        launched.add_done_callback(lambda done: failed.touch() if done.exception() else None)
+        try:
+            yield
+        except Exception as error:
+            if failed.exists():
+                raise RuntimeError(f"torchrun failed: {launched.exception()}") from error
+            failed.touch()
+            raise
+        launched.result()
 
 
 def gpu_torchrun(folder: Path, trials: int, gpus: int, steps: int) -> dict[str, Any]:
@@ -93,13 +112,10 @@ def gpu_tokens(folder: Path, gpus: int, rows: int, steps: int) -> dict[str, Any]
 
     alone = folder / "torchrun"
     alone.mkdir()
-    with ThreadPoolExecutor(1) as beside:
-        arguments = (str(alone), str(rows), str(steps))
-        launched = beside.submit(ways.launch, "tests.benchmarks.gpu_experiments", *arguments, workers=gpus)
+    arguments = (str(alone), str(rows), str(steps))
+    with torchrun_beside(folder, "tests.benchmarks.gpu_experiments", *arguments, workers=gpus):
         experiment, settings = gpu_experiments.language_model_experiment, {"global_batch_size": rows, "steps": steps}
-        answer = ways.ours(experiment, folder, 1, workers=gpus, set=settings)
-        launched.result()
-    return answer
+        return ways.ours(experiment, folder, 1, workers=gpus, set=settings)
 
 
 def gpu_checkpoints(folder: Path, count: int, decisions: str) -> dict[str, Any]:

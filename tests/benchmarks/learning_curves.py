@@ -12,7 +12,8 @@ picture. A row is an evaluation:
     configuration   its number; the five settings follow
     seed            of initial weights, order of rows and dropout
     step, epoch     of the optimizer; epochs of all training rows
-    seconds         of training since its first step, beside as many others on the same GPU as `trials_per_gpu` says
+    seconds         since training began, evaluations included, beside as many others on the same GPU as
+                    `trials_per_gpu` says
     loss            of training, a mean since the evaluation before
     eval_loss, eval_accuracy      on the 1,000 validation rows
     test_accuracy   on the 1,000 test rows, at the end; NaN before

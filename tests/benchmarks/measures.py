@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -328,13 +329,19 @@ def program(name: str, *arguments: object, timeout_s: float = 1800, **environmen
             folder,
             *map(str, arguments),
         ]
-        done = subprocess.run(
-            command, capture_output=True, text=True, env=variables, cwd=ROOT, timeout=timeout_s, check=False
-        )
-        if done.returncode:
-            raise RuntimeError(f"{name} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=variables, cwd=ROOT,
+            start_new_session=True,
+        ) as started:  # fmt: skip
+            try:
+                printed, errors = started.communicate(timeout=timeout_s)
+            except BaseException:
+                os.killpg(started.pid, signal.SIGTERM)  # `torchrun` ends its ranks then, Ray its workers
+                raise
+        if started.returncode:
+            raise RuntimeError(f"{name} failed:\n{printed[-2000:]}\n{errors[-4000:]}")
         lines = diary.read_text().splitlines() if diary.exists() else []
-        return json.loads(done.stdout.strip().splitlines()[-1]), [json.loads(line) for line in lines]
+        return json.loads(printed.strip().splitlines()[-1]), [json.loads(line) for line in lines]
 
 
 def per_minute(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tests.benchmarks import workload
 OTHER = {"ours": "bare", "bare": "ours"}
 STEPS_A_TURN = 20
 PATIENCE_S = 300.0
+FAILED = "failed"  # a file beside those of the turns: one of the two is over, and its turn will never end
 
 
 class InTurns(TrainerCallback):
@@ -47,11 +49,8 @@ class InTurns(TrainerCallback):
             (self.folder / f"{self.way}-{turn - 1}-{args.process_index}").touch()
 
     def _wait_for_the_other(self, turn: int, ranks: int) -> None:
-        deadline = time.monotonic() + PATIENCE_S
-        while turn >= 0 and not all((self.folder / f"{self.other}-{turn}-{rank}").exists() for rank in range(ranks)):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{self.other} has not ended its turn {turn} within {PATIENCE_S:.0f} s")
-            time.sleep(0.005)
+        ended = [self.folder / f"{self.other}-{turn}-{rank}" for rank in range(ranks)] if turn >= 0 else []
+        _wait_for(self.folder, f"{self.other}'s turn {turn}", lambda: all(file.exists() for file in ended))
 
 
 def take_turn(way: str) -> None:
@@ -60,11 +59,8 @@ def take_turn(way: str) -> None:
     By files, a rank each: a communicator that is made for it here would not be made within the trial.
     """
     give_turn(way)
-    deadline = time.monotonic() + PATIENCE_S
-    while _turn(int(os.environ["RANK"])).read_text() != way:
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{OTHER[way]} has not ended its trial within {PATIENCE_S:.0f} s")
-        time.sleep(0.005)
+    turn = _turn(int(os.environ["RANK"]))
+    _wait_for(turn.parent, f"{OTHER[way]}'s trial", lambda: turn.read_text() == way)
     workload.note("goes on", way=way)
 
 
@@ -72,6 +68,16 @@ def give_turn(way: str, ranks: int | None = None) -> None:
     """It is the other way's turn: on this rank's GPU, or on those of all ranks."""
     for rank in range(ranks) if ranks is not None else [int(os.environ["RANK"])]:
         _turn(rank).write_text(OTHER[way])
+
+
+def _wait_for(folder: Path, what: str, is_over: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not is_over():
+        if (folder / FAILED).exists():
+            raise RuntimeError(f"{what} will not end: that program has failed")
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what} has not ended within {PATIENCE_S:.0f} s")
+        time.sleep(0.005)
 
 
 def _turn(rank: int) -> Path:

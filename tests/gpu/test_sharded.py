@@ -33,6 +33,7 @@ def test_trials_by_a_configuration_file(how: str, gpus: int, own_directory: Path
     lost = [trial.workers_lost for trial in result.trials if trial.workers_lost]
     record_property("workers lost", " ".join(lost) or "none")
     if how == "zero3":  # DeepSpeed keeps its buffers
+        assert lost
         assert all("of GPU memory are still allocated" in why for why in lost)
     else:
         assert sum(bool(trial.warm_start) for trial in result.trials) == 1, lost
@@ -63,7 +64,8 @@ def test_a_sharded_checkpoint_is_restored_on_another_number_of_gpus(
     ).fit()
     assert again.metrics["step"] == first.metrics["step"]
     record_property("last loss", f"{first.metrics['loss']:.4f}, {again.metrics['loss']:.4f}")
-    assert again.metrics["loss"] == pytest.approx(first.metrics["loss"], rel=0.02)
+    # Seen: 0.2 % apart. With the model alone and a new optimizer it is 0.6 %.
+    assert again.metrics["loss"] == pytest.approx(first.metrics["loss"], rel=0.004)
 
 
 @pytest.mark.parametrize("gpus", [1, 2, 4])
@@ -82,7 +84,7 @@ def test_by_arguments_of_transformers(how: str, gpus: int, tmp_path: Path, recor
     again = trained("again", 2 * sharded.SAVED_AT, resume_from_checkpoint=first.checkpoint)
     assert (first.metrics["step"], again.metrics["step"]) == (sharded.SAVED_AT, 2 * sharded.SAVED_AT)
     record_property("losses", f"{first.metrics['loss']:.2f}, {again.metrics['loss']:.2f}")
-    assert again.metrics["loss"] < first.metrics["loss"]
+    assert again.metrics["loss"] < first.metrics["loss"] - 0.2, "with new weights it is not 0.01 less"
     assert len(checkpoints_of(again.path)) == 1, "it went on from what was saved: the third step was not made again"
 
 

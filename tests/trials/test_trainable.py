@@ -191,11 +191,18 @@ def test_a_failing_rank_leaves_its_traceback(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["exit", "sigkill"])
-def test_a_rank_that_dies_fails_its_trial_and_names_it(tmp_path: Path, how: str) -> None:
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        ("exit", "killed, out of memory"),
+        ("sigkill", "killed, out of memory"),
+        ("watchdog", "collective operation timeout: WorkNCCL(SeqNum=15, OpType=ALLREDUCE"),
+    ],
+)
+def test_a_rank_that_dies_fails_its_trial_and_names_it(tmp_path: Path, how: str, why: str) -> None:
     (result,) = tune_toy(tmp_path, {"train_loop_config": {"fails_at": 2, "fails_by": how}})
     text = Path(result.path, "failure.txt").read_text()
-    assert "rank 1: the worker process died without a Python exception" in text
+    assert f"rank 1: the worker process died without a Python exception ({why}" in text
     assert "rank_1.log" in text
     assert result.metrics["training_iteration"] == 1
 
