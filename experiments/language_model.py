@@ -64,7 +64,8 @@ DEFAULTS = {
     "seed": 0,
 }
 LEAST = {"context": 2, "steps": 1, "evaluations": 1, "validation_rows": 1, "global_batch_size": 1,
-         "largest_per_device": 1, "lora_rank": 1}  # fmt: skip
+         "largest_per_device": 1, "lora_rank": 1, "seed": 0}  # fmt: skip
+PRECISIONS, TARGETS = ("auto", "bf16", "fp32"), ("all-linear", "attention")
 MADE = {
     "small": {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4,
               "num_key_value_heads": 2, "vocab_size": 384},
@@ -145,6 +146,17 @@ def check(settings: dict[str, Any]) -> None:
         )
     if not 0 <= settings["warmup_ratio"] < 1:
         faults.append(f"warmup_ratio is from 0 to below 1, a share of the steps: got {settings['warmup_ratio']}.")
+    for name in ("learning_rate", "lora_alpha"):
+        if not settings[name] > 0:
+            faults.append(f"{name} is above 0, got {settings[name]}.")
+    if not 0 <= settings["lora_dropout"] < 1:
+        faults.append(f"lora_dropout is from 0 to below 1, got {settings['lora_dropout']}.")
+    if not 0 <= settings["min_lr_rate"] <= 1:
+        faults.append(f"min_lr_rate is from 0 to 1, a share of the learning rate: got {settings['min_lr_rate']}.")
+    if settings["target_modules"] not in TARGETS:
+        faults.append(f"target_modules is {' or '.join(TARGETS)}, got {settings['target_modules']!r}.")
+    if settings["precision"] not in PRECISIONS:
+        faults.append(f"precision is {' or '.join(PRECISIONS)}, got {settings['precision']!r}.")
     if settings["lr_scheduler_type"] not in (known := [str(each.value) for each in SchedulerType]):
         faults.append(f"lr_scheduler_type is one of {', '.join(known)}: got {settings['lr_scheduler_type']!r}.")
     if faults:
@@ -153,8 +165,6 @@ def check(settings: dict[str, Any]) -> None:
 
 def is_bf16(precision: str, device: torch.device) -> bool:
     """Whether a model is computed in bf16, and its frozen weights kept in it."""
-    if precision not in ("auto", "bf16", "fp32"):
-        raise ConfigurationError(f"precision is auto, bf16 or fp32, got {precision!r}.")
     return precision == "bf16" or (precision == "auto" and device.type == "cuda")
 
 

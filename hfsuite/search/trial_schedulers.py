@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,13 +31,16 @@ SCHEDULERS: dict[str, tuple[str, Callable[[], TrialScheduler]]] = {
 }
 
 
-def check_trial_scheduler(scheduler: str | TrialScheduler, searcher: Any, configuration: str) -> None:
+def check_trial_scheduler(
+    scheduler: str | TrialScheduler, searcher: Any, configuration: str, settings: Collection[str]
+) -> None:
     """Refuses a name that does not exist, and a scheduler of Ray Tune's that cannot work in this sweep.
 
     Args:
         scheduler: a name, or one of Ray Tune's.
         searcher: which shall propose beside it.
         configuration: what the settings are called in Ray Tune's configuration, "trainer_init_config" for example.
+        settings: the names of those that a trial is given.
 
     Raises:
         UnknownName: with the nearest names.
@@ -64,6 +67,15 @@ def check_trial_scheduler(scheduler: str | TrialScheduler, searcher: Any, config
             f"hyperparam_mutations of {type(scheduler).__name__} names {sorted(scheduler._hyperparam_mutations)}: "
             f"put the settings below {configuration!r}, where trials have them: {{{configuration!r}: {{...}}}}."
         )
+    elif isinstance(scheduler, PopulationBasedTraining):
+        unknown = [name for name in scheduler._hyperparam_mutations[configuration] if name not in settings]
+        if unknown:  # Ray Tune would find out at the first exploit, and end the sweep
+            raise ConfigurationError(
+                " ".join(
+                    f"hyperparam_mutations names {name!r}, which no trial has. {did_you_mean(name, settings)}"
+                    for name in unknown
+                )
+            )
 
 
 def make_trial_scheduler(scheduler: str | TrialScheduler) -> TrialScheduler:

@@ -140,7 +140,8 @@ def checked_plan(
     }
     can_vary = {name: each for name, each in space.items() if can_count(name, only_where, space, constants)}
     attempt(lambda: check_searcher(searcher, can_vary if kind == "sweep" else None))
-    attempt(lambda: check_trial_scheduler(trial_scheduler, searcher, experiment.trainer.config_argument))
+    argument = experiment.trainer.config_argument
+    attempt(lambda: check_trial_scheduler(trial_scheduler, searcher, argument, experiment.defaults))
     policy = attempt(lambda: WorkerPolicy(**worker_policy))
     attempt(lambda: keeping.parse_keep(keep))
     if resumed is None:

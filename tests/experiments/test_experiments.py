@@ -142,6 +142,8 @@ def test_settings_of_lora_that_do_not_count_are_neither_drawn_nor_shown(own_dire
 
 def test_settings_that_no_language_model_can_have_are_named_at_once(tmp_path: Path) -> None:
     wrong = {"context": 0, "steps": -1, "warmup_ratio": 1.5, "lr_scheduler_type": "nonsense", "lora_rank": 0}
+    wrong |= {"learning_rate": -1.0, "lora_alpha": 0, "lora_dropout": 1.5, "min_lr_rate": 7.0, "target_modules": "foo"}
+    wrong |= {"precision": "fp64", "seed": -3}
     with pytest.raises(ConfigurationError) as refused:
         language_model.check({**language_model.DEFAULTS, **wrong, "evaluations": 1})
     (sentences,) = refused.value.faults

@@ -125,13 +125,13 @@ def test_rays_own_objects_are_taken_as_they_are() -> None:
     check_searcher(own)
     assert make_searcher(own, seed=0, study_name="s", directory=None, budget=Budget(None)) is own
     scheduler = FIFOScheduler()
-    check_trial_scheduler(scheduler, None, "train_loop_config")
+    check_trial_scheduler(scheduler, None, "train_loop_config", ["x"])
     assert make_trial_scheduler(scheduler) is scheduler
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_every_named_trial_scheduler_can_be_made(name: str) -> None:
-    check_trial_scheduler(name, None, "train_loop_config")
+    check_trial_scheduler(name, None, "train_loop_config", ["x"])
     assert make_trial_scheduler(name).set_search_properties("loss", "min")
 
 
@@ -139,7 +139,7 @@ def test_unknown_names_get_suggestions() -> None:
     with pytest.raises(UnknownName, match=r"Did you mean 'random'"):
         check_searcher("randm")
     with pytest.raises(UnknownName, match=r"Known: asha, fifo, median"):
-        check_trial_scheduler("zzz", None, "train_loop_config")
+        check_trial_scheduler("zzz", None, "train_loop_config", ["x"])
 
 
 def test_a_missing_package_is_named() -> None:
@@ -165,14 +165,25 @@ def test_a_searcher_can_be_saved_with_every_scheduler(tmp_path: Path, scheduler:
 
 def test_population_based_training_proposes_itself() -> None:
     with pytest.raises(ConfigurationError, match="cannot be combined with a searcher, got 'tpe'"):
-        check_trial_scheduler(PopulationBasedTraining(hyperparam_mutations={"x": [1, 2]}), "tpe", "train_loop_config")
+        check_trial_scheduler(
+            PopulationBasedTraining(hyperparam_mutations={"x": [1, 2]}), "tpe", "train_loop_config", ["x"]
+        )
     with pytest.raises(ConfigurationError, match=r"names \['x'\]: put the settings below 'train_loop_config'"):
-        check_trial_scheduler(PopulationBasedTraining(hyperparam_mutations={"x": [1, 2]}), "grid", "train_loop_config")
+        check_trial_scheduler(
+            PopulationBasedTraining(hyperparam_mutations={"x": [1, 2]}), "grid", "train_loop_config", ["x"]
+        )
+    misspelt = PopulationBasedTraining(
+        hyperparam_mutations={"train_loop_config": {"learning_rat": [1, 2], "x": [1, 2]}}
+    )
+    with pytest.raises(
+        ConfigurationError, match=r"names 'learning_rat', which no trial has\. Did you mean 'learning_rate'"
+    ):
+        check_trial_scheduler(misspelt, "grid", "train_loop_config", ["learning_rate", "x"])
 
 
 def test_rays_objects_must_leave_metric_and_space_to_the_experiment() -> None:
     with pytest.raises(ConfigurationError, match="This AsyncHyperBandScheduler has a metric already"):
-        check_trial_scheduler(ASHAScheduler(metric="loss", mode="min"), None, "train_loop_config")
+        check_trial_scheduler(ASHAScheduler(metric="loss", mode="min"), None, "train_loop_config", ["x"])
     with pytest.raises(ConfigurationError, match="This OptunaSearch has a metric and a space already"):
         check_searcher(OptunaSearch({"x": tune.uniform(0, 1)}, metric="loss", mode="min"))
     with pytest.raises(ConfigurationError, match="This OptunaSearch has a metric already"):
