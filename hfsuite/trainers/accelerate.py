@@ -151,7 +151,7 @@ class AccelerateLoop:
 
     def __call__(self, config: dict[str, Any]) -> Any:
         """Trains. Runs in every rank, in the thread that Ray Train makes for it."""
-        from hfsuite.trainers import facts
+        from hfsuite.trainers import dealing, facts
 
         context = ray.train.get_context()
         seeds: dict[str, Any] = {name: config[name] for name in ("seed", "data_seed") if name in config}
@@ -165,5 +165,5 @@ class AccelerateLoop:
                 directory=directory,
             )
             parameters = inspect.signature(self.train_loop_per_worker).parameters
-            with facts.of_prepared(seeds, self.is_local):
+            with facts.of_prepared(seeds, self.is_local), dealing.in_force(weighs=True):
                 return self.train_loop_per_worker(config) if parameters else self.train_loop_per_worker()

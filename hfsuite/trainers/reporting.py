@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from typing import Any
 
 import ray.train
@@ -13,8 +14,11 @@ from transformers.trainer_utils import IntervalStrategy
 
 from hfsuite.errors import ConfigurationError
 from hfsuite.trainers.checkpoint import TransformersCheckpoint
+from hfsuite.trainers.dealing import separate_streams
 from hfsuite.trainers.report_observer import TRAINING_FINISHED
 from hfsuite.trainers.upload import moved
+
+SAMPLES = "samples"  # rows that were trained on, by all ranks
 
 
 class ReportCallback(TrainerCallback):
@@ -27,21 +31,40 @@ class ReportCallback(TrainerCallback):
     Args:
         sharded: whether each rank saves a part of the checkpoint (FSDP, DeepSpeed).
         keep_local: whether the directory that Transformers wrote is the only one there will be.
+        rows_trained: by all ranks since this process began to train.
+        about_loss: what there is to tell of the losses; reported once.
+        begins: called when a training begins: the first, and one with a smaller batch that fits.
     """
 
-    def __init__(self, sharded: bool, keep_local: bool = False) -> None:
+    def __init__(
+        self,
+        sharded: bool,
+        keep_local: bool = False,
+        *,
+        rows_trained: Callable[[], int],
+        about_loss: Callable[[], dict[str, str]] = dict,
+        begins: Callable[[], None] = lambda: None,
+    ) -> None:
         self.sharded, self.keep_local = sharded, keep_local
+        self.rows_trained, self.about_loss, self.begins = rows_trained, about_loss, begins
+        self.rows_before = 0  # trained by a process before this one, less what an attempt that did not fit has trained
+        self.told: dict[str, str] = {}
         self.pending: dict[str, Any] = {}
         self.last: dict[str, Any] = {}
         self.checkpoint: str | None = None
-        self.logged_step = self.saved_step = -1
+        self.logged_step = self.evaluated_step = self.saved_step = -1
         self.steps = 0  # made by this call of `train()`
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Collects what Transformers logs."""
-        samples = state.global_step * args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-        self.pending |= {"samples": samples, **(logs or {}), "step": state.global_step, "epoch": state.epoch}
-        self.logged_step = state.global_step
+        samples = self.rows_before + self.rows_trained()
+        state.log_history[-1][SAMPLES] = samples  # a resumed training counts on from it
+        about = self.about_loss()
+        self.pending |= {name: text for name, text in about.items() if name not in self.told}
+        self.told = about
+        self.pending |= {SAMPLES: samples, **(logs or {}), "step": state.global_step, "epoch": state.epoch}
+        if "loss" in (logs or {}):
+            self.logged_step = state.global_step
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Remembers the checkpoint that goes with what was logged."""
@@ -51,18 +74,24 @@ class ReportCallback(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Forgets the best checkpoint of an earlier run: its directory is not here."""
         state.best_model_checkpoint = None
+        counted = [each[SAMPLES] for each in state.log_history if each["step"] <= state.global_step and SAMPLES in each]
+        self.rows_before = max(counted, default=0) - self.rows_trained()
+        separate_streams(ray.train.get_context().get_world_rank())
+        self.begins()
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """What an evaluation stops (`EarlyStoppingCallback`) is saved now: at the epoch's end nobody knew of it."""
+        self.evaluated_step = state.global_step
         control.should_save = control.should_save or control.should_training_stop
         return control
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """Whatever ends the training, it ends with an evaluation, a log and a checkpoint."""
         if control.should_training_stop:
-            if state.global_step != self.logged_step:
-                control.should_evaluate = args.eval_strategy != IntervalStrategy.NO
-                control.should_log = True
+            control.should_log = state.global_step != self.logged_step
+            control.should_evaluate = (
+                state.global_step != self.evaluated_step and args.eval_strategy != IntervalStrategy.NO
+            )
             control.should_save = state.global_step != self.saved_step
         return control
 
@@ -79,10 +108,11 @@ class ReportCallback(TrainerCallback):
         self._report(args, state)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """The last report has the last evaluation's metrics too, whenever that was."""
+        """The last report; what its step was reported with before belongs to it too."""
         if not self.steps:
             return  # see `report_finished`
-        self.pending = {**self.last, **self.pending, TRAINING_FINISHED: True}
+        before = self.last if self.last.get("step") == state.global_step else {}
+        self.pending = {**before, **self.pending, TRAINING_FINISHED: True}
         self._report(args, state)
 
     def report_finished(self, trainer: Any, checkpoint: str) -> None:

@@ -156,12 +156,19 @@ class TransformersLoop:
 
     def __call__(self, config: dict[str, Any]) -> None:
         """Trains. Runs in every rank, in the thread that Ray Train makes for it."""
-        from transformers.integrations import get_reporting_integration_callbacks
-
-        from hfsuite.trainers.reporting import ReportCallback, check_arguments
+        from hfsuite.trainers import dealing
 
         # Without it Transformers on a machine without GPUs overlooks the process group: N trainings instead of one.
         os.environ["ACCELERATE_USE_CPU"] = str(ray.train.torch.get_device().type == "cpu").lower()
+        with dealing.in_force(weighs=False):
+            self._train(config)
+
+    def _train(self, config: dict[str, Any]) -> None:
+        from transformers.integrations import get_reporting_integration_callbacks
+
+        from hfsuite.trainers.exact_loss import make_exact
+        from hfsuite.trainers.reporting import ReportCallback, check_arguments
+
         train, evaluation = ray_data.worker_datasets(self.rows)
         try:
             trainer = self.trainer_init_per_worker(train, evaluation, **config)
@@ -175,11 +182,14 @@ class TransformersLoop:
                 stacklevel=2,
             )
         ray_data.keep_ray_split(trainer)
+        about_loss = make_exact(trainer)
         for integration in get_reporting_integration_callbacks(trainer.args.report_to):
             trainer.pop_callback(integration)  # tracking is the driver's job
         sharded = bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
-        self._note_facts(trainer)
-        reports = ReportCallback(sharded, keep_local=self.is_local)
+        reports = ReportCallback(
+            sharded, keep_local=self.is_local, about_loss=about_loss, begins=lambda: self._note_facts(trainer),
+            rows_trained=lambda: _rows_trained(trainer),
+        )  # fmt: skip
         trainer.add_callback(reports)
         hyperparameters.keep_own(trainer)
 
@@ -199,9 +209,15 @@ class TransformersLoop:
         facts.note(TRAINING, trainer.train_dataset)
         for dataset in evaluation.values() if isinstance(evaluation, dict) else [evaluation]:
             facts.note(EVALUATION, dataset)
-        facts.note_batch(trainer.args.per_device_train_batch_size, trainer.args.gradient_accumulation_steps)
+        facts.note_batch(trainer._train_batch_size, trainer.args.gradient_accumulation_steps)
         facts.precision = str(trainer.accelerator.mixed_precision)
         facts.write({"seed": trainer.args.seed, "data_seed": trainer.args.data_seed})
+
+
+def _rows_trained(trainer: Any) -> int:
+    """By all ranks; in a model-parallel training, what its steps should have held."""
+    steps: int = trainer.state.global_step * trainer.get_total_train_batch_size(trainer.args)
+    return int(getattr(trainer, "rows_trained", steps))
 
 
 def _renamed(error: Exception) -> ConfigurationError | None:

@@ -1,0 +1,409 @@
+"""How the rows of an epoch are dealt to the ranks: each row once, in the same global batches on any number of workers.
+
+Accelerate fills the last batches of an epoch up with rows from its beginning, and has each rank draw a sampler's order
+from its global generator, which dropout has moved in each rank differently. Here
+
+- all ranks know the same order, which follows from a seed and the number of the epoch alone;
+- a global batch is `batch size x accumulation x ranks` rows of it, one after another;
+- the last one of an epoch holds what is left, divided as evenly as can be. A rank for which no row is left gets one
+  that counts nothing, since it must take part in the computation (`drop_last` drops the global batch instead);
+- what ranks gather of uneven batches (`Accelerator.gather`, `.gather_for_metrics`) is each row's once.
+
+`Accelerator.backward` weighs the batches of a last, smaller step by their rows. Runs in every rank.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+import accelerate.data_loader
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.data_loader import DataLoaderDispatcher, DataLoaderShard, SeedableRandomSampler, SkipBatchSampler
+from accelerate.utils import broadcast, recursively_apply
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, Sampler, SequentialSampler
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from hfsuite.trainers.seeds import Seeds
+
+WINDOW = "_hfsuite_window"  # of an Accelerator: batches of an optimizer step, where its own configuration knows nothing
+EVALUATION = 0  # instead: there are no steps, and no row is dropped
+
+
+class Order:
+    """The order of an epoch's rows, the same in every rank and after every resume.
+
+    Args:
+        sampler: draws it. One with a generator of its own draws from that, which `DataLoaderShard` keeps equal.
+        seed: of all epochs.
+    """
+
+    def __init__(self, sampler: Sampler[int], seed: int) -> None:
+        self.sampler, self.seed, self.epoch = sampler, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch is drawn next."""
+        self.epoch = epoch
+        if hasattr(self.sampler, "set_epoch"):
+            self.sampler.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        """Rows of an epoch."""
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[int]:
+        """The rows of the epoch."""
+        if isinstance(self.sampler, SequentialSampler) or getattr(self.sampler, "generator", None) is not None:
+            return iter(self.sampler)
+        with _drawing_from(Seeds(self.seed).stream(f"order of epoch {self.epoch}")):
+            return iter(list(self.sampler))
+
+
+class DealtBatches(BatchSampler):
+    """The batches of one rank.
+
+    Args:
+        order: of all rows.
+        batch_size: rows a rank takes at once.
+        accumulation: batches of an optimizer step.
+        num_processes: ranks.
+        process_index: this one.
+        drop_last: whether an epoch's last global batch is dropped if it is not whole.
+    """
+
+    def __init__(
+        self, order: Order, *, batch_size: int, accumulation: int, num_processes: int, process_index: int,
+        drop_last: bool,
+    ) -> None:  # fmt: skip
+        self.sampler: Any = order  # Accelerate looks for it by this name
+        self.batch_size, self.accumulation, self.drop_last = batch_size, accumulation, drop_last
+        self.num_processes, self.process_index = num_processes, process_index
+
+    @property
+    def round(self) -> int:
+        """Rows that all ranks take at once."""
+        return self.batch_size * self.num_processes
+
+    @property
+    def rows(self) -> int:
+        """Rows of an epoch that are dealt."""
+        rows = len(self.sampler)
+        return rows - rows % (self.round * self.accumulation) if self.drop_last else rows
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch is dealt next."""
+        self.sampler.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        """Batches of an epoch, as many in every rank."""
+        return -(-self.rows // self.round)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """The rows of each batch."""
+        order = list(self.sampler)[: self.rows]
+        for start in range(0, len(order), self.round):
+            yield share_of(order[start : start + self.round], self.batch_size, self.num_processes, self.process_index)
+
+    def shares(self, place: int) -> list[int]:
+        """The rows of each rank in a batch, by the batch's place in the epoch; 0 where a row only stands in."""
+        return shares(min(self.round, self.rows - place * self.round), self.batch_size, self.num_processes)
+
+    def weight(self, place: int) -> float:
+        """By what a batch's mean loss counts in its step, times ranks and batches of a step: 1 if the step is whole."""
+        window = self.round * self.accumulation
+        whole = min(window, self.rows - place // self.accumulation * window)
+        return self.shares(place)[self.process_index] * self.num_processes * self.accumulation / whole
+
+
+class DealtRows(IterableDataset[Any]):
+    """The rows of one rank, of a dataset without places. Every rank reads all of it.
+
+    Args:
+        dataset: yields the same rows in every rank.
+        batch_size: rows a rank takes at once.
+        num_processes: ranks.
+        process_index: this one.
+        drop_last: whether the last rows are dropped if they fill no batch in every rank.
+    """
+
+    def __init__(
+        self, dataset: Any, *, batch_size: int, num_processes: int, process_index: int, drop_last: bool
+    ) -> None:
+        self.dataset, self.batch_size, self.drop_last = dataset, batch_size, drop_last
+        self.num_processes, self.process_index = num_processes, process_index
+        self.last_round = 0  # rows of the last round, when it has been dealt
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch is dealt next."""
+        if hasattr(self.dataset, "set_epoch"):
+            self.dataset.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[Any]:
+        """The rows of this rank, a batch at a time."""
+        for rows in _rounds(self.dataset, self.batch_size * self.num_processes):
+            self.last_round = len(rows)
+            if len(rows) == self.batch_size * self.num_processes or not self.drop_last:
+                yield from share_of(rows, self.batch_size, self.num_processes, self.process_index)
+
+    def __getattr__(self, name: str) -> Any:
+        """All else is the dataset's."""
+        if name.startswith("__") or name == "dataset":
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+
+class DealtLoader(DataLoaderShard):
+    """A loader that knows which batch of the epoch is at hand. It stands for Accelerate's own meanwhile."""
+
+    place = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        """The batches, on the rank's device."""
+        first = self.batch_sampler.skip_batches if isinstance(self.batch_sampler, SkipBatchSampler) else 0
+        for place, batch in enumerate(super().__iter__(), start=first + self.skip_batches):
+            self.place = place
+            yield batch
+
+
+def shares(rows: int, batch_size: int, ranks: int) -> list[int]:
+    """How many rows each rank gets of a round: a batch, or an even part of what is left.
+
+    >>> shares(16, 8, 2), shares(9, 8, 2), shares(1, 8, 2)
+    ([8, 8], [5, 4], [1, 0])
+    """
+    least, more = divmod(rows, ranks)
+    return [least + (rank < more) for rank in range(ranks)]
+
+
+def share_of(rows: list[Any], batch_size: int, ranks: int, rank: int) -> list[Any]:
+    """The rows that one rank gets of a round; the round's first, where none is left for it."""
+    counts = shares(len(rows), batch_size, ranks)
+    start = sum(counts[:rank])
+    return rows[start : start + counts[rank]] or rows[:1]
+
+
+def shares_at_hand(accelerator: Accelerator) -> list[int] | None:
+    """The rows of each rank in the batch at hand, if it is a last one that is not whole; otherwise None."""
+    loader = accelerator.gradient_state.active_dataloader
+    if loader is None or not loader.end_of_dataloader:
+        return None
+    if isinstance(loader, DataLoaderDispatcher):  # fills the last round up to a multiple of the ranks
+        left = max(loader.remainder, 0)
+        size = -(-left // accelerator.num_processes)
+        return [min(max(left - rank * size, 0), size) for rank in range(accelerator.num_processes)] if left else None
+    if (dealt := _dealt(loader)) is not None:
+        counts = dealt.shares(loader.place)
+        return counts if sum(counts) < dealt.round else None
+    if isinstance(loader.dataset, DealtRows):
+        rows = loader.dataset
+        is_whole = rows.last_round == rows.batch_size * rows.num_processes
+        return None if is_whole else shares(rows.last_round, rows.batch_size, rows.num_processes)
+    return None
+
+
+@contextmanager
+def prepared_for(accelerator: Accelerator, window: int) -> Iterator[None]:
+    """A loader that is prepared meanwhile deals for optimizer steps of so many batches, or for EVALUATION."""
+    setattr(accelerator, WINDOW, window)
+    try:
+        yield
+    finally:
+        delattr(accelerator, WINDOW)
+
+
+@contextmanager
+def in_force(*, weighs: bool) -> Iterator[None]:
+    """Has Accelerate deal rows as said above.
+
+    Args:
+        weighs: whether `Accelerator.backward` weighs a step's batches by their rows, and each rank gets random numbers
+            of its own when a loop has prepared what it trains. Otherwise the caller sees to both.
+    """
+    patches = {"prepare_data_loader": _prepare, "gather": _gather, "gather_for_metrics": _gather}
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(accelerate.data_loader, "DataLoaderShard", DealtLoader))
+        for name, replacement in {
+            **patches,
+            **({"backward": _backward, "prepare": _separate} if weighs else {}),
+        }.items():
+            stack.enter_context(mock.patch.object(Accelerator, name, _around(getattr(Accelerator, name), replacement)))
+        yield
+
+
+def separate_streams(rank: int) -> None:
+    """Gives a rank random numbers of its own, which follow from what it was seeded with; rank 0 keeps its own."""
+    if rank > 0:
+        torch.manual_seed(Seeds(torch.initial_seed() % 2**63).stream(f"rank {rank}"))
+
+
+# ---- inside
+
+
+def _around(method: Any, replacement: Any) -> Any:
+    def patched(accelerator: Accelerator, *args: Any, **kwargs: Any) -> Any:
+        return replacement(lambda *a, **k: method(accelerator, *a, **k), accelerator, *args, **kwargs)
+
+    patched.__doc__ = method.__doc__
+    return patched
+
+
+def _prepare(prepare: Any, accelerator: Accelerator, data_loader: Any, *args: Any, **kwargs: Any) -> Any:
+    """A loader whose batches are dealt, where Accelerate would have dealt them otherwise."""
+    if getattr(data_loader, "_is_accelerate_prepared", False) or not _can_be_dealt(accelerator, data_loader):
+        return prepare(data_loader, *args, **kwargs)
+    window = getattr(accelerator, WINDOW, None)
+    ranks = {"num_processes": accelerator.num_processes, "process_index": accelerator.process_index}
+    if isinstance(data_loader.dataset, IterableDataset):
+        rows = DealtRows(
+            data_loader.dataset, batch_size=data_loader.batch_size, drop_last=data_loader.drop_last, **ranks
+        )
+        return _as_single(
+            prepare, accelerator, _with(data_loader, rows, batch_size=data_loader.batch_size), *args, **kwargs
+        )
+    is_training = not isinstance(data_loader.sampler, SequentialSampler) if window is None else window != EVALUATION
+    accumulation = window or (accelerator.gradient_accumulation_steps if is_training else 1)
+    sampler, generator = _sampler(accelerator, data_loader.sampler)
+    if isinstance(sampler, LengthGroupedSampler) and is_training:
+        sampler.batch_size = data_loader.batch_size * accumulation * accelerator.num_processes  # of global batches
+    batches = DealtBatches(
+        Order(sampler, _seed(accelerator)), batch_size=data_loader.batch_size, accumulation=accumulation,
+        drop_last=data_loader.drop_last and window != EVALUATION, **ranks,
+    )  # fmt: skip
+    prepared = _as_single(
+        prepare, accelerator, _with(data_loader, data_loader.dataset, batch_sampler=batches), *args, **kwargs
+    )
+    if generator is not None and accelerator.num_processes > 1:
+        prepared.rng_types, prepared.synchronized_generator = ["generator"], generator
+    return prepared
+
+
+def _can_be_dealt(accelerator: Accelerator, loader: Any) -> bool:
+    """Whether it is a loader of batches whose rows the ranks divide between them as Accelerate does by default."""
+    if accelerator.split_batches or not accelerator.even_batches or accelerator.torch_device_mesh is not None:
+        return False
+    if isinstance(loader.dataset, IterableDataset):
+        dispatches = accelerator.dispatch_batches is not False
+        return not dispatches and loader.num_workers == 0 and loader.batch_size is not None
+    is_plain = type(loader.batch_sampler) is BatchSampler and hasattr(loader.sampler, "__len__")
+    return is_plain and not accelerator.dispatch_batches
+
+
+def _sampler(accelerator: Accelerator, sampler: Any) -> tuple[Any, Any]:
+    """What draws the order, and the generator of the user's that it draws from."""
+    generator = getattr(sampler, "generator", None)
+    if type(sampler) is RandomSampler and generator is None:
+        again = SeedableRandomSampler(
+            sampler.data_source, replacement=sampler.replacement, num_samples=sampler._num_samples,
+            generator=torch.Generator(), data_seed=_seed(accelerator),
+        )  # fmt: skip
+        return again, None
+    return sampler, generator
+
+
+def _seed(accelerator: Accelerator) -> int:
+    """Of the order: what was asked for, or what rank 0 was seeded with."""
+    if (asked := accelerator.dataloader_config.data_seed) is not None:
+        return int(asked)
+    seed = torch.tensor([torch.initial_seed() % 2**63], device=accelerator.device)
+    return int(broadcast(seed)) if accelerator.num_processes > 1 else int(seed)
+
+
+def _with(loader: DataLoader[Any], dataset: Any, **batching: Any) -> DataLoader[Any]:
+    """The same loader, but for what it takes its batches from."""
+    names = (
+        "num_workers", "collate_fn", "pin_memory", "timeout", "worker_init_fn", "multiprocessing_context", "generator",
+        "prefetch_factor", "persistent_workers", "pin_memory_device", "in_order",
+    )  # fmt: skip
+    return DataLoader(dataset, **batching, **{name: getattr(loader, name) for name in names if hasattr(loader, name)})
+
+
+def _as_single(prepare: Any, accelerator: Accelerator, loader: Any, *args: Any, **kwargs: Any) -> Any:
+    """Prepares a loader whose rows have been divided already."""
+    original = accelerate.accelerator.prepare_data_loader
+
+    def undivided(given: Any, *a: Any, **k: Any) -> Any:
+        return original(given, *a, **{**k, "num_processes": 1, "process_index": 0, "dispatch_batches": False})
+
+    with mock.patch.object(accelerate.accelerator, "prepare_data_loader", undivided):
+        return prepare(loader, *args, **kwargs)
+
+
+def _gather(gather: Any, accelerator: Accelerator, data: Any, *args: Any, **kwargs: Any) -> Any:
+    """Gathers; of a last batch that is not whole each row once, in the order of the rows."""
+    counts = shares_at_hand(accelerator) if accelerator.num_processes > 1 else None
+    if counts is None or len(set(counts)) == 1 or args or kwargs:
+        return gather(data, *args, **kwargs)
+    most, own = max(counts), max(counts[accelerator.process_index], 1)
+
+    def one(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.ndim == 0 or len(tensor) != own:
+            return gather(tensor)
+        padded = torch.cat([tensor, tensor[-1:].expand(most - own, *tensor.shape[1:])])
+        rows = [rank * most + row for rank, count in enumerate(counts) for row in range(count)]
+        return _all(accelerator, padded)[rows]
+
+    try:
+        return recursively_apply(one, data, error_on_other_type=True)
+    except TypeError:  # objects, which Accelerate gathers as lists
+        return gather(data)
+
+
+def _all(accelerator: Accelerator, tensor: torch.Tensor) -> Any:
+    from accelerate.utils import gather
+
+    return gather(tensor.contiguous())
+
+
+def _backward(backward: Any, accelerator: Accelerator, loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+    """Weighs a batch's mean loss by its rows, where its step is not whole."""
+    loader = accelerator.gradient_state.active_dataloader
+    dealt = _dealt(loader) if loader is not None else None
+    if dealt is not None and (weight := dealt.weight(loader.place)) != 1:
+        loss = loss * weight
+    backward(loss, *args, **kwargs)
+
+
+def _separate(prepare: Any, accelerator: Accelerator, *args: Any, **kwargs: Any) -> Any:
+    prepared = prepare(*args, **kwargs)
+    if not getattr(accelerator, "_hfsuite_separate", False):
+        separate_streams(accelerator.process_index)
+        accelerator._hfsuite_separate = True
+    return prepared
+
+
+def _dealt(loader: Any) -> DealtBatches | None:
+    batches = loader.batch_sampler
+    if isinstance(batches, SkipBatchSampler):
+        batches = batches.batch_sampler
+    return batches if isinstance(batches, DealtBatches) and isinstance(loader, DealtLoader) else None
+
+
+def _rounds(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    at_hand: list[Any] = []
+    for row in rows:
+        at_hand.append(row)
+        if len(at_hand) == size:
+            yield at_hand
+            at_hand = []
+    if at_hand:
+        yield at_hand
+
+
+@contextmanager
+def _drawing_from(seed: int) -> Iterator[None]:
+    """Whatever draws meanwhile draws from this seed; afterwards all generators are as they were."""
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    try:
+        torch.default_generator.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])
+        random.setstate(states[2])
