@@ -85,7 +85,7 @@ def train_loop_per_worker(settings: dict[str, Any]) -> None:
     )
     torch.manual_seed(seeds.torch)
     generator = torch.Generator()
-    train = DataLoader(splits()["train"], batch.per_device, shuffle=True, generator=generator, drop_last=True)
+    train = DataLoader(splits()["train"], batch.per_device, shuffle=True, generator=generator)
     validation = DataLoader(splits()["validation"], 150)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings["learning_rate"], weight_decay=settings["weight_decay"]
@@ -114,13 +114,13 @@ def train_loop_per_worker(settings: dict[str, Any]) -> None:
                 if accelerator.sync_gradients:
                     schedule.step()
                 optimizer.zero_grad()
-            losses.append(loss.detach())
+            losses.append(accelerator.gather_for_metrics(loss.detach().repeat(len(labels))))  # a last batch is smaller
         metrics = {
-            "loss": float(accelerator.reduce(torch.stack(losses).mean(), "mean")),
+            "loss": float(torch.cat(losses).mean()),
             **evaluate(accelerator, model, validation),
             "step": (epoch + 1) * steps_per_epoch,
             "epoch": epoch + 1,
-            "samples": (epoch + 1) * steps_per_epoch * settings["global_batch_size"],
+            "samples": (epoch + 1) * len(splits()["train"]),
             "training_finished": epoch + 1 == settings["epochs"],  # complete: no trial scheduler is asked
         }
         report(accelerator, metrics, model, optimizer, schedule)

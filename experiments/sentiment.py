@@ -73,10 +73,11 @@ def trainer_init_per_worker(train_dataset: None, eval_dataset: None, **settings:
     torch.backends.cuda.enable_cudnn_sdp(False)
     seeds = Seeds(settings["seed"])
     torch.manual_seed(seeds.initial_weights)  # before the model: its new classification head is drawn at random
-    model = AutoModelForSequenceClassification.from_pretrained(model_path(settings["model"]), num_labels=2)
-    # The classification head averages its loss over rows. Transformers believes that it sums it, and would multiply
-    # the loss by the number of ranks and of accumulated batches.
-    model.accepts_loss_kwargs = False
+    model = AutoModelForSequenceClassification.from_pretrained(
+        model_path(settings["model"]),
+        num_labels=2,
+        dtype=torch.float32,  # a checkpoint in half precision would be trained in it: most of its weights never move
+    )
     tokenizer = AutoTokenizer.from_pretrained(model_path(settings["model"]))
     parts = tokenized(settings)
     train, validation = parts["train"], parts["validation"]

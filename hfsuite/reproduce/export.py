@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-import inspect
+import importlib.util
 import json
 import math
 import re
@@ -19,16 +19,19 @@ from packaging.utils import canonicalize_name
 
 from hfsuite.errors import CheckpointError, ConfigurationError
 from hfsuite.reproduce import recorded as records
-from hfsuite.reproduce import standalone
 from hfsuite.reproduce.recorded import RecordedRun
 from hfsuite.reproduce.transplant import Transplant, transplant
 from hfsuite.tracking import models, runs
 from hfsuite.tracking.recipe import is_hidden
-from hfsuite.trainers import batch, determinism, manifest, seeds
+from hfsuite.trainers import manifest
 
 if TYPE_CHECKING:
     import mlflow
 
+TAKEN_ALONG = (
+    "hfsuite.reproduce.standalone",
+    *(f"hfsuite.trainers.{name}" for name in ("batch", "seeds", "determinism", "dealing", "exact_loss")),
+)
 NEVER = {"hfsuite", "ray", "mlflow", "mlflow-skinny", "optuna"}
 
 
@@ -55,9 +58,8 @@ def export(client: mlflow.MlflowClient, name: str, folder: Path) -> RecordedRun:
         whole = Path(parent, "whole")  # it gets its name when it is complete
         whole.mkdir()
         has_model = _write_model(client, mlflow_run, run, whole, Path(parent, "fetched"))
-        for each in (standalone, batch, seeds, determinism):
-            text = _without_project(inspect.getsource(each))
-            (whole / f"{each.__name__.rpartition('.')[2]}.py").write_text(text, encoding="utf-8")
+        for each in TAKEN_ALONG:
+            (whole / f"{each.rpartition('.')[2]}.py").write_text(_without_project(_source(each)), encoding="utf-8")
         for name, text in {
             "experiment.py": module.code,
             "train.py": _train(run, module),
@@ -204,6 +206,14 @@ def _accelerate(run: RecordedRun, module: Transplant) -> str:
             "use_cpu": not gpu,
         }
     )
+
+
+def _source(module: str) -> str:
+    """Of a module of the project, which need not be imported: it may need PyTorch."""
+    spec = importlib.util.find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).read_text(encoding="utf-8")
 
 
 def _without_project(text: str) -> str:

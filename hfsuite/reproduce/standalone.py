@@ -1,6 +1,6 @@
 """What a training function asks of Ray Train and hfsuite, without either: under `torchrun` or `accelerate launch`.
 
-`hfsuite export` copies this file, so it imports nothing of the project.
+`hfsuite export` copies this file, so it imports nothing of the project but what is copied with it.
 """
 
 from __future__ import annotations
@@ -104,8 +104,11 @@ ray = SimpleNamespace(
 
 def train_loop(function: Callable[..., Any], settings: dict[str, Any], *, threads: int) -> None:
     """Runs a training loop written with Accelerate."""
+    from hfsuite.trainers.dealing import in_force
+
     _begin(threads)
-    function(dict(settings))
+    with in_force(weighs=True):
+        function(dict(settings))
 
 
 def train_transformers(function: Callable[..., Any], settings: dict[str, Any], *, threads: int) -> None:
@@ -113,15 +116,23 @@ def train_transformers(function: Callable[..., Any], settings: dict[str, Any], *
     _begin(threads)
     from transformers import TrainerCallback
 
+    from hfsuite.trainers.dealing import in_force, separate_streams
+    from hfsuite.trainers.exact_loss import make_exact
+
     class Reports(TrainerCallback):
         """Writes what Transformers logs."""
+
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            separate_streams(Context().get_world_rank())
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             report({**(logs or {}), "step": state.global_step, "epoch": state.epoch})
 
-    trainer = function(None, None, **settings)
-    trainer.add_callback(Reports())
-    trainer.train()
+    with in_force(weighs=False):
+        trainer = function(None, None, **settings)
+        make_exact(trainer)
+        trainer.add_callback(Reports())
+        trainer.train()
     trainer.save_model(CHECKPOINT)
 
 

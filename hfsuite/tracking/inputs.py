@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 RECORDED = "hfsuite.training_facts"  # a tag: the digest of what has been recorded
 AS_TAGS = ("world_size", "device", "deterministic", "threads", "cuda", "driver", "seeds")
+AS_PARAMS = {"weights_dtype": "weights_dtype", "autocast": "precision"}  # what is trained, and what it is computed in
 CONTEXT = "mlflow.data.context"  # MLflow shows it beside a dataset
 NAME_LIMIT = 500  # characters
 EVALUATED = ("eval", "val", "test")  # how metrics begin that were measured on the evaluation dataset
@@ -53,6 +54,9 @@ def write_inputs(run: Run, directory: SweepDirectory, sweep: SweepRecord, record
     if inputs:
         run.client.log_inputs(run.run_id, datasets=inputs)
     run.client.log_dict(run.run_id, facts, FACTS_FILE)
+    run.write_params({
+        name: facts[fact] for name, fact in AS_PARAMS.items() if facts.get(fact) and name not in record.config
+    })  # fmt: skip
     run.write_tags({f"hfsuite.{name}": as_text(facts[name]) for name in AS_TAGS if facts.get(name) is not None})
     run.write_tags({RECORDED: digest})
 

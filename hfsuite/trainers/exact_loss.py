@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers.trainer_pt_utils import find_batch_size
 
-from hfsuite.trainers import dealing
+from hfsuite.trainers.dealing import EVALUATION, prepared_for, shares_at_hand
 
 if TYPE_CHECKING:
     import transformers
@@ -46,17 +46,17 @@ class ExactLoss:
 
     def get_train_dataloader(self: Any) -> Any:
         """The user's, whose rows are dealt for whole optimizer steps."""
-        with dealing.prepared_for(self.accelerator, self.args.gradient_accumulation_steps):
+        with prepared_for(self.accelerator, self.args.gradient_accumulation_steps):
             return super().get_train_dataloader()  # type: ignore[misc]
 
     def get_eval_dataloader(self: Any, *args: Any, **kwargs: Any) -> Any:
         """The user's, of all rows."""
-        with dealing.prepared_for(self.accelerator, dealing.EVALUATION):
+        with prepared_for(self.accelerator, EVALUATION):
             return super().get_eval_dataloader(*args, **kwargs)  # type: ignore[misc]
 
     def get_test_dataloader(self: Any, *args: Any, **kwargs: Any) -> Any:
         """The user's, of all rows."""
-        with dealing.prepared_for(self.accelerator, dealing.EVALUATION):
+        with prepared_for(self.accelerator, EVALUATION):
             return super().get_test_dataloader(*args, **kwargs)  # type: ignore[misc]
 
     def get_batch_samples(self: Any, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[Any, Any]:
@@ -66,7 +66,7 @@ class ExactLoss:
             return batches, None
         if self.averages_over is None:
             self._find_out(self.model_wrapped, batches[0])
-        counts = dealing.shares_at_hand(self.accelerator)
+        counts = shares_at_hand(self.accelerator)
         stands_in = counts is not None and not counts[self.accelerator.process_index]
         last = len(batches) - 1
         rows = [0 if stands_in and place == last else _rows(batch) for place, batch in enumerate(batches)]
@@ -109,7 +109,7 @@ class ExactLoss:
         """As ever, without rows that only fill a batch up; notes what the loss weighs."""
         if self._measured is None:
             return super().prediction_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
-        counts, rows = dealing.shares_at_hand(self.accelerator), _rows(inputs)
+        counts, rows = shares_at_hand(self.accelerator), _rows(inputs)
         if counts is not None:
             real = counts[self.accelerator.process_index]
             inputs, rows = _part(inputs, 0, max(real, 1), rows), real

@@ -34,6 +34,8 @@ class Facts:
         self.inputs: dict[tuple[str, str], dict[str, Any]] = {}
         self.batch: dict[str, int] = {}
         self.precision = "no"  # of what is computed in less than the default type
+        self.seeds: dict[str, Any] = {}  # that the training uses, by name
+        self.weights: list[str] = []  # the types of the weights that are trained
 
     def note(self, context: str, given: Any) -> None:
         """Takes a fingerprint of something that the training was given.
@@ -44,6 +46,8 @@ class Facts:
         """
         if not self.is_first or given is None:
             return
+        if context == BASE_MODEL:
+            self.weights = sorted({*self.weights, *dtypes_of_trained(given)})
         taken = fingerprints.of_model(given) if context == BASE_MODEL else fingerprints.of_dataset(given)
         if taken is not None:
             self.inputs[context, taken["digest"]] = {"context": context, **taken}
@@ -53,23 +57,26 @@ class Facts:
         if per_device is not None:
             self.batch = {"per_device": per_device, "accumulation": accumulation}
 
-    def write(self, seeds: Mapping[str, Any] | None = None) -> None:
-        """Puts what was collected into the run's directory.
-
-        Args:
-            seeds: that the training uses, by name.
-        """
+    def write(self) -> None:
+        """Puts what was collected into the run's directory."""
         if not self.is_first:
             return
         storage = ray.train.get_context().get_storage()
         facts = surroundings() | {
-            "seeds": dict(seeds or {}),
+            "seeds": self.seeds,
             "batch": self.batch,
             "precision": self.precision,
+            "weights_dtype": ", ".join(self.weights) or None,
             "inputs": list(self.inputs.values()),
         }
         with storage.storage_filesystem.open_output_stream(f"{storage.experiment_fs_path}/{FACTS_FILE}") as stream:
             stream.write(json.dumps(facts).encode())
+
+
+def dtypes_of_trained(model: Any) -> set[str]:
+    """The types of a model's weights that are trained; nothing of what is no model (an optimizer, a schedule)."""
+    parameters = model.parameters() if hasattr(model, "parameters") else ()
+    return {str(each.dtype).removeprefix("torch.") for each in parameters if each.requires_grad}
 
 
 def surroundings() -> dict[str, Any]:
@@ -112,7 +119,8 @@ def of_prepared(seeds: Mapping[str, Any], is_local: bool) -> Iterator[None]:
     from torch.utils.data import DataLoader, RandomSampler
 
     facts, prepare = Facts(is_local), Accelerator.prepare
-    facts.write(seeds)
+    facts.seeds = dict(seeds)
+    facts.write()
 
     def noting(accelerator: Accelerator, *given: Any, **options: Any) -> Any:
         facts.precision = str(accelerator.mixed_precision)
@@ -124,7 +132,7 @@ def of_prepared(seeds: Mapping[str, Any], is_local: bool) -> Iterator[None]:
                     facts.note_batch(each.batch_size, accelerator.gradient_accumulation_steps)
             else:
                 facts.note(BASE_MODEL, each)
-        facts.write(seeds)
+        facts.write()
         return prepare(accelerator, *given, **options)
 
     with mock.patch.object(Accelerator, "prepare", noting):

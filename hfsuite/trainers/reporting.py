@@ -32,7 +32,7 @@ class ReportCallback(TrainerCallback):
         sharded: whether each rank saves a part of the checkpoint (FSDP, DeepSpeed).
         keep_local: whether the directory that Transformers wrote is the only one there will be.
         rows_trained: by all ranks since this process began to train.
-        about_loss: what there is to tell of the losses; reported once.
+        about: what there is to tell of the training in words; reported once.
         begins: called when a training begins: the first, and one with a smaller batch that fits.
     """
 
@@ -42,11 +42,11 @@ class ReportCallback(TrainerCallback):
         keep_local: bool = False,
         *,
         rows_trained: Callable[[], int],
-        about_loss: Callable[[], dict[str, str]] = dict,
+        about: Callable[[], dict[str, str]] = dict,
         begins: Callable[[], None] = lambda: None,
     ) -> None:
         self.sharded, self.keep_local = sharded, keep_local
-        self.rows_trained, self.about_loss, self.begins = rows_trained, about_loss, begins
+        self.rows_trained, self.about, self.begins = rows_trained, about, begins
         self.rows_before = 0  # trained by a process before this one, less what an attempt that did not fit has trained
         self.told: dict[str, str] = {}
         self.pending: dict[str, Any] = {}
@@ -59,7 +59,7 @@ class ReportCallback(TrainerCallback):
         """Collects what Transformers logs."""
         samples = self.rows_before + self.rows_trained()
         state.log_history[-1][SAMPLES] = samples  # a resumed training counts on from it
-        about = self.about_loss()
+        about = self.about()
         self.pending |= {name: text for name, text in about.items() if name not in self.told}
         self.told = about
         self.pending |= {SAMPLES: samples, **(logs or {}), "step": state.global_step, "epoch": state.epoch}
