@@ -17,7 +17,8 @@ class Batch(NamedTuple):
 def split_batch(global_batch_size: int, world_size: int, *, largest_per_device: int = 32) -> Batch:
     """Splits a global batch size, which is what a search varies, into what a worker needs to know.
 
-    The number of workers then changes the speed of a trial, and not what it computes.
+    The number of workers then changes the speed of a trial, and not what it computes: all have the same global batches
+    (see `hfsuite.trainers.dealing`). Dropout alone differs, since each rank draws masks of its own.
 
     Args:
         global_batch_size: rows an optimizer step sees, over all workers.

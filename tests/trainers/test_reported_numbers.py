@@ -57,6 +57,7 @@ def test_the_last_step_is_logged_and_evaluated_itself(tmp_path: Path) -> None:
     assert reports["samples"].tolist() == [32, 64, 80], "an epoch is 64 rows, of eight steps"
 
 
+@pytest.mark.slow
 def test_a_smaller_batch_that_fits_is_what_is_recorded(tmp_path: Path) -> None:
     config = {**STEPS, "save_strategy": "no", "logging_steps": 4, "eval_steps": 4, "max_steps": 8, "most": 4,
               "auto_find_batch_size": True}  # fmt: skip
@@ -83,6 +84,7 @@ def test_a_training_resumed_within_an_epoch_goes_on_with_the_rows_that_are_left(
     assert found["samples"].tolist() == expected["samples"].tolist() == [70 + 64, 2 * 70 + 2 * 16]
 
 
+@pytest.mark.slow
 def test_a_loss_that_depends_on_the_batches_is_told(tmp_path: Path) -> None:
     config = {**STEPS, "save_strategy": "no", "logging_steps": 1, "eval_steps": 1, "max_steps": 1}
     result = transformers_trainer(tmp_path, {**config, "loss": "sum"}, function=function).fit()
