@@ -1,4 +1,4 @@
-"""Searchers by name: Optuna's samplers behind Ray Tune's searcher interface."""
+"""Searchers by name: Optuna's samplers, and Ray Tune's own draws."""
 
 from __future__ import annotations
 
@@ -7,19 +7,17 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import optuna
 from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
-from ray.tune.search.optuna import OptunaSearch
 
 from hfsuite.errors import ConfigurationError, UnknownName, did_you_mean
-from hfsuite.search.spaces import OnlyWhere, Space, counts, in_order, is_grid, is_searched
+from hfsuite.search.learning import Learning, Shown, all_complete, failed_are_stopped
+from hfsuite.search.optuna_search import TrialAwareOptunaSearch
+from hfsuite.search.spaces import OnlyWhere, Space, is_grid, is_searched
 from hfsuite.search.trial_schedulers import Budget
-from hfsuite.trainers.report_observer import TRAINING_FINISHED
 
 AnySearcher: TypeAlias = Searcher | SearchAlgorithm
 
@@ -36,109 +34,10 @@ SAMPLERS: dict[str, tuple[str, Callable[[int], optuna.samplers.BaseSampler]]] = 
         lambda seed: optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False),
     ),
 }
+# What those are shown that learn; the others propose the same whatever becomes of a trial.
+LEARNS_FROM: dict[str, Shown] = {"tpe": failed_are_stopped, "gp": all_complete, "cmaes": all_complete}
 VARIANTS = "grid"  # Tune's own: every combination of `grid_search`, random draws for the rest
 NAMES = [*SAMPLERS, VARIANTS]
-
-
-class TrialAwareOptunaSearch(OptunaSearch):
-    """Ray Tune's `OptunaSearch`, which also tells Optuna the truth about stopped trials.
-
-    The stock class tells Optuna that a trial stopped early is complete, with its truncated value; samplers then mix
-    what was trained fully with what was not. Here it is pruned, with its intermediate values.
-
-    Where settings depend on others, Optuna is asked for those that count, and the others keep their default values: its
-    samplers then learn nothing from what made no difference. (TPE and random draws know such spaces. The others of
-    Optuna's samplers draw what is not in every trial independently of all else.)
-
-    Args:
-        budget: of the trial scheduler: a trial stopped at its end is complete.
-        only_where: which settings count only where others have certain values.
-        defaults: of all settings.
-    """
-
-    def __init__(
-        self, *, budget: Budget, only_where: OnlyWhere | None = None, defaults: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:  # fmt: skip
-        super().__init__(**kwargs)
-        self._budget, self._only_where, self._defaults = budget, only_where or {}, defaults or {}
-        self._went_on_after: dict[str, int] = {}
-
-    def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
-        """Tune hands over the space, before the first trial. Driver."""
-        is_new = bool(super().set_search_properties(metric, mode, config, **spec))
-        if is_new and self._only_where:
-            self._space: Any = _Dependent(self._space, self._only_where, self._defaults)
-        return is_new
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """What to try next. Driver."""
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Define-by-run function")  # a sampler may think for longer than a second
-            proposal: dict[str, Any] | None = super().suggest(trial_id)
-            return proposal
-
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Tune calls it only for reports after which a trial goes on. Driver."""
-        self._went_on_after[trial_id] = result["training_iteration"]
-        self._report(trial_id, result)
-
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """The trial has ended, by itself or by decision of the trial scheduler. Driver."""
-        went_on_after = self._went_on_after.pop(trial_id, None)
-        if result and not error and result.get("training_iteration") != went_on_after:
-            self._report(trial_id, result)
-            if not (result.get(TRAINING_FINISHED) or self._budget.is_spent(result)):
-                result = None  # without a value, the stock class says "pruned"
-        super().on_trial_complete(trial_id, result, error)
-
-    def _report(self, trial_id: str, result: dict[str, Any]) -> None:
-        """After an interruption, Optuna's study is ahead of Ray Tune's state, and what it has heard first counts."""
-        if self.metric not in result:
-            return
-        with warnings.catch_warnings(), suppress(optuna.exceptions.UpdateFinishedTrialError):
-            warnings.filterwarnings("ignore", "The reported value is ignored because this `step=")
-            super().on_trial_result(trial_id, result)
-
-
-@dataclass(frozen=True)
-class _Dependent:
-    """A space for Optuna, in which a trial draws one setting after another.
-
-    Args:
-        distributions: by the paths of the settings: "trainer_init_config/learning_rate".
-        only_where: as for `TrialAwareOptunaSearch`.
-        defaults: likewise.
-    """
-
-    distributions: Mapping[str, optuna.distributions.BaseDistribution]
-    only_where: OnlyWhere
-    defaults: Mapping[str, Any]
-
-    def __call__(self, trial: optuna.Trial) -> dict[str, Any]:
-        """Draws what counts; returns what does not."""
-        paths = {path.partition("/")[2]: path for path in self.distributions}  # settings of settings keep theirs
-        values, idle = dict(self.defaults), {}
-        for name in in_order(paths, self.only_where):
-            if counts(name, self.only_where, values):
-                values[name] = _draw(trial, paths[name], self.distributions[paths[name]])
-            else:
-                idle[paths[name]] = values[name]
-        return idle
-
-
-def _draw(trial: optuna.Trial, path: str, distribution: optuna.distributions.BaseDistribution) -> Any:
-    match distribution:
-        case optuna.distributions.CategoricalDistribution():
-            return trial.suggest_categorical(path, distribution.choices)
-        case optuna.distributions.IntDistribution():
-            return trial.suggest_int(
-                path, distribution.low, distribution.high, step=distribution.step, log=distribution.log
-            )
-        case _:
-            return trial.suggest_float(
-                path, distribution.low, distribution.high, step=distribution.step, log=distribution.log
-            )
 
 
 def check_searcher(searcher: str | AnySearcher, space: Space | None = None) -> None:
@@ -175,7 +74,7 @@ def check_searcher(searcher: str | AnySearcher, space: Space | None = None) -> N
             "(hfsuite train, Experiment.train)."
         )
     try:
-        OptunaSearch.convert_search_space(dict(space))
+        TrialAwareOptunaSearch.convert_search_space(dict(space))
     except ValueError as error:
         raise ConfigurationError(
             f"The searcher {searcher!r} cannot draw from this space: {error} Use tune.uniform, loguniform, quniform, "
@@ -214,6 +113,8 @@ def make_searcher(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # the name was chosen knowingly
         sampler = SAMPLERS[searcher][1](seed)
+    if searcher in LEARNS_FROM:
+        sampler = Learning(sampler, LEARNS_FROM[searcher])
     return TrialAwareOptunaSearch(
         sampler=sampler, study_name=study_name, storage=storage, budget=budget, only_where=only_where, defaults=defaults
     )

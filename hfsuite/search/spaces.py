@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ray.tune.search.sample import Categorical, Domain, Float, Function, Integer, Quantized
+from ray.tune.search.sample import Categorical, Domain, Float, Function, Integer
 
 from hfsuite.errors import did_you_mean
+from hfsuite.search.domains import is_logarithmic, normal_of, steps_of
 
 Space = Mapping[str, Any]
 # Of a setting that counts only where others have one of the values that are listed for each of them.
@@ -81,11 +82,18 @@ def _can_be(name: str, value: Any, space: Space) -> bool:
     """Whether a setting can have a value; a fixed one may be any."""
     domain = space.get(name)
     if isinstance(domain, Integer | Float):
-        is_quantized = isinstance(domain.get_sampler(), Quantized)
-        is_end = is_quantized and value == domain.upper
-        return (is_quantized or isinstance(domain, Integer)) and (domain.lower <= value < domain.upper or is_end)
+        steps = steps_of(domain)
+        return steps is not None and isinstance(value, int | float) and value in steps
     values = domain.categories if isinstance(domain, Categorical) else _grid(domain)
-    return values is None or value in values
+    return values is None or is_one_of(value, values)
+
+
+def is_one_of(value: Any, allowed: Sequence[Any]) -> bool:
+    """Whether a condition allows a value: 0.1 + 2 * 0.1, as a domain in steps gives it, is 0.3."""
+    return value in allowed or (
+        isinstance(value, float)
+        and any(isinstance(each, float) and math.isclose(value, each, rel_tol=1e-12) for each in allowed)
+    )
 
 
 def constants_of(space: Space) -> dict[str, Any]:
@@ -103,7 +111,9 @@ def can_count(name: str, only_where: OnlyWhere, space: Space, constants: Mapping
         constants: the values of all that is not.
     """
     return all(
-        can_count(other, only_where, space, constants) if is_searched(space.get(other)) else constants[other] in allowed
+        can_count(other, only_where, space, constants)
+        if is_searched(space.get(other))
+        else is_one_of(constants[other], allowed)
         for other, allowed in only_where.get(name, {}).items()
     )
 
@@ -111,7 +121,9 @@ def can_count(name: str, only_where: OnlyWhere, space: Space, constants: Mapping
 def counts(name: str, only_where: OnlyWhere, values: Mapping[str, Any]) -> bool:
     """Whether a setting counts where the others have these values; one that depends on what does not count does not."""
     condition = only_where.get(name, {})
-    return all(values[other] in allowed and counts(other, only_where, values) for other, allowed in condition.items())
+    return all(
+        is_one_of(values[other], allowed) and counts(other, only_where, values) for other, allowed in condition.items()
+    )
 
 
 def in_order(space: Space, only_where: OnlyWhere) -> list[str]:
@@ -174,13 +186,29 @@ def describe(domain: Any) -> str:
         case Categorical():
             return "one of " + ", ".join(str(value) for value in domain.categories)
         case Float() | Integer():
-            logarithmic = "Log" in type(domain.get_sampler()).__name__
-            upper = domain.upper - 1 if isinstance(domain, Integer) else domain.upper
-            return f"{domain.lower:g} to {upper:g}{', logarithmic' if logarithmic else ''}"
+            return _describe_numbers(domain)
         case Function():
             return "computed"
         case _:
             return str(domain)
+
+
+def _describe_numbers(domain: Float | Integer) -> str:
+    steps, lower, upper, step = steps_of(domain), domain.lower, domain.upper, ""
+    if steps is not None:
+        lower, upper = steps.value(steps.first), steps.value(steps.last)
+        step = "" if isinstance(domain, Integer) and steps.by == 1 else f" in steps of {_in_words(steps.by)}"
+    if (normal := normal_of(domain)) is not None:
+        return f"around {_in_words(normal.mean)}, with a deviation of {_in_words(normal.sd)}{step}"
+    return f"{_in_words(lower)} to {_in_words(upper)}{step}{', logarithmic' if is_logarithmic(domain) else ''}"
+
+
+def _in_words(number: float) -> str:
+    """Every digit that it has, without those of a rounding error (3 * 0.1)."""
+    if isinstance(number, int):
+        return str(number)
+    short = f"{number:g}"
+    return short if math.isclose(float(short), number, rel_tol=1e-12) else f"{number:.12g}"
 
 
 def _grid(value: Any) -> list[Any] | None:

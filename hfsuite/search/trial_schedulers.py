@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from ray.tune.schedulers import (
     ASHAScheduler,
     FIFOScheduler,
+    HyperBandForBOHB,
+    HyperBandScheduler,
     MedianStoppingRule,
     PopulationBasedTraining,
     TrialScheduler,
 )
 
 from hfsuite.errors import ConfigurationError, UnknownName, did_you_mean
+from hfsuite.search.populations import keep_within_domains
 
 LONGEST = 10_000  # reports; beyond any trial, so that a schedule ends when the training does and not before
 
@@ -78,9 +82,51 @@ def check_trial_scheduler(
             )
 
 
-def make_trial_scheduler(scheduler: str | TrialScheduler) -> TrialScheduler:
-    """The trial scheduler of a sweep: one of `SCHEDULERS`, or any of Ray Tune's, which is taken as it is. Driver."""
-    return SCHEDULERS[scheduler][1]() if isinstance(scheduler, str) else scheduler
+def make_trial_scheduler(
+    scheduler: str | TrialScheduler, space: Mapping[str, Any] = MappingProxyType({})
+) -> TrialScheduler:
+    """The trial scheduler of a sweep. Driver.
+
+    Args:
+        scheduler: one of `SCHEDULERS`, or any of Ray Tune's, which is taken as it is; a population is kept within the
+            domains of its mutations.
+        space: as Ray Tune's configuration has it, {"trainer_init_config": {...}} for example.
+    """
+    if isinstance(scheduler, str):
+        return SCHEDULERS[scheduler][1]()
+    if isinstance(scheduler, PopulationBasedTraining):
+        keep_within_domains(scheduler, space)
+    return scheduler
+
+
+def what_hyperband_needs(scheduler: TrialScheduler, *, slots: int, trials: int, are_drawn_ahead: bool) -> str | None:
+    """A sentence if Ray Tune's HyperBand stops no trial of a sweep, or none that ends by itself; None otherwise.
+
+    Its first bracket trains whatever it is given to the end. The next one, which stops trials, begins when the first is
+    full: of trials that run, wait or are paused, since those that are over leave it.
+
+    Args:
+        scheduler: of the sweep.
+        slots: how many trials run at a time.
+        trials: how many there are to be.
+        are_drawn_ahead: whether trials wait for a slot to be free, as those of the searcher "grid" do; any other
+            searcher proposes one when there is one.
+    """
+    if not isinstance(scheduler, HyperBandScheduler) or isinstance(scheduler, HyperBandForBOHB):
+        return None  # that for BOHB begins with the bracket that stops most
+    places, limit = scheduler._get_n0(0), f"max_t ({scheduler._max_t_attr:g} {scheduler._time_attr})"
+    if trials <= places:
+        return (
+            f"HyperBand stops none of {trials} trials: its first bracket has {places} places, and trains all that it "
+            f"holds to their end. Run more trials, give it a smaller {limit}, or use 'asha'."
+        )
+    if slots < places and not are_drawn_ahead:
+        return (
+            f"HyperBand stops nothing where trials end by themselves within its {limit}: its first bracket, which "
+            f"stops none, has {places} places, and with {slots} at a time they are never all taken. Give it a smaller "
+            "max_t, or use 'asha', which waits for nobody."
+        )
+    return None
 
 
 @dataclass(frozen=True)

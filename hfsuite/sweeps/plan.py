@@ -224,7 +224,7 @@ def checked_plan(
             trials=trials,
             seed=seed,
             searcher=searcher,
-            trial_scheduler=make_trial_scheduler(trial_scheduler),
+            trial_scheduler=make_trial_scheduler(trial_scheduler, {argument: space}),
             worker_policy=policy,
             keep=keep,
             trainable=trainable,

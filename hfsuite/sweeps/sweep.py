@@ -16,9 +16,9 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from hfsuite.errors import ConfigurationError
-from hfsuite.search.searchers import AnySearcher
+from hfsuite.search.searchers import VARIANTS, AnySearcher
 from hfsuite.search.spaces import can_count, constants_of, counts, is_searched
-from hfsuite.search.trial_schedulers import Budget
+from hfsuite.search.trial_schedulers import Budget, what_hyperband_needs
 from hfsuite.sweeps.display import Display
 from hfsuite.sweeps.observer import SweepObserver
 from hfsuite.sweeps.plan import Plan, checked_plan
@@ -27,6 +27,7 @@ from hfsuite.sweeps.tuning import run_tune
 from hfsuite.tracking.provenance import without_credentials
 from hfsuite.tracking.record import REPORTS_FILE, ReportReader, SweepDirectory
 from hfsuite.tracking.state import TrialState
+from hfsuite.trainers.datasets import is_streamed
 from hfsuite.trainers.determinism import COST
 from hfsuite.trainers.seeds import SETTING
 from hfsuite.trials import resources
@@ -218,6 +219,10 @@ def _beforehand(plan: Plan) -> Iterator[str]:
     searched = [name for name, domain in plan.space.items() if is_searched(domain)]
     if idle := [name for name in searched if not can_count(name, plan.only_where, plan.space, constants)]:
         yield f"Not searched, since what they depend on is fixed to another value: {', '.join(idle)}."
+    slots = resources.concurrent_trials(plan.trainer.scaling_config, uses_ray_data=is_streamed(plan.trainer.datasets))
+    ahead = plan.searcher == VARIANTS
+    if told := what_hyperband_needs(plan.trial_scheduler, slots=slots, trials=plan.trials, are_drawn_ahead=ahead):
+        yield told
 
 
 def _finish(plan: Plan, display: Display) -> str | None:

@@ -14,147 +14,24 @@ from its global generator, which dropout has moved in each rank differently. Her
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
 import accelerate.data_loader
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.data_loader import DataLoaderDispatcher, DataLoaderShard, SeedableRandomSampler, SkipBatchSampler
 from accelerate.utils import broadcast, recursively_apply
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, Sampler, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from hfsuite.trainers.seeds import Seeds
+from hfsuite.trainers.shares import DealtBatches, DealtRows, Order, shares
 
 WINDOW = "_hfsuite_window"  # of an Accelerator: batches of an optimizer step, where its own configuration knows nothing
 EVALUATION = 0  # instead: there are no steps, and no row is dropped
-
-
-class Order:
-    """The order of an epoch's rows, the same in every rank and after every resume.
-
-    Args:
-        sampler: draws it. One with a generator of its own draws from that, which `DataLoaderShard` keeps equal.
-        seed: of all epochs.
-    """
-
-    def __init__(self, sampler: Sampler[int], seed: int) -> None:
-        self.sampler, self.seed, self.epoch = sampler, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Which epoch is drawn next."""
-        self.epoch = epoch
-        if hasattr(self.sampler, "set_epoch"):
-            self.sampler.set_epoch(epoch)
-
-    def __len__(self) -> int:
-        """Rows of an epoch."""
-        return len(self.sampler)
-
-    def __iter__(self) -> Iterator[int]:
-        """The rows of the epoch."""
-        if isinstance(self.sampler, SequentialSampler) or getattr(self.sampler, "generator", None) is not None:
-            return iter(self.sampler)
-        with _drawing_from(Seeds(self.seed).stream(f"order of epoch {self.epoch}")):
-            return iter(list(self.sampler))
-
-
-class DealtBatches(BatchSampler):
-    """The batches of one rank.
-
-    Args:
-        order: of all rows.
-        batch_size: rows a rank takes at once.
-        accumulation: batches of an optimizer step.
-        num_processes: ranks.
-        process_index: this one.
-        drop_last: whether an epoch's last global batch is dropped if it is not whole.
-    """
-
-    def __init__(
-        self, order: Order, *, batch_size: int, accumulation: int, num_processes: int, process_index: int,
-        drop_last: bool,
-    ) -> None:  # fmt: skip
-        self.sampler: Any = order  # Accelerate looks for it by this name
-        self.batch_size, self.accumulation, self.drop_last = batch_size, accumulation, drop_last
-        self.num_processes, self.process_index = num_processes, process_index
-
-    @property
-    def round(self) -> int:
-        """Rows that all ranks take at once."""
-        return self.batch_size * self.num_processes
-
-    @property
-    def rows(self) -> int:
-        """Rows of an epoch that are dealt."""
-        rows = len(self.sampler)
-        return rows - rows % (self.round * self.accumulation) if self.drop_last else rows
-
-    def set_epoch(self, epoch: int) -> None:
-        """Which epoch is dealt next."""
-        self.sampler.set_epoch(epoch)
-
-    def __len__(self) -> int:
-        """Batches of an epoch, as many in every rank."""
-        return -(-self.rows // self.round)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        """The rows of each batch."""
-        order = list(self.sampler)[: self.rows]
-        for start in range(0, len(order), self.round):
-            yield share_of(order[start : start + self.round], self.batch_size, self.num_processes, self.process_index)
-
-    def shares(self, place: int) -> list[int]:
-        """The rows of each rank in a batch, by the batch's place in the epoch; 0 where a row only stands in."""
-        return shares(min(self.round, self.rows - place * self.round), self.batch_size, self.num_processes)
-
-    def weight(self, place: int) -> float:
-        """By what a batch's mean loss counts in its step, times ranks and batches of a step: 1 if the step is whole."""
-        window = self.round * self.accumulation
-        whole = min(window, self.rows - place // self.accumulation * window)
-        return self.shares(place)[self.process_index] * self.num_processes * self.accumulation / whole
-
-
-class DealtRows(IterableDataset[Any]):
-    """The rows of one rank, of a dataset without places. Every rank reads all of it.
-
-    Args:
-        dataset: yields the same rows in every rank.
-        batch_size: rows a rank takes at once.
-        num_processes: ranks.
-        process_index: this one.
-        drop_last: whether the last rows are dropped if they fill no batch in every rank.
-    """
-
-    def __init__(
-        self, dataset: Any, *, batch_size: int, num_processes: int, process_index: int, drop_last: bool
-    ) -> None:
-        self.dataset, self.batch_size, self.drop_last = dataset, batch_size, drop_last
-        self.num_processes, self.process_index = num_processes, process_index
-        self.last_round = 0  # rows of the last round, when it has been dealt
-
-    def set_epoch(self, epoch: int) -> None:
-        """Which epoch is dealt next."""
-        if hasattr(self.dataset, "set_epoch"):
-            self.dataset.set_epoch(epoch)
-
-    def __iter__(self) -> Iterator[Any]:
-        """The rows of this rank, a batch at a time."""
-        for rows in _rounds(self.dataset, self.batch_size * self.num_processes):
-            self.last_round = len(rows)
-            if len(rows) == self.batch_size * self.num_processes or not self.drop_last:
-                yield from share_of(rows, self.batch_size, self.num_processes, self.process_index)
-
-    def __getattr__(self, name: str) -> Any:
-        """All else is the dataset's."""
-        if name.startswith("__") or name == "dataset":
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
 
 
 class DealtLoader(DataLoaderShard):
@@ -168,23 +45,6 @@ class DealtLoader(DataLoaderShard):
         for place, batch in enumerate(super().__iter__(), start=first + self.skip_batches):
             self.place = place
             yield batch
-
-
-def shares(rows: int, batch_size: int, ranks: int) -> list[int]:
-    """How many rows each rank gets of a round: a batch, or an even part of what is left.
-
-    >>> shares(16, 8, 2), shares(9, 8, 2), shares(1, 8, 2)
-    ([8, 8], [5, 4], [1, 0])
-    """
-    least, more = divmod(rows, ranks)
-    return [least + (rank < more) for rank in range(ranks)]
-
-
-def share_of(rows: list[Any], batch_size: int, ranks: int, rank: int) -> list[Any]:
-    """The rows that one rank gets of a round; the round's first, where none is left for it."""
-    counts = shares(len(rows), batch_size, ranks)
-    start = sum(counts[:rank])
-    return rows[start : start + counts[rank]] or rows[:1]
 
 
 def shares_at_hand(accelerator: Accelerator) -> list[int] | None:
@@ -381,29 +241,3 @@ def _dealt(loader: Any) -> DealtBatches | None:
     if isinstance(batches, SkipBatchSampler):
         batches = batches.batch_sampler
     return batches if isinstance(batches, DealtBatches) and isinstance(loader, DealtLoader) else None
-
-
-def _rounds(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    at_hand: list[Any] = []
-    for row in rows:
-        at_hand.append(row)
-        if len(at_hand) == size:
-            yield at_hand
-            at_hand = []
-    if at_hand:
-        yield at_hand
-
-
-@contextmanager
-def _drawing_from(seed: int) -> Iterator[None]:
-    """Whatever draws meanwhile draws from this seed; afterwards all generators are as they were."""
-    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    try:
-        torch.default_generator.manual_seed(seed)
-        np.random.seed(seed % 2**32)
-        random.seed(seed)
-        yield
-    finally:
-        torch.set_rng_state(states[0])
-        np.random.set_state(states[1])
-        random.setstate(states[2])

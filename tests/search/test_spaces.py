@@ -71,6 +71,46 @@ def test_a_space_is_checked_against_the_settings() -> None:
     assert "size must be a whole number (its default is 1), got 'two'" in faults[1]
 
 
+@pytest.mark.parametrize(
+    ("domain", "words"),
+    [
+        (tune.qrandint(16, 256, 16), "16 to 256 in steps of 16"),
+        (tune.qrandint(1, 10, 3), "3 to 9 in steps of 3"),
+        (tune.qrandint(1, 10), "1 to 9"),
+        (tune.quniform(0.1, 1, 0.1), "0.1 to 1 in steps of 0.1"),
+        (tune.quniform(0.3, 0.9, 0.1), "0.3 to 0.9 in steps of 0.1"),
+        (tune.qloguniform(0.1, 10, 0.1), "0.1 to 10 in steps of 0.1, logarithmic"),
+        (tune.qlograndint(3, 64, 2), "4 to 64 in steps of 2, logarithmic"),
+        (tune.lograndint(1, 1_234_568), "1 to 1234567, logarithmic"),
+        (tune.uniform(0.12345678, 1), "0.12345678 to 1"),
+        (tune.randn(2, 0.5), "around 2, with a deviation of 0.5"),
+        (tune.qrandn(0, 1, 0.25), "around 0, with a deviation of 1 in steps of 0.25"),
+    ],
+)
+def test_a_domain_is_described_as_it_is_drawn_from(domain: Any, words: str) -> None:
+    assert describe(domain) == words
+
+
+@pytest.mark.parametrize(
+    ("domain", "possible", "impossible"),
+    [
+        (tune.qrandint(1, 10, 3), [3, 6, 9], [1, 4, 7, 10, 12, 0]),
+        (tune.qrandint(1, 4, 1), [1, 3], [4, 0]),
+        (tune.quniform(0.1, 1, 0.1), [0.1, 0.3, 0.7, 1.0], [0.15, 0.0, 1.1]),
+        (tune.qloguniform(0.5, 2, 0.5), [0.5, 1.5, 2.0], [0.25, 2.5]),
+        (tune.qrandn(0, 1, 0.5), [-1.5, 7.0], [0.2]),
+    ],
+)
+def test_a_condition_names_values_that_steps_come_to(domain: Any, possible: list[Any], impossible: list[Any]) -> None:
+    space, default = {"x": domain, "y": tune.uniform(0, 1)}, possible[0]
+
+    def faults(value: Any) -> list[str]:
+        return check_only_where({"y": {"x": [value]}}, space, {"x": default, "y": 0.0})
+
+    assert [faults(value) for value in possible] == [[]] * len(possible)
+    assert all("which the space never draws" in faults(value)[0] for value in impossible)
+
+
 def test_a_grid_has_a_size() -> None:
     assert grid_size({"x": tune.grid_search([1, 2, 3]), "y": tune.grid_search([0, 1]), "z": tune.uniform(0, 1)}) == 6
     assert grid_size({"z": tune.uniform(0, 1)}) is None

@@ -1,0 +1,74 @@
+"""Which values a domain of Ray Tune's holds: for every searcher those that Ray Tune itself draws."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from ray.tune.search.sample import Domain, Float, Integer, LogUniform, Normal, Quantized
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Multiples of a number, from one to another.
+
+    Args:
+        first: the first value, in steps; minus infinity if there is none.
+        last: the last value, likewise; less than the first if there are no values at all.
+        by: the step.
+    """
+
+    first: float
+    last: float
+    by: float
+
+    def value(self, index: float) -> Any:
+        """The value that is so many steps from zero: as Ray Tune computes it, to the last bit."""
+        return index * self.by
+
+    def nearest(self, value: float) -> float:
+        """How many steps it is from zero to what is nearest to a value."""
+        return min(max(round(value / self.by), self.first), self.last)
+
+    def __contains__(self, value: float) -> bool:
+        index = round(value / self.by)
+        return self.first <= index <= self.last and math.isclose(value, index * self.by, abs_tol=1e-9 * self.by)
+
+
+def steps_of(domain: Domain) -> Steps | None:
+    """The values of a domain of whole or quantised numbers; None for any other.
+
+    A quantum counts from zero, whatever the bounds: qrandint(1, 10, 3) is 3, 6 and 9. Whole numbers end before their
+    upper bound, and with a quantum other than 1 at it.
+    """
+    sampler = domain.get_sampler()
+    is_whole = isinstance(domain, Integer)
+    if not isinstance(domain, Integer | Float) or not (is_whole or isinstance(sampler, Quantized)):
+        return None
+    by = sampler.q if isinstance(sampler, Quantized) else 1
+    first, last = _index(domain.lower, by, math.ceil), _index(domain.upper, by, math.floor)
+    return Steps(first, last - 1 if is_whole and by == 1 else last, by)
+
+
+def is_logarithmic(domain: Domain) -> bool:
+    """Whether small values are drawn as often as large ones of as many digits more."""
+    return isinstance(_unquantised(domain), LogUniform)
+
+
+def normal_of(domain: Domain) -> Normal | None:
+    """Mean and deviation of a normal distribution; None for any other."""
+    sampler = _unquantised(domain)
+    return sampler if isinstance(sampler, Normal) else None
+
+
+def _unquantised(domain: Domain) -> Any:
+    sampler = domain.get_sampler()
+    return sampler.get_sampler() if isinstance(sampler, Quantized) else sampler
+
+
+def _index(bound: float, by: float, inwards: Any) -> float:
+    if math.isinf(bound):
+        return bound
+    steps = bound / by
+    return round(steps) if math.isclose(steps, round(steps)) else int(inwards(steps))
