@@ -106,6 +106,8 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
             raise
     if metric_is_reported.fault is not None:
         raise metric_is_reported.fault
+    if told := getattr(searcher, "exhausted", None):
+        observer.display.console.print(told, soft_wrap=True)
 
 
 def _pauses(plan: Plan) -> bool:
