@@ -1,13 +1,22 @@
-"""A sweep whose trials do not report what it optimises ends at the first report. Driver."""
+"""What a report may say about what is optimised, before searcher and trial scheduler see it. Driver."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
+from unittest import mock
 
 from ray.tune import Stopper
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.result import RESULT_DUPLICATE
+from ray.tune.schedulers import TrialScheduler
 
 from hfsuite.errors import MetricNotReported, did_you_mean
-from hfsuite.tracking.points import reported
+from hfsuite.tracking.points import UNUSABLE, is_number, reported
+
+SHOWN = 80  # characters of a value in a message
 
 
 class MetricIsReported(Stopper):
@@ -16,20 +25,25 @@ class MetricIsReported(Stopper):
     Args:
         metric: what is optimised.
         reports: after how many reports a trial ends, whatever it still would do; None for no such end.
+        mode: "min" or "max".
+        seen: whether a trial has reported it before: of a sweep that is taken up again.
     """
 
-    def __init__(self, metric: str, reports: int | None = None) -> None:
-        self.metric, self.reports = metric, reports
+    def __init__(self, metric: str, reports: int | None = None, *, mode: str = "min", seen: bool = False) -> None:
+        self.metric, self.reports, self.mode, self.seen = metric, reports, mode, seen
         self.fault: MetricNotReported | None = None
-        self.seen = False
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Tune asks on the driver, before searcher and trial scheduler see the report."""
-        metrics = reported(result)
-        self.seen = self.seen or self.metric in metrics
+        set_aside(result, self.metric, self.mode)
+        self.seen = self.seen or self.metric in result
         if not self.seen:
+            metrics, unusable = reported(result), result.get(UNUSABLE, {})
+            why = did_you_mean(self.metric, metrics)
+            if self.metric in unusable:
+                why = f"Its value was {_shown(unusable[self.metric])}, not a number."
             self.fault = MetricNotReported(
-                f"The metric {self.metric!r} is not in the trial's report. {did_you_mean(self.metric, metrics)} "
+                f"The metric {self.metric!r} is not in the trial's report. {why} "
                 f"Reported: {', '.join(sorted(metrics))}."
             )
         is_at_end = self.reports is not None and result["training_iteration"] >= self.reports
@@ -38,3 +52,62 @@ class MetricIsReported(Stopper):
     def stop_all(self) -> bool:
         """Whether the sweep ends here."""
         return self.fault is not None
+
+
+def set_aside(result: dict[str, Any], metric: str, mode: str) -> None:
+    """Takes what nothing can be compared by out of a report: it stays there under another name, for the record.
+
+    A value that is no number is as if there were none. NaN stays, since the training says that it has diverged; the
+    infinity that would be better than any number is NaN, or searchers would look for more of it.
+
+    Args:
+        result: Ray Tune's, which is changed.
+        metric: what is optimised.
+        mode: "min" or "max".
+    """
+    if metric not in result:
+        return
+    value = result[metric]
+    if not is_number(value):
+        result[UNUSABLE] = {metric: result.pop(metric)}
+    elif value == (math.inf if mode == "max" else -math.inf):
+        result[UNUSABLE], result[metric] = {metric: value}, math.nan
+
+
+@contextmanager
+def comparable_reports(metric: str, mode: str) -> Iterator[None]:
+    """Has Ray Tune show its searcher and trial scheduler only reports that carry what they compare.
+
+    Its `Stopper` is asked too late to change what they see. By themselves some pass over a report without the metric,
+    and others raise, which ends the whole sweep; none of them expects a metric that is no number. Of checkpoints Ray
+    Tune believes that one without the metric is the best, and keeps none whose metric is no number.
+
+    Args:
+        metric: what is optimised.
+        mode: "min" or "max".
+    """
+    own_result, own_save = TuneController._process_trial_result, TuneController._process_trial_save
+
+    def process_result(controller: Any, trial: Any, result: dict[str, Any]) -> Any:
+        set_aside(result, metric, mode)
+        with ExitStack() as unseen:
+            if metric not in result and RESULT_DUPLICATE not in result:
+                goes_on = mock.patch.object(
+                    controller._scheduler_alg, "on_trial_result", return_value=TrialScheduler.CONTINUE
+                )
+                unseen.enter_context(goes_on)
+                unseen.enter_context(mock.patch.object(controller._search_alg, "on_trial_result"))
+            return own_result(controller, trial, result)
+
+    def process_save(controller: Any, trial: Any, saved: Any) -> None:
+        set_aside(saved.metrics, metric, mode)
+        saved.metrics.setdefault(metric, math.nan)
+        own_save(controller, trial, saved)
+
+    with mock.patch.multiple(TuneController, _process_trial_result=process_result, _process_trial_save=process_save):
+        yield
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -23,7 +24,7 @@ from hfsuite.sweeps.interruption import Interruption
 from hfsuite.sweeps.result import TrialResult
 from hfsuite.sweeps.trial_names import TrialNames
 from hfsuite.tracking import keeping, saved
-from hfsuite.tracking.points import milliseconds_of, numbers, reported, step_of
+from hfsuite.tracking.points import milliseconds_of, numbers, rating, reported, step_of
 from hfsuite.tracking.record import Snapshot, SweepDirectory, SweepRecord, TrialRecord
 from hfsuite.tracking.state import TrialState
 from hfsuite.tracking.writer import Writer
@@ -75,6 +76,7 @@ class SweepObserver(Callback):
         self._live: dict[str, Trial] = {}
         self._stopped_at_report: dict[str, bool] = {}
         self._reports: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {}  # by trial and checkpoint
+        self.ends_all: Callable[[], Exception | None] = lambda: None  # what ends the sweep before its time
         self._news: set[str] = set()  # trials to tell of when Ray Tune has saved what it knows
 
     def result(self, trial: Trial) -> TrialResult:
@@ -183,18 +185,16 @@ class SweepObserver(Callback):
         self._end(trial, TrialState.FAILED, _first_line(result.failure))
 
     def on_experiment_end(self, trials: list[Trial], **_: Any) -> None:
-        """What still runs now was ended by the user. Of a sweep that was taken up again Tune names all trials here."""
+        """What still runs now was ended. Of a sweep that was taken up again Tune names all trials here."""
         for trial in trials:
             if not self.result(trial).state.is_over:
-                self._end(trial, TrialState.STOPPED, BY_USER)
+                self._end(trial, *self._cut_short())
 
     # ---- when Ray Tune has ended
 
     def stop_rest(self) -> None:
-        """Records as stopped what is not over, where the end of the sweep was cut short."""
-        for trial_id, trial in list(self._live.items()):
-            if not self.trials[trial_id].state.is_over:
-                self._end(trial, TrialState.STOPPED, BY_USER)
+        """Records what is not over, where the end of the sweep was cut short."""
+        self.on_experiment_end(list(self._live.values()))
 
     def settle(self) -> None:
         """Removes the checkpoints that shall not stay, and gives each result its best one that does."""
@@ -213,6 +213,15 @@ class SweepObserver(Callback):
     def _in_use(self) -> set[str]:
         """Where trials that are not over go on from: what Ray Tune removes of one may be what another shall exploit."""
         return {trial.checkpoint.path for trial in self._live.values() if trial.checkpoint is not None}
+
+    def _cut_short(self) -> tuple[TrialState, str]:
+        """What becomes of a trial that runs when the sweep ends: by the user, by what ends all, or by an error."""
+        if (fault := self.ends_all()) is not None:
+            return TrialState.STOPPED, _first_line(f"{type(fault).__name__}: {fault}")
+        error = sys.exception()  # Ray Tune ends its trials while it handles what its loop has raised
+        if isinstance(error, Exception):
+            return TrialState.LOST, _of_error(error)
+        return TrialState.STOPPED, BY_USER
 
     def _record_interruption(self) -> None:
         """Says what the end will say, before Tune begins to end anything.
@@ -312,7 +321,7 @@ class SweepObserver(Callback):
         )
 
     def _is_better(self, new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
-        ours, theirs = (each.get(self.sweep.metric, math.nan) for each in (new, old))
+        ours, theirs = (rating(each, self.sweep.metric) for each in (new, old))
         if math.isnan(ours) or math.isnan(theirs):
             return not math.isnan(ours) or not old
         return bool(ours > theirs if self.sweep.mode == "max" else ours < theirs)
@@ -330,6 +339,12 @@ class SweepObserver(Callback):
 
 def _now() -> int:
     return int(time.time() * 1_000)
+
+
+def _of_error(error: Exception) -> str:
+    """An error in one line: its message, or what stands under the traceback that Ray Tune makes of another's."""
+    lines = str(error).strip().splitlines() or [""]
+    return lines[-1] if lines[0].startswith("Traceback") else f"{type(error).__name__}: {lines[0]}"
 
 
 def _first_line(text: str | None) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ray.train import Checkpoint
 
 from hfsuite.errors import NotRecorded, TrialFailed
+from hfsuite.tracking.points import rating
 from hfsuite.tracking.state import TrialState
 
 if TYPE_CHECKING:
@@ -209,11 +210,11 @@ def json_value(value: Any) -> Any:
 
 
 def best_trial(trials: Sequence[TrialResult], metric: str, mode: str) -> TrialResult | None:
-    """The best trial that has a result; NaN is never best, and of equals the first."""
+    """The best trial that has a result; what is no finite number is never best, and of equals the first."""
     rated = [
-        (trial.metrics[metric], trial)
+        (rating(trial.metrics, metric), trial)
         for trial in trials
-        if trial.state.has_result and metric in trial.metrics and trial.metrics[metric] == trial.metrics[metric]
+        if trial.state.has_result and not math.isnan(rating(trial.metrics, metric))
     ]
     if not rated:
         return None

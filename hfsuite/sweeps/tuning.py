@@ -18,7 +18,7 @@ from hfsuite.search.searchers import make_searcher
 from hfsuite.search.spaces import constants_of, grid_size
 from hfsuite.search.trial_schedulers import Budget
 from hfsuite.sweeps import tune_state
-from hfsuite.sweeps.metric_check import MetricIsReported
+from hfsuite.sweeps.metric_check import MetricIsReported, comparable_reports
 from hfsuite.sweeps.report_log import ReportLog
 from hfsuite.sweeps.trial_names import TrialNames
 from hfsuite.trainers.datasets import is_streamed
@@ -46,7 +46,11 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
         ConfigurationError: the sweep cannot be taken up again.
     """
     experiment, record = plan.experiment, plan.record
-    metric_is_reported = MetricIsReported(experiment.metric, plan.reports)
+    metric_is_reported = MetricIsReported(
+        experiment.metric, plan.reports, mode=experiment.mode,
+        seen=any(experiment.metric in each.best.metrics for each in plan.known.values() if each.best is not None),
+    )  # fmt: skip
+    observer.ends_all = lambda: metric_is_reported.fault
     names = TrialNames(record.path, {each.trial_id: each.number for each in plan.known.values()})
     directory = Path(plan.storage, record.name) if "://" not in plan.storage else None
     slots = resources.concurrent_trials(plan.trainer.scaling_config, uses_ray_data=is_streamed(plan.trainer.datasets))
@@ -73,6 +77,7 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
         lasting,
         actors,
         whole_populations(),
+        comparable_reports(experiment.metric, experiment.mode),
     ):
         try:
             tune.run(

@@ -18,7 +18,7 @@ import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from ray.tune.result import AUTO_RESULT_KEYS, DEBUG_METRICS, SHOULD_CHECKPOINT
 
@@ -27,8 +27,9 @@ from hfsuite.trainers.report_observer import FROM_HFSUITE
 
 NAME_LIMIT = 250  # characters; MLflow refuses longer ones
 KEPT_FROM_TUNE = {"training_iteration", "time_total_s"}
+UNUSABLE = "unusable_metric"  # in a report: what stood for the metric to optimise and cannot be compared, by its name
 FROM_TUNE = (
-    {*AUTO_RESULT_KEYS, *DEBUG_METRICS, *FROM_HFSUITE, SHOULD_CHECKPOINT, "config", "done", "trial_id"}
+    {*AUTO_RESULT_KEYS, *DEBUG_METRICS, *FROM_HFSUITE, SHOULD_CHECKPOINT, UNUSABLE, "config", "done", "trial_id"}
     | {"experiment_tag", "checkpoint_dir_name"}
     | {f"{each}_since_restore" for each in ("time", "iterations", "timesteps")}
 ) - KEPT_FROM_TUNE
@@ -49,13 +50,19 @@ def reported(result: Mapping[str, Any]) -> dict[str, Any]:
 
 def numbers(result: Mapping[str, Any]) -> dict[str, float]:
     """Of what was reported, the numbers; nested ones by names with dots."""
-    return {name: float(value) for name, value in _flat(reported(result)) if _is_number(value)}
+    return {name: float(value) for name, value in _flat(reported(result)) if is_number(value)}
+
+
+def rating(metrics: Mapping[str, Any], metric: str) -> float:
+    """By what a report is better or worse than another: a finite number, or NaN, which is never better."""
+    value = metrics.get(metric)
+    return float(value) if is_number(value) and math.isfinite(value) else math.nan
 
 
 def step_of(result: Mapping[str, Any]) -> int:
     """The optimizer step of a report; of one that does not name it, its number."""
     step = result.get("step", result["training_iteration"])
-    return int(step) if _is_number(step) and math.isfinite(step) else int(result["training_iteration"])
+    return int(step) if is_number(step) and math.isfinite(step) else int(result["training_iteration"])
 
 
 def milliseconds_of(result: Mapping[str, Any]) -> int:
@@ -100,10 +107,11 @@ class Points:
         values = dict(flatten(reported(result)))
         points = []
         for name, value in values.items():
-            if _is_number(value):
+            if is_number(value):
                 points.append((name, self._finite(name, float(value), step), moment, step))
             elif value is not None:
                 self.tags[f"{REPORTED}.{name}"] = as_text(value)
+        self._note_unusable(result, step)
         points += self._changed_settings(result.get("config", {}), step, moment)
         self._held.append((number, moment, points))
         if result.get(SHOULD_CHECKPOINT):
@@ -159,6 +167,14 @@ class Points:
             self._steps = {n: each for n, each in self._steps.items() if n < first}
         self._steps[number], self._last = step, number
 
+    def _note_unusable(self, result: Mapping[str, Any], step: int) -> None:
+        """What a trial reported where a number should be; None too, which is no value anywhere else."""
+        for name, value in result.get(UNUSABLE, {}).items():
+            if is_number(value):
+                self._finite(mlflow_name(name), float(value), step)
+            else:
+                self.tags[f"{REPORTED}.{mlflow_name(name)}"] = as_text(value)
+
     def _finite(self, name: str, value: float, step: int) -> float:
         """MLflow turns infinities into 1.8e308, which wrecks charts; NaN it keeps. A tag tells them apart."""
         if not math.isinf(value):
@@ -178,8 +194,8 @@ class Points:
             if value == before[-1][1]:
                 continue
             self._changes[name] = [*before, (step, value)]
-            if _is_number(value):
-                known = [(0, before[0][1])] if len(before) == 1 and _is_number(before[0][1]) else []
+            if is_number(value):
+                known = [(0, before[0][1])] if len(before) == 1 and is_number(before[0][1]) else []
                 points += [(f"{CHANGED}.{name}", float(each), moment, at) for at, each in [*known, (step, value)]]
             else:
                 told = " → ".join(f"{as_text(each)} (step {at})" for at, each in self._changes[name])
@@ -235,5 +251,12 @@ def _settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return inner[0] if len(inner) == 1 else config
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """Whether a value is a number for MLflow, NaN and infinity among them: neither true nor false, nor a text."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        return False
+    return True
