@@ -217,9 +217,8 @@ class SweepObserver(Callback):
     def _cut_short(self) -> tuple[TrialState, str]:
         """What becomes of a trial that runs when the sweep ends: by the user, by what ends all, or by an error."""
         if (fault := self.ends_all()) is not None:
-            return TrialState.STOPPED, _first_line(f"{type(fault).__name__}: {fault}")
-        error = sys.exception()  # Ray Tune ends its trials while it handles what its loop has raised
-        if isinstance(error, Exception):
+            return TrialState.STOPPED, _of_error(fault)
+        if isinstance(error := sys.exception(), Exception):  # Ray Tune ends its trials while it handles its loop's
             return TrialState.LOST, _of_error(error)
         return TrialState.STOPPED, BY_USER
 
