@@ -174,7 +174,8 @@ class SweepObserver(Callback):
             result.failure = last[FAILED_AT_END]
             self._end(trial, TrialState.FAILED, _first_line(result.failure))
         elif self._stopped_at_report.get(trial.trial_id, False) or not last.get("done"):  # or while it was paused
-            self._end(trial, TrialState.PRUNED, f"{self.trial_scheduler} at step {step_of(last) if last else 0}")
+            pruned = TrialState.PRUNED, f"{self.trial_scheduler} at step {step_of(last) if last else 0}"
+            self._end(trial, *(self._cut_short() if self.ends_all() else pruned))  # its own report may end all
         else:
             self._end(trial, TrialState.COMPLETED)
 
@@ -249,12 +250,11 @@ class SweepObserver(Callback):
         if state.is_unfinished:
             saved.adopt(self.directory, record)
         record.state = state
-        at_end = self.sweep.decides_at_end
-        changed = [] if at_end else keeping.decide(self.sweep, self.records.values(), self.keep)
         self._news.discard(trial.trial_id)
-        if at_end:
+        if self.sweep.decides_at_end:
             self._write(trial.trial_id)
         else:
+            changed = keeping.decide(self.sweep, self.records.values(), self.keep)
             self._remove_others({each.trial_id: each for each in [record, *changed]}.values())
 
     def _remove_others(self, records: Iterable[TrialRecord]) -> None:

@@ -1,0 +1,82 @@
+"""Settings that hold others: each is a value as a whole, so nothing in it can be searched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Set
+from typing import Any
+
+from ray.tune.search.sample import Categorical, Domain
+
+from hfsuite.search.spaces import Space, is_grid
+
+CURE = "Search a setting of its own, and put it where it belongs in the training function"
+
+
+def check_groups(space: Space, defaults: Mapping[str, Any]) -> list[str]:
+    """What of a space or of default values would be drawn without a record of it; empty if nothing is.
+
+    Args:
+        space: from the names of settings to domains of Ray Tune's, or constants.
+        defaults: of all settings.
+    """
+    faults = []
+    for name, domain in space.items():
+        if isinstance(domain, Categorical):
+            faults += _in_choice(name, domain.categories)
+        elif is_grid(domain):
+            faults += _in_choice(name, domain["grid_search"])
+        elif not isinstance(domain, Domain):
+            faults += [
+                f"The search space draws {_shown(name, path)} inside of {name!r}, where no searcher and no record sees "
+                f"it. {CURE}: {_flat(name, path)!r}."
+                for path, _ in _drawn(domain)
+            ]
+    for name, value in defaults.items():
+        faults += drawn_in(name, value)
+    return faults
+
+
+def drawn_in(name: str, value: Any) -> list[str]:
+    """What is wrong with a setting that is not searched: a sentence for each domain that stands for a value."""
+    return [
+        f"{_shown(name, path)} is given {'a list to try' if is_grid(each) else 'a domain'}, which belongs in the "
+        "search space: give a value."
+        for path, each in _drawn(value)
+    ]
+
+
+def _in_choice(name: str, values: Any) -> list[str]:
+    """A setting is one of these values as they stand: Ray Tune draws from nothing that is in one of them."""
+    if isinstance(values, Domain) or is_grid(values):
+        return [f"The values that the search space lists for {name!r} must be a list, got {values!r}."]
+    inside = [path for value in values for path, _ in _drawn(value)]
+    if not inside:
+        return []
+    return [
+        f"The search space lists a domain among the values of {name!r}, which a trial would get as it is, not drawn. "
+        f"{CURE}: {_flat(name, inside[0] or ('value',))!r}."
+    ]
+
+
+def _drawn(value: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Where in a value, at any depth, something is to be drawn, and what."""
+    if isinstance(value, Domain) or is_grid(value):
+        yield (), value
+        return
+    if isinstance(value, Mapping):
+        inner = [(str(name), each) for name, each in value.items()]
+    elif isinstance(value, list | tuple | Set):
+        inner = [(str(place), each) for place, each in enumerate(value)]
+    else:
+        return
+    for name, each in inner:
+        for path, drawn in _drawn(each):
+            yield (name, *path), drawn
+
+
+def _shown(name: str, path: tuple[str, ...]) -> str:
+    return repr(".".join([name, *path]))
+
+
+def _flat(name: str, path: tuple[str, ...]) -> str:
+    return "_".join([name, *path])
