@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from hfsuite.errors import NotRecorded, UnknownName, did_you_mean
 from hfsuite.tracking import provenance, runs
-from hfsuite.tracking.points import CHANGED, INFINITE, OF_SPEED, TESTED, current, mlflow_name
+from hfsuite.tracking.names import mlflow_name
+from hfsuite.tracking.points import CHANGED, INFINITE, OF_SPEED, TESTED, current
 from hfsuite.tracking.recipe import RECIPE_FILE
 from hfsuite.trainers.facts import FACTS_FILE
 

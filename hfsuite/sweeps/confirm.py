@@ -24,7 +24,7 @@ from hfsuite.sweeps.plan import absolute
 from hfsuite.sweeps.sequential import FEWEST, Comparison, compare
 from hfsuite.sweeps.sweep import run_sweep
 from hfsuite.tracking import runs
-from hfsuite.tracking.points import mlflow_name
+from hfsuite.tracking.names import mlflow_name
 from hfsuite.tracking.record import SweepDirectory
 from hfsuite.trainers.examination import TEST_FILE
 from hfsuite.trainers.seeds import SETTING, Seeds

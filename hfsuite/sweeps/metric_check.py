@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from typing import Any
-from unittest import mock
 
 from ray.tune import Stopper
-from ray.tune.execution.tune_controller import TuneController
-from ray.tune.result import RESULT_DUPLICATE
-from ray.tune.schedulers import TrialScheduler
 
 from hfsuite.errors import MetricNotReported, did_you_mean
 from hfsuite.tracking.points import UNUSABLE, is_number, reported
@@ -72,40 +66,6 @@ def set_aside(result: dict[str, Any], metric: str, mode: str) -> None:
         result[UNUSABLE] = {metric: result.pop(metric)}
     elif value == (math.inf if mode == "max" else -math.inf):
         result[UNUSABLE], result[metric] = {metric: value}, math.nan
-
-
-@contextmanager
-def comparable_reports(metric: str, mode: str) -> Iterator[None]:
-    """Has Ray Tune show its searcher and trial scheduler only reports that carry what they compare.
-
-    Its `Stopper` is asked too late to change what they see. By themselves some pass over a report without the metric,
-    and others raise, which ends the whole sweep; none of them expects a metric that is no number. Of checkpoints Ray
-    Tune believes that one without the metric is the best, and keeps none whose metric is no number.
-
-    Args:
-        metric: what is optimised.
-        mode: "min" or "max".
-    """
-    own_result, own_save = TuneController._process_trial_result, TuneController._process_trial_save
-
-    def process_result(controller: Any, trial: Any, result: dict[str, Any]) -> Any:
-        set_aside(result, metric, mode)
-        with ExitStack() as unseen:
-            if metric not in result and RESULT_DUPLICATE not in result:
-                goes_on = mock.patch.object(
-                    controller._scheduler_alg, "on_trial_result", return_value=TrialScheduler.CONTINUE
-                )
-                unseen.enter_context(goes_on)
-                unseen.enter_context(mock.patch.object(controller._search_alg, "on_trial_result"))
-            return own_result(controller, trial, result)
-
-    def process_save(controller: Any, trial: Any, saved: Any) -> None:
-        set_aside(saved.metrics, metric, mode)
-        saved.metrics.setdefault(metric, math.nan)
-        own_save(controller, trial, saved)
-
-    with mock.patch.multiple(TuneController, _process_trial_result=process_result, _process_trial_save=process_save):
-        yield
 
 
 def _shown(value: Any) -> str:

@@ -248,7 +248,7 @@ class SweepObserver(Callback):
         self._forget_removed(record)
         self._note_weights(record)
         if state.is_unfinished:
-            saved.adopt(self.directory, record)
+            saved.adopt(self.directory, record, self.sweep.metric)
         record.state = state
         self._news.discard(trial.trial_id)
         if self.sweep.decides_at_end:
@@ -313,11 +313,9 @@ class SweepObserver(Callback):
         if config is not None:
             result.config, result.searched = self.settings(record.number, config)
 
-    @staticmethod
-    def _snapshot(directory: str | None, result: Mapping[str, Any]) -> Snapshot:
-        return Snapshot(
-            directory=directory, step=step_of(result), metrics=numbers(result), timestamp=milliseconds_of(result)
-        )
+    def _snapshot(self, directory: str | None, result: Mapping[str, Any]) -> Snapshot:
+        metrics = numbers(result, self.sweep.metric)
+        return Snapshot(directory=directory, step=step_of(result), metrics=metrics, timestamp=milliseconds_of(result))
 
     def _is_better(self, new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
         ours, theirs = (rating(each, self.sweep.metric) for each in (new, old))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import os
 import re
@@ -24,7 +25,7 @@ from hfsuite.search.searchers import SAMPLERS, AnySearcher, check_searcher
 from hfsuite.search.spaces import OnlyWhere, can_count, constants_of, describe, grid_size
 from hfsuite.search.trial_schedulers import check_trial_scheduler, make_trial_scheduler
 from hfsuite.sweeps import cluster, tune_state
-from hfsuite.tracking import keeping, provenance, store
+from hfsuite.tracking import keeping, provenance, store, trial_store
 from hfsuite.tracking.lock import DriverLock
 from hfsuite.tracking.provenance import without_credentials
 from hfsuite.tracking.record import OWN_FOLDER, SweepDirectory, SweepRecord, TrialRecord
@@ -164,15 +165,20 @@ def checked_plan(
             resumed, known = directory.read_sweep(), directory.read_trials()
             attempt(lambda: tune_state.check(directory, expected=bool(known)))
         head_start = unless_planned.enter_context(HeadStart())
+        sweep_id = resumed.sweep_id if resumed is not None else uuid.uuid4().hex
+        uri = resumed.tracking_uri if resumed is not None else None
         if not faults:
             slots = resources.concurrent_trials(trainer.scaling_config, uses_ray_data=is_streamed(trainer.datasets))
             deterministic = not trainer.scaling_config.use_gpu if deterministic is None else deterministic
             trainable = trainable_for(
                 trainer, seeds=seeds, deterministic=deterministic, **asdict(policy),
                 examination=Examination(test, experiment.metric, experiment.mode) if test is not None else None,
+                environment=functools.partial(
+                    trial_store.environment, address=store.address(uri), sweep_id=sweep_id,
+                    experiment=resumed.mlflow_experiment if resumed else store.experiment_name(experiment.name),
+                ),
             )  # fmt: skip
             head_start.begin(trainable, min(trials, slots))
-        uri = resumed.tracking_uri if resumed is not None else None
         client = attempt(lambda: store.open_store(uri))  # takes seconds: workers that have begun import meanwhile
         if faults:
             only_tracking = client is None and len(faults) == 1
@@ -186,7 +192,7 @@ def checked_plan(
             provenance.note_resumption(resumed.provenance, experiment.module)
         former = copy.copy(resumed)
         record = resumed or SweepRecord(
-            sweep_id=uuid.uuid4().hex,
+            sweep_id=sweep_id,
             name=name,
             kind=kind,
             experiment=experiment.name,

@@ -197,6 +197,8 @@ def _run(plan: Plan) -> SweepResult:
         if fault := _finish(plan, observer.display):
             result.tracking_fault = f"{fault} Fill it in later: hfsuite sync {record.name}{_where(plan)}"
         observer.note_runs()
+        for remark in plan.writer.recorder.remarks:
+            observer.display.console.print(remark, soft_wrap=True, highlight=False)
         result.run_id = plan.writer.recorder.parent_id
     if result.interrupted and record.reproduces is None:
         what = "sweep" if record.kind == "sweep" else "training"

@@ -18,12 +18,18 @@ from hfsuite.search.searchers import make_searcher
 from hfsuite.search.spaces import constants_of, grid_size
 from hfsuite.search.trial_schedulers import Budget
 from hfsuite.sweeps import tune_state
-from hfsuite.sweeps.metric_check import MetricIsReported, comparable_reports
+from hfsuite.sweeps.metric_check import MetricIsReported, set_aside
 from hfsuite.sweeps.report_log import ReportLog
 from hfsuite.sweeps.trial_names import TrialNames
 from hfsuite.trainers.datasets import is_streamed
 from hfsuite.trials import resources
-from hfsuite.trials.tune_loop import actors_outlive_pauses, lasting_state, time_to_end, whole_populations
+from hfsuite.trials.tune_loop import (
+    actors_outlive_pauses,
+    comparable_reports,
+    lasting_state,
+    time_to_end,
+    whole_populations,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,6 +74,9 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
     patience = time_to_end(plan.worker_policy.stop_grace_s + END_TAKES_S)
     lasting = lasting_state(functools.partial(tune_state.keep, plan.directory), restored=names.learn)
     actors = actors_outlive_pauses() if _pauses(plan) else nullcontext()
+    comparable = comparable_reports(
+        experiment.metric, functools.partial(set_aside, metric=experiment.metric, mode=experiment.mode)
+    )
     with (
         observer.display,
         observer.interruption,
@@ -77,7 +86,7 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
         lasting,
         actors,
         whole_populations(),
-        comparable_reports(experiment.metric, experiment.mode),
+        comparable,
     ):
         try:
             tune.run(

@@ -7,6 +7,7 @@ import posixpath
 from collections.abc import Sequence
 from typing import Any
 
+from hfsuite.tracking.points import rating
 from hfsuite.tracking.record import SweepRecord, TrialRecord
 from hfsuite.tracking.state import TrialState
 from hfsuite.trainers.seeds import SETTING, Seeds
@@ -50,10 +51,10 @@ def short(value: Any) -> str:
 def ranked(sweep: SweepRecord, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     """The trials that have a result, the best first; of equals the first."""
     rated = [
-        (record.best.metrics[sweep.metric], record)
+        (value, record)
         for record in trials
         if record.best is not None and record.state.has_result
-        and not math.isnan(record.best.metrics.get(sweep.metric, math.nan))
+        and not math.isnan(value := rating(record.best.metrics, sweep.metric))
     ]  # fmt: skip
     sign = -1 if sweep.mode == "max" else 1
     return [record for _, record in sorted(rated, key=lambda each: (sign * each[0], each[1].number))]

@@ -23,7 +23,8 @@ import yaml
 
 from hfsuite.errors import CheckpointError
 from hfsuite.tracking import inputs, runs, store
-from hfsuite.tracking.points import as_text, mlflow_name
+from hfsuite.tracking.names import Names, names_of
+from hfsuite.tracking.points import as_text
 from hfsuite.tracking.provenance import as_parameter
 from hfsuite.tracking.record import Snapshot, SweepDirectory, SweepRecord, TrialRecord
 from hfsuite.tracking.runs import Run
@@ -50,7 +51,7 @@ TASKS = {  # the pipeline by which MLflow calls a model, by the end of its class
 ANY_TASK = ("feature-extraction", "FeatureExtractionPipeline")
 
 
-def settle(run: Run, directory: SweepDirectory, sweep: SweepRecord, record: TrialRecord) -> None:
+def settle(run: Run, directory: SweepDirectory, sweep: SweepRecord, record: TrialRecord, names: Names) -> None:
     """Makes the models of a trial those of the checkpoints that are kept: missing ones are made, others removed.
 
     Args:
@@ -58,17 +59,18 @@ def settle(run: Run, directory: SweepDirectory, sweep: SweepRecord, record: Tria
         directory: the sweep's.
         sweep: its record.
         record: the trial's.
+        names: of its metrics.
     """
     wanted = {str(each.directory): each for each in record.kept}
     if run.models is None:
-        run.models = {model.tags.get(DIRECTORY, ""): model for model in _models_of(run)}
+        run.models = {model.tags[DIRECTORY]: model for model in _models_of(run)}
     for name in [name for name, model in run.models.items() if name not in wanted or not _is_ready(model)]:
         _remove(run, run.models[name])
         del run.models[name]
     for name, snapshot in wanted.items():
         if name not in run.models:
             try:
-                run.models[name] = _make(run, directory, sweep, record, snapshot)
+                run.models[name] = _make(run, directory, sweep, record, snapshot, names)
             except BaseException:
                 run.models = None  # half a model may be there
                 raise
@@ -79,7 +81,7 @@ def link(run: Run) -> None:
     from mlflow.entities import LoggedModelOutput
 
     if run.models is None:
-        run.models = {model.tags.get(DIRECTORY, ""): model for model in _models_of(run)}
+        run.models = {model.tags[DIRECTORY]: model for model in _models_of(run)}
     outputs = run.client.get_run(run.run_id).outputs  # asked anew: the answer to what was written may have been lost
     linked = {each.model_id for each in outputs.model_outputs} if outputs is not None else set()
     new = [model for model in run.models.values() if model.model_id not in linked]
@@ -128,13 +130,13 @@ def fetch(client: mlflow.MlflowClient, model: LoggedModel, folder: Path) -> Path
 
 
 def _models_of(run: Run) -> Iterable[LoggedModel]:
-    """Those that a run has made, finished or not."""
+    """Those that stand for checkpoints of a run, finished or not; what its training function logs is its own."""
     token = None
     while True:
         page = run.client.search_logged_models(
             [run.experiment_id], filter_string=f"source_run_id = '{run.run_id}'", page_token=token
         )
-        yield from page
+        yield from (model for model in page if DIRECTORY in model.tags)
         token = page.token
         if not token:
             return
@@ -145,16 +147,16 @@ def _is_ready(model: LoggedModel) -> bool:
 
 
 def _make(
-    run: Run, directory: SweepDirectory, sweep: SweepRecord, record: TrialRecord, snapshot: Snapshot
+    run: Run, directory: SweepDirectory, sweep: SweepRecord, record: TrialRecord, snapshot: Snapshot, names: Names
 ) -> LoggedModel:
     from mlflow.entities import Metric
 
-    where = f"{record.directory}/{snapshot.directory}"
+    where, settings = f"{record.directory}/{snapshot.directory}", names_of(record.config, runs.OWN_PARAMS)
     model = run.client.create_logged_model(
         run.experiment_id,
         name=f"{sweep.name}-{record.number:03d}-step-{snapshot.step}",
         source_run_id=run.run_id,
-        params={name: as_parameter(name, as_text(record.config.get(name))) for name in record.searched},
+        params={settings.of((name,)): as_parameter(name, as_text(record.config.get(name))) for name in record.searched},
         tags={
             DIRECTORY: str(snapshot.directory),
             runs.SWEEP: sweep.name,
@@ -165,7 +167,7 @@ def _make(
     )
     points = [
         Metric(
-            mlflow_name(name),
+            names.of_recorded(name),
             value,
             snapshot.timestamp,
             snapshot.step,

@@ -14,18 +14,17 @@ from __future__ import annotations
 
 import json
 import math
-import posixpath
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 from ray.tune.result import AUTO_RESULT_KEYS, DEBUG_METRICS, SHOULD_CHECKPOINT
 
+from hfsuite.tracking.names import OWN, NamePath, Names, flat, paths
 from hfsuite.trainers import loss_bits
 from hfsuite.trainers.report_observer import FROM_HFSUITE
 
-NAME_LIMIT = 250  # characters; MLflow refuses longer ones
 KEPT_FROM_TUNE = {"training_iteration", "time_total_s"}
 UNUSABLE = "unusable_metric"  # in a report: what stood for the metric to optimise and cannot be compared, by its name
 FROM_TUNE = (
@@ -48,9 +47,14 @@ def reported(result: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in result.items() if name not in FROM_TUNE}
 
 
-def numbers(result: Mapping[str, Any]) -> dict[str, float]:
-    """Of what was reported, the numbers; nested ones by names with dots."""
-    return {name: float(value) for name, value in _flat(reported(result)) if is_number(value)}
+def numbers(result: Mapping[str, Any], metric: str | None = None) -> dict[str, float]:
+    """Of what was reported, the numbers; nested ones by names with dots.
+
+    Args:
+        result: a report.
+        metric: what is optimised: nothing nested has this name.
+    """
+    return {name: float(value) for name, value in flat(reported(result), metric).items() if is_number(value)}
 
 
 def rating(metrics: Mapping[str, Any], metric: str) -> float:
@@ -76,9 +80,13 @@ class Points:
 
     Args:
         known: what is in MLflow already.
+        metric: what is optimised, which has its plain name there; None if nothing is.
     """
 
     known: Known = field(default_factory=dict)
+    metric: str | None = None
+    names: Names = field(default_factory=Names)  # of metrics
+    _tag_names: Names = field(default_factory=Names)
     tags: dict[str, str] = field(default_factory=dict)
     _steps: dict[int, int] = field(default_factory=dict)  # of each report
     _last: int = 0  # number of the last report
@@ -88,9 +96,19 @@ class Points:
     _superseded: list[dict[str, int]] = field(default_factory=list)
     loss_bits: dict[int, str] = field(default_factory=dict)  # by optimizer step
     restarts: list[int] = field(default_factory=list)  # the steps from which the trial went on, in new processes
-    _first: dict[str, Any] = field(default_factory=dict)  # the settings at the first report
-    _changes: dict[str, list[tuple[int, Any]]] = field(default_factory=dict)
+    _first: dict[NamePath, Any] = field(default_factory=dict)  # the settings at the first report
+    _changes: dict[NamePath, list[tuple[int, Any]]] = field(default_factory=dict)
     _infinite: dict[str, list[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.metric is not None:
+            self.names.reserve(self.metric, (self.metric,))
+            self.names.reserve(f"best_{self.metric}", (OWN, "best"))
+
+    @property
+    def marked(self) -> dict[str, str]:
+        """The names that have a mark, since another has the plain one, and what they stand for."""
+        return {**self._tag_names.marked, **self.names.marked}
 
     def add(self, result: Mapping[str, Any]) -> None:
         """Takes a report. Its points are in what `settled` returns; its tags add up in `tags`.
@@ -104,13 +122,15 @@ class Points:
         self.loss_bits |= loss_bits.by_step(result, step, before)
         if number > 1 and result.get("iterations_since_restore") == 1:
             self.restarts.append(before)
-        values = dict(flatten(reported(result)))
+        values = dict(paths(reported(result)))
+        self.names.learn(path for path, value in values.items() if is_number(value))
+        texts = {(REPORTED, *path): value for path, value in values.items() if not is_number(value)}
+        self._note_texts({path: value for path, value in texts.items() if value is not None})
         points = []
-        for name, value in values.items():
+        for path, value in values.items():
             if is_number(value):
+                name = self.names.of(path)
                 points.append((name, self._finite(name, float(value), step), moment, step))
-            elif value is not None:
-                self.tags[f"{REPORTED}.{name}"] = as_text(value)
         self._note_unusable(result, step)
         points += self._changed_settings(result.get("config", {}), step, moment)
         self._held.append((number, moment, points))
@@ -167,13 +187,17 @@ class Points:
             self._steps = {n: each for n, each in self._steps.items() if n < first}
         self._steps[number], self._last = step, number
 
+    def _note_texts(self, values: Mapping[NamePath, Any]) -> None:
+        self._tag_names.learn(values)
+        self.tags |= {self._tag_names.of(path): as_text(value) for path, value in values.items()}
+
     def _note_unusable(self, result: Mapping[str, Any], step: int) -> None:
         """What a trial reported where a number should be; None too, which is no value anywhere else."""
         for name, value in result.get(UNUSABLE, {}).items():
             if is_number(value):
-                self._finite(mlflow_name(name), float(value), step)
+                self._finite(self.names.of((name,)), float(value), step)
             else:
-                self.tags[f"{REPORTED}.{mlflow_name(name)}"] = as_text(value)
+                self._note_texts({(REPORTED, name): value})
 
     def _finite(self, name: str, value: float, step: int) -> float:
         """MLflow turns infinities into 1.8e308, which wrecks charts; NaN it keeps. A tag tells them apart."""
@@ -181,25 +205,26 @@ class Points:
             return value
         where = self._infinite.setdefault(name, [])
         where.append(f"{'+' if value > 0 else '-'}inf at step {step}")
-        self.tags[f"{INFINITE}.{name}"] = ", ".join(where)
+        self.tags[self._tag_names.of((INFINITE, name))] = ", ".join(where)
         return math.nan
 
     def _changed_settings(self, config: Mapping[str, Any], step: int, moment: int) -> list[Point]:
         """Parameters cannot change in MLflow: what a population changes is a metric, or a tag, over the steps."""
-        values = dict(flatten(_settings(config)))
+        values = dict(paths(_settings(config)))
         self._first = self._first or values
         points = []
-        for name, value in values.items():
-            before = self._changes.get(name) or [(0, self._first.get(name))]
+        for path, value in values.items():
+            before = self._changes.get(path) or [(0, self._first.get(path))]
             if value == before[-1][1]:
                 continue
-            self._changes[name] = [*before, (step, value)]
+            self._changes[path] = [*before, (step, value)]
             if is_number(value):
                 known = [(0, before[0][1])] if len(before) == 1 and is_number(before[0][1]) else []
-                points += [(f"{CHANGED}.{name}", float(each), moment, at) for at, each in [*known, (step, value)]]
+                name = self.names.of((CHANGED, *path))
+                points += [(name, float(each), moment, at) for at, each in [*known, (step, value)]]
             else:
-                told = " → ".join(f"{as_text(each)} (step {at})" for at, each in self._changes[name])
-                self.tags[f"{CHANGED}.{name}"] = told
+                told = " → ".join(f"{as_text(each)} (step {at})" for at, each in self._changes[path])
+                self._note_texts({(CHANGED, *path): told})
         return points
 
 
@@ -214,26 +239,6 @@ def current(points: list[Any], last_step: int) -> list[Any]:
     for point in sorted(points, key=lambda each: each.timestamp):
         latest[point.step] = point
     return [point for step, point in sorted(latest.items()) if step <= last_step]
-
-
-def flatten(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Nested dicts as pairs of a name with dots, as MLflow takes names, and a value."""
-    return ((mlflow_name(name), value) for name, value in _flat(values))
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def mlflow_name(name: str) -> str:
-    """A name as MLflow takes it: `recall@5` becomes `recall_5`. It refuses whole reports for one name."""
-    name = re.sub(r"[^\w\-. :/]", "_", name)[:NAME_LIMIT]
-    is_path = posixpath.normpath(name) == name and not name.startswith(("/", ".."))
-    return name if is_path else name.replace("/", "_").strip(".") or "_"
 
 
 def as_text(value: Any) -> str:

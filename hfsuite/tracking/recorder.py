@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from hfsuite.errors import CheckpointError
 from hfsuite.tracking import describe, inputs, models, runs, store, views
-from hfsuite.tracking.points import HELD_S, TESTED, Point, Points, flatten, mlflow_name, step_of
+from hfsuite.tracking.names import Names, mlflow_name, names_of, paths, told
+from hfsuite.tracking.points import HELD_S, REPORTED, TESTED, Point, Points, step_of
 from hfsuite.tracking.provenance import without_secrets, write_provenance
 from hfsuite.tracking.recipe import write_recipe
 from hfsuite.tracking.record import (
@@ -33,6 +34,11 @@ from hfsuite.trainers.examination import TEST_FILE
 
 if TYPE_CHECKING:  # see `store`
     from collections.abc import Iterator
+
+CAUTIONS = {  # a trial's tags that who compares trials should know of, and what each is said of
+    f"{REPORTED}.eval_loss_depends_on": "eval_loss depends on",
+    "hfsuite.weights_trained_in": "Weights are trained in",
+}
 
 
 @dataclass
@@ -93,6 +99,16 @@ class Recorder:
         self.faults, self._lacking = [], {}
         return faults
 
+    @property
+    def remarks(self) -> list[str]:
+        """What who compares the runs should know, each a sentence: it is in their tags too."""
+        marked, found = dict(self._parent.marked) if self._parent is not None else {}, set()
+        for trial in self._trials.values():
+            marked |= {**trial.run.marked, **trial.points.marked}
+            said = ((subject, trial.run.tags.get(tag)) for tag, subject in CAUTIONS.items())
+            found |= {f"{subject} {text.rstrip('.')}." for subject, text in said if text}
+        return [*sorted(found), *([f"Names that meet in MLflow have a mark there: {told(marked)}."] if marked else [])]
+
     def settle_sweep(self, sweep: SweepRecord) -> None:
         """Writes what is missing about the sweep itself: its run, where it came from, how it stands."""
         self._experiment_id = self._experiment_id or store.experiment_id(self.client, sweep.mlflow_experiment)
@@ -130,11 +146,12 @@ class Recorder:
             if kept.directory:
                 tags[runs.CHECKPOINT_PATH] = store.below(sweep.path, f"{best.directory}/{kept.directory}")
             with self._unless_refused():
-                known = run.known_points() if is_new else {}
+                known, names = run.known_points() if is_new else {}, self._names(sweep, best)
+                named = {names.of_recorded(name): value for name, value in kept.metrics.items()}
                 run.write_points(
-                    (mlflow_name(name), value, kept.timestamp, kept.step)
-                    for name, value in kept.metrics.items()
-                    if math.isfinite(value) and repr(value) not in known.get((mlflow_name(name), kept.step), set())
+                    (name, value, kept.timestamp, kept.step)
+                    for name, value in named.items()
+                    if math.isfinite(value) and repr(value) not in known.get((name, kept.step), set())
                 )
         with self._unless_refused():
             run.write_points(self._measured())
@@ -142,8 +159,10 @@ class Recorder:
             run.write_tags(tags)
         if sweep.state.is_over or is_new:
             with self._unless_refused():
-                searched = views.searched_by(list(self._standing.values()))
-                views.write_view(self.client, run, sweep, searched or list(sweep.params["space"]))
+                standing = list(self._standing.values())
+                settings = names_of(standing[0].config if standing else {}, runs.OWN_PARAMS)
+                searched = views.searched_by(standing) or list(sweep.params["space"])
+                views.write_view(self.client, run, sweep, [settings.of((name,)) for name in searched])
         with self._unless_refused():
             run.write_status(sweep.state.mlflow_status, sweep.ended_at)
 
@@ -157,14 +176,12 @@ class Recorder:
         refused = self._refused
         if not trial.is_described:
             with self._unless_refused():
-                run.write_params({**record.config, "num_workers": sweep.params["workers"]})
+                run.write_params(record.config, dict.fromkeys(runs.OWN_PARAMS, sweep.params["workers"]))
             if self._parent is None:
                 with self._unless_refused():
                     write_provenance(run, sweep)
             trial.is_described = True
-        for result in trial.reports.new():
-            trial.points.add(result)
-            trial.last_step = step_of(result)
+        self._read(trial)
         if self._parent is None:
             with self._unless_refused():
                 run.write_points(self._measured())
@@ -179,6 +196,7 @@ class Recorder:
                 "mlflow.runName": describe.trial(sweep, record),
                 **({runs.WHY: record.why} if record.why or runs.WHY in run.tags else {}),
                 **({runs.WARM_START: record.warm_start} if record.warm_start is not None else {}),
+                **({runs.MARKED: told(marked)} if (marked := {**run.marked, **trial.points.marked}) else {}),
             })  # fmt: skip
         if record.state.is_over and not record.state.is_unfinished and record.best is not None:
             name, value = mlflow_name(f"best_{sweep.metric}"), record.best.metrics.get(sweep.metric, math.nan)
@@ -210,11 +228,25 @@ class Recorder:
 
     # ---- inside
 
+    @staticmethod
+    def _read(trial: _Trial) -> None:
+        """Takes what a trial has reported since."""
+        for result in trial.reports.new():
+            trial.points.add(result)
+            trial.last_step = step_of(result)
+
+    def _names(self, sweep: SweepRecord, record: TrialRecord) -> Names:
+        """What a trial's metrics are called, which its reports say, in their order."""
+        if (trial := self._trials.get(record.trial_id)) is None:
+            return Points(metric=sweep.metric).names
+        self._read(trial)
+        return trial.points.names
+
     def _settle_models(self, run: Run, sweep: SweepRecord, record: TrialRecord) -> None:
         """A checkpoint that is not there counts if it is still missed at the end: a newer record may not keep it."""
         self._lacking.pop(record.trial_id, None)
         try:
-            models.settle(run, self.directory, sweep, record)
+            models.settle(run, self.directory, sweep, record, self._names(sweep, record))
         except CheckpointError as error:
             self._refused += 1
             self._lacking[record.trial_id] = f"{type(error).__name__}: {error}"
@@ -224,8 +256,10 @@ class Recorder:
         text = self.directory.read_text(f"{record.directory}/{TEST_FILE}")
         if text is not None and record.best is not None:
             best = record.best
-            for name, value in flatten(json.loads(text)):
-                point = (f"{TESTED}.{name}", float(value), best.timestamp, best.step)
+            found = {(TESTED, *path): value for path, value in paths(json.loads(text))}
+            trial.points.names.learn(found)
+            for path, value in found.items():
+                point = (trial.points.names.of(path), float(value), best.timestamp, best.step)
                 trial.run.write_points(trial.points.once(point))
 
     def _link_models(self) -> None:
@@ -258,7 +292,7 @@ class Recorder:
         where = f"{self.directory.path}/{record.directory}/{REPORTS_FILE}"
         reports = self.readers.get(record.trial_id) or ReportReader(self.directory.filesystem, where)
         known = run.known_points() if run.tags.get(runs.SETTLED) != _mark(record) else {}
-        trial = self._trials[record.trial_id] = _Trial(run, Points(known), reports)
+        trial = self._trials[record.trial_id] = _Trial(run, Points(known, sweep.metric), reports)
         return trial
 
     @contextmanager

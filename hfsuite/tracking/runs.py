@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from hfsuite.tracking import store
-from hfsuite.tracking.points import Known, Point, as_text, flatten
+from hfsuite.tracking.names import names_of, paths
+from hfsuite.tracking.points import Known, Point, as_text
 from hfsuite.tracking.provenance import as_parameter, without_secrets
 
 if TYPE_CHECKING:  # see `store`
@@ -15,6 +16,7 @@ if TYPE_CHECKING:  # see `store`
 
 PARAM_LIMIT, TAG_LIMIT = 6_000, 8_000  # characters; MLflow cuts what is longer
 PARAMS_A_BATCH, METRICS_A_BATCH, TAGS_A_BATCH = 100, 1_000, 100
+OWN_PARAMS = ("num_workers",)  # of a trial, beside its settings
 LONG_VALUES = "long_values"  # the artifact folder of parameters that were cut
 
 TAG = "hfsuite"
@@ -24,7 +26,7 @@ MODULE, PATH, CHECKPOINT_PATH = (f"{TAG}.{name}" for name in ("module", "path", 
 SWEEP_ID, WHY, SETTLED, LAST_STEP = (f"{TAG}.{name}" for name in ("sweep_id", "why", "settled", "last_step"))
 REPRODUCES, REPEATED_BY, VERDICT = (f"{TAG}.{name}" for name in ("reproduces", "repeated_by", "verdict"))
 CONFIRMED, CONFIRMED_RUN, CONFIRMS = (f"{TAG}.{name}" for name in ("confirmed", "confirmed_run", "confirms"))
-WARM_START, VALUE = f"{TAG}.warm_start", f"{TAG}.value"
+WARM_START, VALUE, MARKED = (f"{TAG}.{name}" for name in ("warm_start", "value", "marked_names"))
 
 
 class Run:
@@ -43,6 +45,7 @@ class Run:
         self.metrics: list[str] = list(found.data.metrics)
         self.status, self.end_time = str(found.info.status), found.info.end_time
         self.unwritten: list[Point] = []
+        self.marked: dict[str, str] = {}  # names of parameters that have a mark, and what they stand for
         self.datasets: dict[str, tuple[str, str]] = {}  # name and digest, by what they are for
         self.models: dict[str, LoggedModel] | None = None  # by the directory of the checkpoint; None: not asked yet
 
@@ -80,11 +83,19 @@ class Run:
         if refusal is not None:
             raise refusal
 
-    def write_params(self, values: Mapping[str, Any]) -> None:
-        """Adds the parameters that are not there, nested ones with dots; a long one is an artifact too."""
+    def write_params(self, values: Mapping[str, Any], own: Mapping[str, Any] | None = None) -> None:
+        """Adds the parameters that are not there, nested ones with dots; a long one is an artifact too.
+
+        Args:
+            values: from names to values.
+            own: likewise, those of hfsuite's, which none of the others can hide.
+        """
         from mlflow.entities import Param
 
-        texts = {name: as_parameter(name, as_text(value)) for name, value in flatten(values)}
+        names = names_of(values, own or {})
+        self.marked |= names.marked
+        named = {**{names.of(path): value for path, value in paths(values)}, **(own or {})}
+        texts = {name: as_parameter(name, as_text(value)) for name, value in named.items()}
         missing = {name: text for name, text in texts.items() if name not in self.params}
         for name, text in missing.items():
             if len(text) > PARAM_LIMIT:

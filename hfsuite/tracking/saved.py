@@ -9,8 +9,14 @@ from hfsuite.tracking.record import Snapshot, SweepDirectory, TrialRecord
 from hfsuite.trainers.reported_checkpoint import newest_reported
 
 
-def adopt(directory: SweepDirectory, record: TrialRecord) -> None:
-    """Makes the checkpoint from which a trial would go on the last of its saved ones; forgets those that are gone."""
+def adopt(directory: SweepDirectory, record: TrialRecord, metric: str) -> None:
+    """Makes the checkpoint from which a trial would go on the last of its saved ones; forgets those that are gone.
+
+    Args:
+        directory: the sweep's.
+        record: the trial's, which is changed.
+        metric: what is optimised.
+    """
     there = directory.folders(record.directory)
     record.saved = [each for each in record.saved if each.directory in there]
     newest = newest_reported(directory.filesystem, f"{directory.path}/{record.directory}")
@@ -18,6 +24,8 @@ def adopt(directory: SweepDirectory, record: TrialRecord) -> None:
         return
     checkpoint, report = newest
     name = posixpath.basename(checkpoint.path)
-    last = Snapshot(directory=name, step=step_of(report), metrics=numbers(report), timestamp=milliseconds_of(report))
+    last = Snapshot(
+        directory=name, step=step_of(report), metrics=numbers(report, metric), timestamp=milliseconds_of(report)
+    )
     record.saved = [*(each for each in record.saved if each.directory != name), last]
     record.reports = max(record.reports, int(report["training_iteration"]))

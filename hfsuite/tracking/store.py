@@ -47,6 +47,17 @@ def recorded_uri() -> str | None:
     return uri if uri == without_credentials(uri) else None
 
 
+def address(recorded: str | None = None) -> str:
+    """Where a sweep records, as another process on this machine finds it, without credentials.
+
+    Args:
+        recorded: where it has recorded before; `MLFLOW_TRACKING_URI` wins.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or recorded or tracking_uri()
+    path = _file_of(uri)
+    return without_credentials(uri if path is None else f"sqlite:///{path.absolute()}")
+
+
 def experiment_name(name: str) -> str:
     """The MLflow experiment that runs go to: `MLFLOW_EXPERIMENT_NAME`, or the given name."""
     return os.environ.get("MLFLOW_EXPERIMENT_NAME") or name

@@ -119,7 +119,7 @@ def mark_lost(directory: SweepDirectory, sweep: SweepRecord, trials: list[TrialR
     lost = [record for record in trials if not record.state.is_over]
     for record in lost:
         record.state, record.why, record.ended_at = TrialState.LOST, DRIVER_DIED, now
-        adopt(directory, record)
+        adopt(directory, record, sweep.metric)
         directory.write_trial(record)
     if not sweep.state.is_over:
         sweep.state, sweep.ended_at = TrialState.LOST, now

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from hfsuite.tracking import runs
-from hfsuite.tracking.points import mlflow_name
+from hfsuite.tracking.names import mlflow_name
 from hfsuite.tracking.record import SweepRecord, TrialRecord
 
 if TYPE_CHECKING:  # see `store`

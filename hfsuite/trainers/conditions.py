@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,12 +24,14 @@ class Conditions:
         deterministic: whether PyTorch shall compute the same bits each time.
         notes_losses: whether reports carry the digests of the losses; see `loss_bits`.
         ends_at_first_step: whether the training is only begun, to learn what it is given: see `facts`.
+        environment: from a world rank to the environment variables that are set in it meanwhile.
     """
 
     seed: int | None = None
     deterministic: bool = False
     notes_losses: bool = False
     ends_at_first_step: bool = False
+    environment: Callable[[int], Mapping[str, str]] | None = None
 
     @contextmanager
     def in_force(self) -> Iterator[Callable[[], dict[str, Any]]]:
@@ -41,11 +44,14 @@ class Conditions:
             with ended_at_first_step() as end:
                 yield end
             return
-        if not self.notes_losses or ray.train.get_context().get_world_rank() > 0:
-            yield dict
-            return
-        with loss_bits.noted() as bits:
-            yield lambda: {loss_bits.LOSS_BITS: text} if (text := bits.take()) else {}
+        rank = ray.train.get_context().get_world_rank()
+        variables = self.environment(rank) if self.environment is not None else {}
+        with mock.patch.dict(os.environ, variables):
+            if not self.notes_losses or rank > 0:
+                yield dict
+                return
+            with loss_bits.noted() as bits:
+                yield lambda: {loss_bits.LOSS_BITS: text} if (text := bits.take()) else {}
 
 
 class FirstStepReached(Exception):

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import ray.train
@@ -15,6 +16,8 @@ from hfsuite.trainers import manifest
 from hfsuite.trainers.checkpoint import TransformersCheckpoint
 
 TEST_FILE = "test.json"  # in the run's directory: what was found
+
+SHOWN = 200  # characters of values in a message
 
 Test = Callable[[TransformersCheckpoint, dict[str, Any]], Mapping[str, float]]
 
@@ -38,16 +41,17 @@ class Examination:
 
         Raises:
             CheckpointError: there is none.
-            ValueError: the test does not measure the metric.
+            ValueError: the test does not measure the metric, or returns what is no number.
         """
         if ray.train.get_context().get_world_rank() > 0:
             return
         rated = [
-            (each.metrics.get(self.metric, math.nan), each.checkpoint)
+            (value, each.checkpoint)
             for each in ray.train.get_all_reported_checkpoints()
-            if each.checkpoint is not None
+            if _is_finite(value := each.metrics.get(self.metric))
+            and each.checkpoint is not None
+            and manifest.is_sealed(each.checkpoint)
         ]
-        rated = [each for each in rated if not math.isnan(each[0]) and manifest.is_sealed(each[1])]
         if not rated:
             raise CheckpointError(f"There is no checkpoint with the metric {self.metric!r} that could be tested.")
         sign = 1 if self.mode == "max" else -1
@@ -56,6 +60,17 @@ class Examination:
         found = dict(self.test(TransformersCheckpoint(best.path, best.filesystem), config))
         if self.metric not in found:
             raise ValueError(f"The experiment's test must return {self.metric!r}, got {', '.join(sorted(found))}.")
+        if odd := [f"{name}={value!r}" for name, value in found.items() if not _is_number(value)]:
+            raise ValueError(f"What the experiment's test returns must be numbers, got {', '.join(odd)[:SHOWN]}.")
         storage = ray.train.get_context().get_storage()
         with storage.storage_filesystem.open_output_stream(f"{storage.experiment_fs_path}/{TEST_FILE}") as stream:
             stream.write(json.dumps({name: float(value) for name, value in found.items()}).encode())
+
+
+def _is_number(value: Any) -> bool:
+    """Python's, NumPy's or a tensor of one."""
+    return (isinstance(value, Real) and not isinstance(value, bool)) or getattr(value, "ndim", None) == 0
+
+
+def _is_finite(value: Any) -> bool:
+    return _is_number(value) and math.isfinite(value)

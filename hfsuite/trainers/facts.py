@@ -10,15 +10,23 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import ray.train
 
 from hfsuite.trainers import fingerprints
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
 FACTS_FILE = "training.json"
 TRAINING, EVALUATION, BASE_MODEL = "training", "evaluation", "base model"
+HALF = {"bfloat16", "float16"}
+LOST_CHANGES = (  # measured on bfloat16 and a learning rate of 5e-5
+    "without a copy in float32: most changes of a small learning rate are rounded away. Load the model with "
+    "dtype=torch.float32, and compute in half precision by mixed precision (bf16=True in TrainingArguments)."
+)
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -36,6 +44,7 @@ class Facts:
         self.precision = "no"  # of what is computed in less than the default type
         self.seeds: dict[str, Any] = {}  # that the training uses, by name
         self.weights: list[str] = []  # the types of the weights that are trained
+        self.keeps_copy = False  # whether the weights have a copy in float32, which is what is trained
 
     def note(self, context: str, given: Any) -> None:
         """Takes a fingerprint of something that the training was given.
@@ -57,6 +66,15 @@ class Facts:
         if per_device is not None:
             self.batch = {"per_device": per_device, "accumulation": accumulation}
 
+    def note_precision(self, accelerator: Accelerator) -> None:
+        """Takes what is computed in less than the default type, and whether weights of such a type have a copy."""
+        from accelerate import DistributedType
+
+        self.precision = str(accelerator.mixed_precision)
+        self.keeps_copy = accelerator.distributed_type == DistributedType.DEEPSPEED or (
+            accelerator.distributed_type == DistributedType.FSDP and self.precision != "no"
+        )
+
     def write(self) -> None:
         """Puts what was collected into the run's directory."""
         if not self.is_first:
@@ -67,10 +85,16 @@ class Facts:
             "batch": self.batch,
             "precision": self.precision,
             "weights_dtype": ", ".join(self.weights) or None,
+            "weights_trained_in": self._caution(),
             "inputs": list(self.inputs.values()),
         }
         with storage.storage_filesystem.open_output_stream(f"{storage.experiment_fs_path}/{FACTS_FILE}") as stream:
             stream.write(json.dumps(facts).encode())
+
+    def _caution(self) -> str | None:
+        """What is said of weights that take no small changes."""
+        half = sorted(HALF & set(self.weights))
+        return f"{', '.join(half)}, {LOST_CHANGES}" if half and not self.keeps_copy else None
 
 
 def dtypes_of_trained(model: Any) -> set[str]:
@@ -123,7 +147,7 @@ def of_prepared(seeds: Mapping[str, Any], is_local: bool) -> Iterator[None]:
     facts.write()
 
     def noting(accelerator: Accelerator, *given: Any, **options: Any) -> Any:
-        facts.precision = str(accelerator.mixed_precision)
+        facts.note_precision(accelerator)
         for each in given:
             if isinstance(each, DataLoader):
                 is_training = isinstance(each.sampler, RandomSampler)

@@ -38,10 +38,6 @@ if DOWNLOADED_MODULES not in sys.path:
     sys.path.append(DOWNLOADED_MODULES)
 
 RENAMED_ARGUMENTS = {"evaluation_strategy": "eval_strategy", "no_cuda": "use_cpu", "warmup_ratio": "warmup_steps"}
-LOST_CHANGES = (  # measured on bfloat16 and a learning rate of 5e-5
-    "most changes of a small learning rate are rounded away. Load the model with dtype=torch.float32, and compute in "
-    "half precision by bf16=True in TrainingArguments"
-)
 RESERVED_KEY = "_trainer_init_per_worker"
 
 
@@ -189,7 +185,6 @@ class TransformersLoop:
             )
         ray_data.keep_ray_split(trainer)
         about_loss = make_exact(trainer)
-        half_precision = _half_precision(trainer)
         for integration in get_reporting_integration_callbacks(trainer.args.report_to):
             trainer.pop_callback(integration)  # tracking is the driver's job
         sharded = bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
@@ -200,7 +195,7 @@ class TransformersLoop:
             facts.write()
 
         reports = ReportCallback(
-            sharded, keep_local=self.is_local, begins=begins, about=lambda: about_loss() | half_precision,
+            sharded, keep_local=self.is_local, begins=begins, about=about_loss,
             rows_trained=lambda: _rows_trained(trainer),
         )  # fmt: skip
         trainer.add_callback(reports)
@@ -222,20 +217,10 @@ class TransformersLoop:
         facts.note(TRAINING, trainer.train_dataset)
         for dataset in evaluation.values() if isinstance(evaluation, dict) else [evaluation]:
             facts.note(EVALUATION, dataset)
-        facts.precision = str(trainer.accelerator.mixed_precision)
+        facts.note_precision(trainer.accelerator)
         facts.seeds = {"seed": trainer.args.seed, "data_seed": trainer.args.data_seed}
         facts.write()
         return facts
-
-
-def _half_precision(trainer: Any) -> dict[str, str]:
-    """A warning, if weights are trained that take no small changes. DeepSpeed keeps a copy of them in float32."""
-    from hfsuite.trainers.facts import dtypes_of_trained
-
-    half = sorted(dtypes_of_trained(trainer.model) & {"bfloat16", "float16"}) if trainer.model is not None else []
-    if not half or trainer.is_deepspeed_enabled:
-        return {}
-    return {"weights_trained_in": f"{', '.join(half)}, without a copy in float32: {LOST_CHANGES}"}
 
 
 def _rows_trained(trainer: Any) -> int:

@@ -77,6 +77,7 @@ class CleanRoom:
         end_process_groups()
         _forget_accelerator()
         _forget_deepspeed()
+        _forget_mlflow()
         if getattr(sys.modules.get("torch._dynamo.convert_frame"), "FRAME_COUNTER", 0):  # else it imports: 4 s on a GPU
             torch._dynamo.reset()  # it counts what it has compiled of a function, and gives up at the eighth
         gc.collect()
@@ -358,6 +359,16 @@ def _forget_deepspeed() -> None:
     if "deepspeed.utils.groups" in sys.modules:
         sys.modules["deepspeed.comm.comm"].cdb = None  # type: ignore[attr-defined]
         importlib.reload(sys.modules["deepspeed.utils.groups"])
+
+
+def _forget_mlflow() -> None:
+    """MLflow keeps the address and the experiment that were set in variables, and a pool of threads for each run."""
+    if "mlflow.tracking.fluent" in sys.modules:
+        service = sys.modules["mlflow.tracking._tracking_service.utils"]
+        service._tracking_uri = None  # type: ignore[attr-defined]
+        service._artifact_repos_cache.clear()
+        sys.modules["mlflow.tracking._model_registry.utils"]._registry_uri = None  # type: ignore[attr-defined]
+        sys.modules["mlflow.tracking.fluent"]._active_experiment_id = None  # type: ignore[attr-defined]
 
 
 def _is_installed(function: Any) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
 import uuid
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ray.train import Checkpoint, CheckpointConfig, LoggingConfig, RunConfig
@@ -39,7 +40,8 @@ WORKERS_LOST = "workers_lost.txt"  # likewise: why its workers could not serve a
 
 def trainable_for(
     trainer: HuggingFaceTrainer, *, seeds: SeedRule | None = None, deterministic: bool = False,
-    examination: Examination | None = None, **worker_policy: Any,
+    examination: Examination | None = None, environment: Callable[..., Mapping[str, str]] | None = None,
+    **worker_policy: Any,
 ) -> type[TrainingTrial]:  # fmt: skip
     """The class whose instances are trials of `trainer`. Driver.
 
@@ -48,6 +50,7 @@ def trainable_for(
         seeds: where a trial's seed comes from; without, nothing is seeded but by the training function itself.
         deterministic: whether PyTorch shall compute the same bits each time.
         examination: what follows each training, if anything does.
+        environment: from a world rank and a `trial_id` to the environment variables of that rank in that trial.
         worker_policy: see `WorkerPolicy`.
     """
     if unknown := sorted(set(worker_policy) - {field.name for field in dataclasses.fields(WorkerPolicy)}):
@@ -65,6 +68,7 @@ def trainable_for(
         "seeds": seeds,
         "deterministic": deterministic,
         "examination": Later(examination) if examination is not None else None,
+        "environment": Later(environment) if environment is not None else None,
         "policy": WorkerPolicy(**worker_policy),
         "owner": uuid.uuid4().hex,
         "imports": trainer.modules_of_ranks(),
@@ -85,6 +89,7 @@ class TrainingTrial(Trainable):
     seeds: ClassVar[SeedRule | None]
     deterministic: ClassVar[bool]
     examination: ClassVar[Later | None]
+    environment: ClassVar[Later | None]
     policy: ClassVar[WorkerPolicy]
     owner: ClassVar[str]
     imports: ClassVar[tuple[str, ...]]
@@ -252,6 +257,9 @@ class TrainingTrial(Trainable):
         # A trial scheduler may have changed the trial's resources: then its bundles say how many workers there are.
         scaling_config = dataclasses.replace(merged.scaling_config, num_workers=len(self._bundles()))
         trainer = merged.with_settings({"scaling_config": scaling_config}, run_config=run_config)
+        if self.environment is not None:
+            environment = functools.partial(self.environment.value, trial_id=self.trial_id)
+            conditions = dataclasses.replace(conditions, environment=environment)
         trainer.start_from, trainer.conditions, trainer.examination = self.start_from, conditions, self.examination
         return trainer
 

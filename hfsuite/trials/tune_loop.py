@@ -5,9 +5,10 @@ Beside `worker_group.py`, the only file that touches Ray's internals.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
 from unittest import mock
@@ -17,7 +18,8 @@ from ray.train._internal import checkpoint_manager
 from ray.tune.execution import tune_controller
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import PopulationBasedTraining
+from ray.tune.result import RESULT_DUPLICATE
+from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
 from ray.tune.utils import flatten_dict
 from ray.tune.utils.object_cache import _ObjectCache
 
@@ -144,6 +146,40 @@ def whole_populations() -> Iterator[None]:
         mock.patch.object(TuneController, "_schedule_trial_save", save),
         mock.patch.object(PopulationBasedTraining, "choose_trial_to_run", choose_trial_to_run),
     ):
+        yield
+
+
+@contextmanager
+def comparable_reports(metric: str, set_aside: Callable[[dict[str, Any]], None]) -> Iterator[None]:
+    """Has Ray Tune show its searcher and trial scheduler only reports that carry what they compare.
+
+    Its `Stopper` is asked too late to change what they see. By themselves some pass over a report without the metric,
+    and others raise, which ends the whole sweep; none of them expects a metric that is no number. Of checkpoints Ray
+    Tune believes that one without the metric is the best, and keeps none whose metric is no number.
+
+    Args:
+        metric: what is optimised.
+        set_aside: takes a metric that nothing can be compared by out of a report.
+    """
+    own_result, own_save = TuneController._process_trial_result, TuneController._process_trial_save
+
+    def process_result(controller: Any, trial: Any, result: dict[str, Any]) -> Any:
+        set_aside(result)
+        with ExitStack() as unseen:
+            if metric not in result and RESULT_DUPLICATE not in result:
+                goes_on = mock.patch.object(
+                    controller._scheduler_alg, "on_trial_result", return_value=TrialScheduler.CONTINUE
+                )
+                unseen.enter_context(goes_on)
+                unseen.enter_context(mock.patch.object(controller._search_alg, "on_trial_result"))
+            return own_result(controller, trial, result)
+
+    def process_save(controller: Any, trial: Any, saved: Any) -> None:
+        set_aside(saved.metrics)
+        saved.metrics.setdefault(metric, math.nan)
+        own_save(controller, trial, saved)
+
+    with mock.patch.multiple(TuneController, _process_trial_result=process_result, _process_trial_save=process_save):
         yield
 
 

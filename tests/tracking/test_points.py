@@ -7,7 +7,8 @@ import math
 from types import SimpleNamespace
 from typing import Any
 
-from hfsuite.tracking.points import SUPERSEDED, Points, current, mlflow_name, numbers
+from hfsuite.tracking.names import mlflow_name
+from hfsuite.tracking.points import SUPERSEDED, Points, current, numbers
 from tests.tracking.made import BEGAN, report
 
 

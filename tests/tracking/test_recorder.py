@@ -13,6 +13,7 @@ import mlflow
 import pytest
 
 from hfsuite.tracking import runs, store
+from hfsuite.tracking.describe import ranked
 from hfsuite.tracking.record import Snapshot
 from hfsuite.tracking.recorder import Recorder
 from hfsuite.tracking.state import TrialState
@@ -230,3 +231,13 @@ def test_a_checkpoint_that_an_older_record_kept_is_not_missed(client: mlflow.Mlf
     recorder.settle_trial(sweep, replace(record, kept=[gone]))
     (fault,) = recorder.take_faults()
     assert "checkpoint_gone" in fault
+
+
+def test_what_is_not_finite_leads_no_ranking(client: mlflow.MlflowClient) -> None:
+    directory, sweep = made.sweep()
+    values = (-math.inf, math.nan, 0.5)
+    records = [made.trial(directory, number, [made.report(1, 10, loss)]) for number, loss in enumerate(values)]
+    assert [record.number for record in ranked(sweep, records)] == [2]
+    sync(directory)
+    parent, trials = recorded(client)
+    assert parent.data.tags[runs.BEST_RUN] == trials[2].info.run_id

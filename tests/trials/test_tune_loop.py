@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import threading
 from contextlib import nullcontext
 from pathlib import Path
@@ -168,3 +169,34 @@ def test_a_member_that_is_paused_while_it_saves_is_not_stopped_later() -> None:
     with tune_loop.whole_populations():
         TuneController._schedule_trial_pause(controller, trial, should_checkpoint=False)
     assert controller._cached_trial_decisions == {}
+
+
+def test_ray_tunes_searcher_and_scheduler_see_only_what_they_can_compare() -> None:
+    source = inspect.getsource(TuneController._process_trial_result)
+    assert "self._scheduler_alg.on_trial_result(\n" in source
+    assert "self._search_alg.on_trial_result(trial.trial_id, flat_result)" in source
+    assert "trial.on_checkpoint(checkpoint_value)" in inspect.getsource(TuneController._process_trial_save)
+
+    def set_aside(result: dict[str, Any]) -> None:
+        if result.get("loss") == "low":
+            del result["loss"]
+
+    controller, seen = MagicMock(), []
+    controller._scheduler_alg.on_trial_result = lambda *_: seen.append("asked") or TrialScheduler.STOP
+    controller._search_alg.on_trial_result = lambda *_: seen.append("told")
+
+    def process(of: Any, trial: Any, result: dict[str, Any]) -> Any:
+        of._search_alg.on_trial_result(trial, result)
+        return of._scheduler_alg.on_trial_result(of, trial, result)
+
+    saved = SimpleNamespace(metrics={"loss": "low"})
+    with mock.patch.multiple(TuneController, _process_trial_result=process, _process_trial_save=lambda *_: None):
+        with tune_loop.comparable_reports("loss", set_aside):
+            decide = functools.partial(TuneController._process_trial_result, controller, "trial")
+            assert decide({"loss": "low"}) == TrialScheduler.CONTINUE
+            assert seen == []
+            assert decide({"loss": 0.5}) == TrialScheduler.STOP
+            assert seen == ["told", "asked"]
+            TuneController._process_trial_save(controller, "trial", saved)
+            assert math.isnan(saved.metrics["loss"]), "Tune takes a checkpoint without the metric for the best"
+        assert TuneController._process_trial_result is process
