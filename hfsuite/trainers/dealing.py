@@ -23,7 +23,7 @@ import accelerate.data_loader
 import torch
 from accelerate import Accelerator
 from accelerate.data_loader import DataLoaderDispatcher, DataLoaderShard, SeedableRandomSampler, SkipBatchSampler
-from accelerate.utils import broadcast, recursively_apply
+from accelerate.utils import broadcast, recursively_apply, slice_tensors
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
@@ -47,15 +47,23 @@ class DealtLoader(DataLoaderShard):
             yield batch
 
 
+class DealtDispatcher(DataLoaderDispatcher):
+    """A loader of rank 0's, whose last round has each row once; likewise."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """The batches, on the rank's device."""
+        for batch in super().__iter__():
+            counts = _shares_of_dispatched(self) if self.end_of_dataloader else None
+            yield batch if counts is None else slice_tensors(batch, slice(0, max(counts[self.state.process_index], 1)))
+
+
 def shares_at_hand(accelerator: Accelerator) -> list[int] | None:
     """The rows of each rank in the batch at hand, if it is a last one that is not whole; otherwise None."""
     loader = accelerator.gradient_state.active_dataloader
     if loader is None or not loader.end_of_dataloader:
         return None
-    if isinstance(loader, DataLoaderDispatcher):  # fills the last round up to a multiple of the ranks
-        left = max(loader.remainder, 0)
-        size = -(-left // accelerator.num_processes)
-        return [min(max(left - rank * size, 0), size) for rank in range(accelerator.num_processes)] if left else None
+    if isinstance(loader, DataLoaderDispatcher):
+        return _shares_of_dispatched(loader)
     if (dealt := _dealt(loader)) is not None:
         counts = dealt.shares(loader.place)
         return counts if sum(counts) < dealt.round else None
@@ -87,6 +95,7 @@ def in_force(*, weighs: bool) -> Iterator[None]:
     patches = {"prepare_data_loader": _prepare, "gather": _gather, "gather_for_metrics": _gather}
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(accelerate.data_loader, "DataLoaderShard", DealtLoader))
+        stack.enter_context(mock.patch.object(accelerate.data_loader, "DataLoaderDispatcher", DealtDispatcher))
         for name, replacement in {
             **patches,
             **({"backward": _backward, "prepare": _separate} if weighs else {}),
@@ -102,6 +111,13 @@ def separate_streams(rank: int) -> None:
 
 
 # ---- inside
+
+
+def _shares_of_dispatched(loader: DataLoaderDispatcher) -> list[int] | None:
+    """The rows of each rank in the last round, which Accelerate fills up to a multiple of the ranks."""
+    ranks, left = loader.state.num_processes, max(loader.remainder, 0)
+    size = -(-left // ranks)
+    return [min(max(left - rank * size, 0), size) for rank in range(ranks)] if left else None
 
 
 def _around(method: Any, replacement: Any) -> Any:
@@ -223,8 +239,10 @@ def _backward(backward: Any, accelerator: Accelerator, loss: torch.Tensor, *args
     """Weighs a batch's mean loss by its rows, where its step is not whole."""
     loader = accelerator.gradient_state.active_dataloader
     dealt = _dealt(loader) if loader is not None else None
-    if dealt is not None and (weight := dealt.weight(loader.place)) != 1:
-        loss = loss * weight
+    if dealt is not None:
+        loss = loss * dealt.weight(loader.place)
+    elif (counts := shares_at_hand(accelerator)) is not None:  # of rows without places
+        loss = loss * (counts[accelerator.process_index] * len(counts) / sum(counts))
     backward(loss, *args, **kwargs)
 
 

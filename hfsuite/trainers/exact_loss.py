@@ -102,7 +102,8 @@ class ExactLoss:
         if self._share is None:
             return found
         loss, outputs = found if return_outputs else (found, None)
-        loss = loss * self._share.to(loss.device)
+        share = self._share.to(loss.device)
+        loss = torch.where(share > 0, loss * share, torch.zeros_like(loss))  # the mean of nothing may be NaN
         return (loss, outputs) if return_outputs else loss
 
     def prediction_step(self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
+    BertForTokenClassification,
     LlamaConfig,
     LlamaForCausalLM,
     Seq2SeqTrainer,
@@ -81,6 +82,7 @@ def language_rows(count: int = 10) -> Dataset:
     ids = [[draw.randrange(1, 50) for _ in range(draw.randrange(2, 33))] for _ in range(count)]
     full = [row + [0] * (32 - len(row)) for row in ids]
     labels = [row + [-100] * (32 - len(row)) for row in ids]
+    labels[3] = [-100] * 32  # alone, a batch whose labels are all ignored
     return Dataset.from_dict({"input_ids": full, "labels": labels, "attention_mask": [[1] * 32] * count})
 
 
@@ -165,6 +167,31 @@ def evaluated_language_model(batch_size: int) -> dict[str, float]:
         return {"eval_loss": trainer.evaluate()["eval_loss"], "over": trainer.averages_over}
 
 
+def tagger(batch_size: int) -> dict[str, Any]:
+    """A model that divides by the number of its labels itself, on rows some of which have none."""
+    world = ray.train.get_context().get_world_size()
+    torch.manual_seed(0)
+    model = BertForTokenClassification(
+        BertConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+                   hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, num_labels=50)
+    )  # fmt: skip
+    with dealing.in_force(weighs=False):
+        trainer = Trainer(
+            model,
+            TrainingArguments(
+                "out", per_device_eval_batch_size=batch_size, per_device_train_batch_size=batch_size, use_cpu=True,
+                gradient_accumulation_steps=8 // batch_size // world, num_train_epochs=2, report_to=[], seed=3,
+                disable_tqdm=True, logging_steps=1, save_strategy="no", lr_scheduler_type="constant",
+            ),
+            train_dataset=language_rows(), eval_dataset=language_rows(),
+        )  # fmt: skip
+        make_exact(trainer)
+        trainer.train()
+        evaluated = trainer.evaluate()
+    losses = [each["loss"] for each in trainer.state.log_history if "loss" in each]
+    return {"eval_loss": evaluated["eval_loss"], "losses": losses, "over": trainer.averages_over}
+
+
 def evaluated_classifier(batch_size: int, **how: Any) -> dict[str, Any]:
     """A user who knows of `accepts_loss_kwargs`, and what `compute_metrics` gets."""
     model = classifier()
@@ -231,11 +258,33 @@ def streamed(dispatches: bool) -> dict[str, Any]:
     return {"eval_loss": found["eval_loss"], "rows": found["eval_rows"]}
 
 
+def trained_on_a_stream(dispatches: bool) -> dict[str, Any]:
+    """Two epochs of nine rows in steps of four: the last step of each has one row."""
+    world = ray.train.get_context().get_world_size()
+    with dealing.in_force(weighs=False):
+        trainer = NotingTrainer(
+            classifier(),
+            TrainingArguments(
+                "out", per_device_train_batch_size=4 // world, max_steps=6, use_cpu=True, report_to=[], seed=3,
+                disable_tqdm=True, remove_unused_columns=False, accelerator_config={"dispatch_batches": dispatches},
+                logging_steps=1, save_strategy="no", lr_scheduler_type="constant", learning_rate=1e-2,
+            ),
+            train_dataset=Streamed(), data_collator=padded,
+        )  # fmt: skip
+        make_exact(trainer)
+        trainer.train()
+    steps: dict[int, list[int]] = {}
+    for step, noted in gather_object(trainer.noted):
+        steps.setdefault(step, []).extend(noted)
+    losses = [each["loss"] for each in trainer.state.log_history if "loss" in each]
+    return {"steps": [sorted(steps[step]) for step in sorted(steps)], "losses": losses}
+
+
 # ---- a loop with Accelerate
 
 
 def looped(rows: int, *, dropout: float = 0.0, accumulation: int = 1, epochs: int = 3) -> dict[str, Any]:
-    world, rank = ray.train.get_context().get_world_size(), ray.train.get_context().get_world_rank()
+    world = ray.train.get_context().get_world_size()
     with dealing.in_force(weighs=True):
         accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulation)
         set_seed(3)
@@ -263,16 +312,27 @@ def looped(rows: int, *, dropout: float = 0.0, accumulation: int = 1, epochs: in
             logits.append(gathered[0])
             labels.append(gathered[1])
         loss = float(torch.nn.functional.cross_entropy(torch.cat(logits), torch.cat(labels)))
-        streamed_rows = accelerator_over_a_stream(world)
         masks = gather_object([torch.nn.functional.dropout(torch.ones(16)).tolist()])
-    return {"eval_loss": loss, "rows": seen, "evaluated": len(torch.cat(labels)), "streamed": streamed_rows,
-            "masks": masks, "rank": rank}  # fmt: skip
+    return {"eval_loss": loss, "rows": seen, "evaluated": len(torch.cat(labels)), "masks": masks}
 
 
-def accelerator_over_a_stream(world: int) -> int:
-    accelerator = Accelerator(cpu=True, dataloader_config=DataLoaderConfiguration(dispatch_batches=False))
-    loader = accelerator.prepare(DataLoader(Streamed(), 2, collate_fn=padded))
-    return sum(len(accelerator.gather_for_metrics(batch["row"])) for batch in loader)
+def looped_over_a_stream(dispatches: bool) -> dict[str, Any]:
+    world = ray.train.get_context().get_world_size()
+    with dealing.in_force(weighs=True):
+        accelerator = Accelerator(cpu=True, dataloader_config=DataLoaderConfiguration(dispatch_batches=dispatches))
+        set_seed(3)
+        model = classifier()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+        model, optimizer, loader = accelerator.prepare(
+            model, optimizer, DataLoader(Streamed(), 4 // world, collate_fn=padded)
+        )
+        steps = []
+        for batch in loader:
+            steps.append(sorted(accelerator.gather_for_metrics(batch.pop("row")).tolist()))
+            accelerator.backward(model(**batch).loss)
+            optimizer.step()
+            optimizer.zero_grad()
+    return {"steps": steps, "weight": float(accelerator.unwrap_model(model).classifier.weight.double().sum())}
 
 
 CASES: dict[str, Callable[[], Any]] = {
@@ -291,6 +351,16 @@ CASES: dict[str, Callable[[], Any]] = {
     "generated": generated,
     "streamed": lambda: streamed(False),
     "dispatched": lambda: streamed(True),
+    "tagger 1": lambda: tagger(1),
+    "tagger 4": lambda: tagger(4 // ray.train.get_context().get_world_size()),
+    **{
+        f"trained, {'dispatched' if how else 'streamed'}": (lambda how=how: trained_on_a_stream(how))
+        for how in (False, True)
+    },
+    **{
+        f"loop, {'dispatched' if how else 'streamed'}": (lambda how=how: looped_over_a_stream(how))
+        for how in (False, True)
+    },
     "loop 128": lambda: looped(128),
     "loop 130": lambda: looped(130),
     "loop 140 accumulated": lambda: looped(140, accumulation=4),

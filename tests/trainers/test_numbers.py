@@ -78,6 +78,13 @@ def test_each_rank_has_its_own_dropout(numbers: Numbers) -> None:
 
 def _check_trainings(numbers: Numbers) -> None:
     one, several = numbers.values()
+    for case in ("tagger 1", "tagger 4"):
+        assert several[case]["losses"] == pytest.approx(one["tagger 1"]["losses"], abs=1e-5), case
+        assert several[case]["eval_loss"] == pytest.approx(one["tagger 1"]["eval_loss"], abs=1e-5), case
+    for case in ("trained, streamed", "trained, dispatched"):
+        for found in (one, several):
+            assert found[case]["steps"] == [[0, 1, 2, 3], [4, 5, 6, 7], [8]] * 2, case
+            assert found[case]["losses"] == pytest.approx(one["trained, streamed"]["losses"], abs=1e-5), case
     for case in ("128", "130", "140", "140 accumulated", "130 dropped", "by length", "in turn"):
         assert several[case]["losses"] == pytest.approx(one[case]["losses"], abs=1e-5), case
         assert several[case]["eval_loss"] == pytest.approx(one[case]["eval_loss"], abs=1e-5), case
@@ -118,9 +125,12 @@ def _check_evaluations(numbers: Numbers) -> None:
 
 def _check_loops(numbers: Numbers) -> None:
     one, several = numbers.values()
+    for case in ("loop, streamed", "loop, dispatched"):
+        for found in (one, several):
+            assert found[case]["steps"] == [[0, 1, 2, 3], [4, 5, 6, 7], [8]], case
+            assert found[case]["weight"] == pytest.approx(one["loop, streamed"]["weight"], abs=1e-6), case
     for case, count in (("loop 128", 128), ("loop 130", 130), ("loop 140 accumulated", 140)):
         assert several[case]["eval_loss"] == pytest.approx(one[case]["eval_loss"], abs=1e-5), case
         for found in (one, several):
             assert [sorted(epoch) for epoch in found[case]["rows"]] == [list(range(count))] * 3
             assert found[case]["evaluated"] == 50
-            assert found[case]["streamed"] == 9
