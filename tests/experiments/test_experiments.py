@@ -125,6 +125,7 @@ def test_a_language_model_learns_through_its_adapters_alone(own_directory: Path)
     assert (config["r"], config["lora_alpha"]) == (16, 32)
 
 
+@pytest.mark.slow
 def test_settings_of_lora_that_do_not_count_are_neither_drawn_nor_shown(own_directory: Path) -> None:
     settings = {"steps": 3, "evaluations": 1, "context": 32, "validation_rows": 8, "global_batch_size": 2}
     settings |= {"lr_scheduler_type": "cosine"}

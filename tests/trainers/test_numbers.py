@@ -22,11 +22,11 @@ def numbers(tmp_path_factory: pytest.TempPathFactory) -> Numbers:
 
 
 def _numbers(workers: int, directory: Path) -> dict[str, Any]:
-    """What all cases come to on so many workers."""
+    """What all cases come to on so many workers; one is this process."""
     TorchTrainer(
         ranks.all_cases,
         train_loop_config={"cases": list(ranks.CASES), "out": str(directory / "numbers.json")},
-        scaling_config=ScalingConfig(num_workers=workers),
+        scaling_config=ScalingConfig(num_workers=workers if workers > 1 else 0),
         run_config=RunConfig(storage_path=str(directory)),
     ).fit()
     found: dict[str, Any] = json.loads((directory / "numbers.json").read_text())
@@ -94,8 +94,8 @@ def _check_trainings(numbers: Numbers) -> None:
 
 def _check_rows(numbers: Numbers) -> None:
     for found in numbers.values():
-        for case, count, epochs in [("128", 128, 3), ("130", 130, 3), ("140 accumulated", 140, 3), ("in turn", 130, 1),
-                                    ("by length", 400, 1), ("by length, dropout", 128, 3)]:  # fmt: skip
+        for case, count, epochs in [("128", 128, 2), ("130", 130, 2), ("140 accumulated", 140, 2), ("in turn", 130, 1),
+                                    ("by length", 200, 1), ("by length, dropout", 128, 2)]:  # fmt: skip
             steps = found[case]["steps"]
             an_epoch = len(steps) // epochs
             for epoch in range(epochs):
@@ -132,5 +132,5 @@ def _check_loops(numbers: Numbers) -> None:
     for case, count in (("loop 128", 128), ("loop 130", 130), ("loop 140 accumulated", 140)):
         assert several[case]["eval_loss"] == pytest.approx(one[case]["eval_loss"], abs=1e-5), case
         for found in (one, several):
-            assert [sorted(epoch) for epoch in found[case]["rows"]] == [list(range(count))] * 3
+            assert [sorted(epoch) for epoch in found[case]["rows"]] == [list(range(count))] * 2
             assert found[case]["evaluated"] == 50

@@ -67,6 +67,7 @@ def test_a_smaller_batch_that_fits_is_what_is_recorded(tmp_path: Path) -> None:
     assert '"per_device": 4' in facts
 
 
+@pytest.mark.slow
 def test_a_training_resumed_within_an_epoch_goes_on_with_the_rows_that_are_left(tmp_path: Path) -> None:
     """Two workers, dropout, rows grouped by length: what a sweep's own experiment trains with."""
     config = {**STEPS, "save_strategy": "steps", "eval_strategy": "no", "logging_steps": 3, "save_steps": 3,
