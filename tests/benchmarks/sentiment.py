@@ -11,6 +11,7 @@ from typing import Any
 import ray.train
 from ray import tune
 from ray.train import ScalingConfig
+from ray.train.torch import TorchTrainer
 from transformers import Trainer, TrainerCallback
 
 from experiments import sentiment
@@ -21,17 +22,19 @@ SETTINGS = {"train_rows": 320, "validation_rows": 100, "num_train_epochs": 1}
 
 
 class StepDiary(TrainerCallback):
-    """Rank 0 writes down how long each optimizer step took, without what lies between two."""
+    """Rank 0 writes down how long each optimizer step took, and fetching its batches, without what follows an epoch."""
 
     def __init__(self) -> None:
-        self.began = 0.0
+        self.before = 0.0
         self.seconds: list[float] = []
 
-    def on_step_begin(self, *_: Any, **__: Any) -> None:
-        self.began = time.perf_counter()
+    def on_epoch_begin(self, *_: Any, **__: Any) -> None:
+        self.before = time.perf_counter()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.seconds.append(time.perf_counter() - self.began)
+        now = time.perf_counter()
+        self.seconds.append(now - self.before)
+        self.before = now
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
         workload.note("trained", seconds=self.seconds)
@@ -54,20 +57,27 @@ def as_ray_documents_it(config: dict[str, Any]) -> None:
     prepare_trainer(trainer).train()
 
 
+def as_transformers_trains(config: dict[str, Any]) -> None:
+    """The trainer as it is, without what this project changes of it."""
+    trainer = trainer_init_per_worker(None, None, **config)
+    trainer.train()
+    if os.environ["RANK"] == "0":
+        print(next(each["eval_loss"] for each in reversed(trainer.state.log_history) if "eval_loss" in each))
+
+
 def rank(folder: Path, learning_rate: float, epochs: int) -> None:
-    """What a rank of `torchrun` runs: the same trainer in Ray's local mode, which takes the ranks that there are."""
+    """What a rank of `torchrun` runs: Ray's local mode, which takes the ranks that there are, and changes nothing."""
     os.chdir(folder)
+    os.environ["ACCELERATE_USE_CPU"] = "true"
     settings = experiment.defaults | {"diary": os.environ["BENCH_DIARY"]}
-    result = TransformersTrainer(
-        trainer_init_per_worker,
-        trainer_init_config=settings | {"learning_rate": learning_rate, "num_train_epochs": epochs},
+    TorchTrainer(
+        as_transformers_trains,
+        train_loop_config=settings | {"learning_rate": learning_rate, "num_train_epochs": epochs},
         scaling_config=ScalingConfig(num_workers=0),
         run_config=ray.train.RunConfig(
             storage_path=str(folder / "torchrun"), name=f"{time.time():.3f}-{os.environ['RANK']}"
         ),
     ).fit()
-    if os.environ["RANK"] == "0":
-        print(result.metrics["eval_loss"])
 
 
 experiment = Experiment(
