@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import importlib
 import itertools
 import locale
 import logging
@@ -32,6 +31,7 @@ import numpy as np
 import psutil
 import torch
 
+from hfsuite.trials.library_state import FORGETTING
 from hfsuite.trials.process_groups import End, end_process_groups, process_groups_left
 
 PutBack = Callable[[], None]
@@ -75,11 +75,8 @@ class CleanRoom:
         for put_back in self._put_back:
             put_back()
         end_process_groups()
-        _forget_accelerator()
-        _forget_deepspeed()
-        _forget_mlflow()
-        if getattr(sys.modules.get("torch._dynamo.convert_frame"), "FRAME_COUNTER", 0):  # else it imports: 4 s on a GPU
-            torch._dynamo.reset()  # it counts what it has compiled of a function, and gives up at the eighth
+        for forget in FORGETTING:
+            forget()
         gc.collect()
         left = self._threads_left(), self._processes_left(), self._memory_left(), self._settings_left()
         return [*itertools.chain(*left), *process_groups_left()]
@@ -338,37 +335,6 @@ REMEMBERED: tuple[Callable[[], PutBack], ...] = (
     _torch_switches,
     _random_states,  # last: nothing after it may draw
 )
-
-
-def _forget_accelerator() -> None:
-    """Accelerate keeps one state a process, which would answer for the trial before."""
-    if "accelerate" in sys.modules:
-        from accelerate.state import AcceleratorState, GradientState
-
-        AcceleratorState._reset_state(reset_partial_state=True)
-        GradientState._reset_state()
-    if torch.cuda.is_initialized():
-        for device in range(torch.cuda.device_count()):
-            if torch.cuda.max_memory_allocated(device) > 0:  # another rank's would get a context by being asked
-                torch.cuda.reset_peak_memory_stats(device)
-                torch.cuda.set_per_process_memory_fraction(1.0, device)
-
-
-def _forget_deepspeed() -> None:
-    """DeepSpeed keeps process groups in variables of two modules, and takes them for living ones."""
-    if "deepspeed.utils.groups" in sys.modules:
-        sys.modules["deepspeed.comm.comm"].cdb = None  # type: ignore[attr-defined]
-        importlib.reload(sys.modules["deepspeed.utils.groups"])
-
-
-def _forget_mlflow() -> None:
-    """MLflow keeps the address and the experiment that were set in variables, and a pool of threads for each run."""
-    if "mlflow.tracking.fluent" in sys.modules:
-        service = sys.modules["mlflow.tracking._tracking_service.utils"]
-        service._tracking_uri = None  # type: ignore[attr-defined]
-        service._artifact_repos_cache.clear()
-        sys.modules["mlflow.tracking._model_registry.utils"]._registry_uri = None  # type: ignore[attr-defined]
-        sys.modules["mlflow.tracking.fluent"]._active_experiment_id = None  # type: ignore[attr-defined]
 
 
 def _is_installed(function: Any) -> bool:

@@ -16,7 +16,8 @@ from hfsuite.tracking.state import TrialState
 from tests import program
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_sweep_ends_in_order(own_directory: Path, number: signal.Signals) -> None:
     diary = own_directory / "diary"
     sweep = program.hfsuite(

@@ -42,6 +42,7 @@ def test_the_digits_are_split_once_for_all_without_overlap() -> None:
     assert not images["validation"] & images["train"]
 
 
+@pytest.mark.slow
 def test_digits_learns_and_its_checkpoint_loads() -> None:
     trial = digits.experiment.train({"epochs": 6, "learning_rate": 1.2e-3})
     assert trial.state is TrialState.COMPLETED
@@ -111,6 +112,7 @@ def test_the_bundled_text_is_split_once_for_all_without_overlap() -> None:
     assert " the " in text
 
 
+@pytest.mark.slow
 def test_a_language_model_learns_through_its_adapters_alone(own_directory: Path) -> None:
     settings = {"steps": 12, "evaluations": 2, "context": 64, "validation_rows": 16, "learning_rate": 3e-3}
     trial = language_model.experiment.train(settings)

@@ -13,6 +13,7 @@ from ray.tune.schedulers import HyperBandScheduler
 from tests import toy
 
 
+@pytest.mark.slow
 def test_a_sweep_ends_when_all_has_been_tried(own_directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     few = dataclasses.replace(toy.experiment, space={"x": tune.choice([0.5, 1.0]), "reports": tune.qrandint(1, 3, 2)})
     result = few.sweep(

@@ -64,7 +64,8 @@ def check_records(name: str = "cut") -> None:
     assert {str(model.status) for model in models} == {"READY"}
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_it_goes_on_where_it_was_interrupted(own_directory: Path, number: signal.Signals) -> None:
     sweep = start()
     program.wait_for(lambda: program.has_lines(own_directory / "diary", 30), sweep)

@@ -131,6 +131,7 @@ def test_trial_directories_have_numbers_and_outputs(sweep: SweepResult) -> None:
     assert all(Path(trial.path, "rank_1.log").exists() for trial in sweep.trials)
 
 
+@pytest.mark.slow
 def test_the_same_seed_proposes_the_same_and_reaches_the_same_losses(sweep: SweepResult) -> None:
     again = toy.experiment.sweep(trials=2, seed=7, trial_scheduler="fifo", name="again")
     assert [trial.config for trial in again.trials] == [trial.config for trial in sweep.trials[:2]]
@@ -199,6 +200,7 @@ def test_a_training_that_fails_raises_with_the_ranks_traceback() -> None:
     assert "raise ArithmeticError" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_metric_that_no_report_carries_ends_the_sweep_at_the_first_report() -> None:
     wrong = toy.Experiment(
         name="wrong",
@@ -237,6 +239,7 @@ def test_two_sweeps_of_one_process_take_turns(own_directory: Path) -> None:
     assert dict(os.environ) == before, "Ray Tune's settings are as before"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:All-NaN slice encountered")  # ASHA's, where nothing but NaN was reported yet
 def test_a_metric_that_is_not_a_number_is_recorded_as_such_and_never_best() -> None:
     """A diverged training: its reports carry the metric, so the sweep goes on, and another trial is best."""

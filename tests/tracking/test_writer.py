@@ -106,6 +106,7 @@ def test_a_store_that_takes_no_sweep_is_told_at_once(monkeypatch: pytest.MonkeyP
         Writer(Recorder(client, directory), sweep).begin()
 
 
+@pytest.mark.slow
 def test_what_was_lost_with_the_connection_is_written_later(begun: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
     client = begun.recorder.client
     monkeypatch.setattr(client, "log_batch", fail(20, ConnectionError("refused"), client.log_batch))

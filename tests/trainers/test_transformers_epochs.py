@@ -51,6 +51,7 @@ def test_four_epochs_then_a_fifth_from_the_checkpoint(tmp_path: Path, save_strat
     assert fifth.path != result.path
 
 
+@pytest.mark.slow
 def test_who_goes_on_from_a_checkpoint_trains_with_its_own_learning_rate(tmp_path: Path) -> None:
     steps = {"save_strategy": "steps", "logging_strategy": "steps", "eval_strategy": "no"}
     steps |= {"save_steps": 2, "logging_steps": 2, "max_steps": 4, "lr_scheduler_type": "constant"}

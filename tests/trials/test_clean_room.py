@@ -236,6 +236,7 @@ def test_what_was_changed_is_put_back() -> None:
     assert not predictable, "and so are Python's own"
 
 
+@pytest.mark.slow
 def test_what_cannot_be_put_back_is_named() -> None:
     thread, process, memory, dummy = ray.get(
         [in_a_process_of_its_own.remote(what) for what in ("thread", "process", "memory", "a thread of C++")]

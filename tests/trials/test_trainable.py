@@ -261,6 +261,7 @@ def test_a_trial_works_on_a_remote_file_system(tmp_path: Path) -> None:
         assert sorted(path.name for path in (tmp_path / result.path).glob("rank_*.log")) == ["rank_0.log", "rank_1.log"]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_is_given_away_is_not_copied(tmp_path: Path) -> None:
     def loop(config: dict[str, Any]) -> None:
         for given_away in (True, False):
@@ -332,14 +333,15 @@ def test_streamed_data_without_a_free_cpu_is_refused_instead_of_waiting(tmp_path
     assert [result.metrics["rows"] for result in roomy] == [4, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given_away", "mode", "decisions"),
     [
         (True, "SYNC", "awaited"),
-        pytest.param(False, "SYNC", "awaited", marks=pytest.mark.slow),
+        (False, "SYNC", "awaited"),
         # The last upload outlasts the training function.
-        pytest.param(True, "ASYNC", "pipelined", marks=pytest.mark.slow),
-        pytest.param(True, "ASYNC", "awaited", marks=pytest.mark.slow),
+        (True, "ASYNC", "pipelined"),
+        (True, "ASYNC", "awaited"),
     ],
 )
 def test_ranks_agree_and_each_save_their_part_in_one_warm_trial_after_another(

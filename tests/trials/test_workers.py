@@ -79,6 +79,7 @@ def test_workers_serve_one_trial_after_another(tmp_path: Path) -> None:
     program.wait_until_ended(int(first["process"]))
 
 
+@pytest.mark.slow
 def test_isolated_trials_have_workers_of_their_own(tmp_path: Path) -> None:
     first, second = first_reports(tune_leaving(tmp_path, ["nothing"] * 2, isolation="process"))
     assert first["process"] != second["process"]
@@ -102,12 +103,13 @@ def test_what_a_trial_changes_is_put_back(tmp_path: Path) -> None:
     assert warm["dtype"] == "torch.float32"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "why"),
     [
         ("a thread", "rank 0: the thread 'left-behind' is still running"),
-        pytest.param("a process", "is still running", marks=pytest.mark.slow),
-        pytest.param("memory", "GB of memory more than when it started (memory_limit_gb=1.5)", marks=pytest.mark.slow),
+        ("a process", "is still running"),
+        ("memory", "GB of memory more than when it started (memory_limit_gb=1.5)"),
     ],
 )
 def test_what_cannot_be_put_back_costs_the_workers_their_life(tmp_path: Path, what: str, why: str) -> None:
@@ -209,6 +211,7 @@ def test_a_trial_that_ends_the_process_group_itself_harms_no_other(tmp_path: Pat
     assert [result.metrics["step"] for result in results] == [2, 2]
 
 
+@pytest.mark.slow
 def test_no_trial_waits_for_the_end_of_the_process_groups_before_it(tmp_path: Path) -> None:
     """NCCL takes up to half a second for it."""
     results = tune_leaving(tmp_path, ["who ends its groups", "nothing"])
@@ -218,6 +221,7 @@ def test_no_trial_waits_for_the_end_of_the_process_groups_before_it(tmp_path: Pa
     assert set(ended_by) == {"ended by the end of a trial's process groups"}, "and by no thread that is waited for"
 
 
+@pytest.mark.slow
 def test_a_swallowed_stop_is_killed_after_the_grace_period(tmp_path: Path) -> None:
     results = tune_leaving(tmp_path, ["a swallowed stop", "nothing"], stop_grace_s=1.0, scheduler=StopAt(2))
     assert not results.errors
