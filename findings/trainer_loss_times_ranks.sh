@@ -34,7 +34,7 @@ for knows in (False, True):
     trainer = Trainer(model, arguments, train_dataset=Dataset.from_list(rows), eval_dataset=Dataset.from_list(rows))
     evaluated = trainer.evaluate()["eval_loss"]
     trainer.train()
-    found[knows] = evaluated, trainer.state.log_history[1]["loss"]
+    found[knows] = evaluated, next(each["loss"] for each in trainer.state.log_history if "loss" in each)
 if trainer.is_world_process_zero():
     with open(sys.argv[1], "w") as file:
         file.write(" ".join(f"{value:.6f}" for pair in found.values() for value in pair))

@@ -173,8 +173,8 @@ def checked_plan(
             trainable = trainable_for(
                 trainer, seeds=seeds, deterministic=deterministic, **asdict(policy),
                 examination=Examination(test, experiment.metric, experiment.mode) if test is not None else None,
-                environment=functools.partial(
-                    trial_store.environment, address=store.address(uri), sweep_id=sweep_id,
+                logged_to=functools.partial(
+                    trial_store.logged_to, address=store.address(uri), sweep_id=sweep_id,
                     experiment=resumed.mlflow_experiment if resumed else store.experiment_name(experiment.name),
                 ),
             )  # fmt: skip

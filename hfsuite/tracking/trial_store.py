@@ -1,17 +1,21 @@
 """MLflow as a training function sees it in a trial: what it logs lands in the trial's run, which stays the sweep's.
 
 A plugin of MLflow's (its entry point is in `pyproject.toml`). MLflow asks for a `TrialStore` where the address of its
-store begins with `hfsuite:`, which it does in the ranks of a trial; nothing of it is imported before. Runs in ranks.
+store begins with `hfsuite:`, which it does in the ranks of a trial. MLflow imports this file whenever it is imported
+itself, so this file imports nothing. Runs in ranks.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 if TYPE_CHECKING:
@@ -28,8 +32,9 @@ OF_RANK_ZERO = {  # what others do not write; each is there as `..._async` too
 }  # fmt: skip
 
 
-def environment(rank: int, *, address: str, experiment: str, sweep_id: str, trial_id: str) -> Mapping[str, str]:
-    """The variables by which MLflow in a rank finds the trial's run. Runs in that rank, before the training function.
+@contextmanager
+def logged_to(rank: int, *, address: str, experiment: str, sweep_id: str, trial_id: str) -> Iterator[None]:
+    """What is logged with MLflow meanwhile goes to the trial's run. Runs in a rank, around the training function.
 
     Args:
         rank: world rank. What others than 0 log is dropped, or a trial would have each value once a rank.
@@ -43,13 +48,23 @@ def environment(rank: int, *, address: str, experiment: str, sweep_id: str, tria
     own = os.environ.get(URI, "")
     whole = own if without_credentials(own) == address else address
     asked = urlencode({"experiment": experiment, "sweep_id": sweep_id, "trial_id": trial_id, "rank": rank})
-    return {
+    variables = {
         URI: f"{SCHEME}:?{asked}",
         ADDRESS: whole,
         REGISTRY_URI: os.environ.get(REGISTRY_URI) or whole,
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5",  # a training function need not end where a server starts anew
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     }
+    with mock.patch.dict(os.environ, variables):
+        try:
+            yield
+        finally:
+            for store in opened:
+                store.close()
+            opened.clear()
+
+
+opened: list[TrialStore] = []  # in this process
 
 
 class TrialStore:
@@ -60,7 +75,7 @@ class TrialStore:
     setting, or the metric to optimise.
 
     Args:
-        store_uri: its address; see `environment`.
+        store_uri: its address; see `logged_to`.
         artifact_uri: MLflow gives it to every store; not used.
     """
 
@@ -70,13 +85,19 @@ class TrialStore:
         self._rank = int(asked["rank"])
         self._told: set[str] = set()
         self._marked: dict[str, str] = {}
+        opened.append(self)
+
+    def close(self) -> None:
+        """Waits for what was logged asynchronously."""
+        if "_store" in vars(self):
+            self._store.shut_down_async_logging()
 
     def __getattr__(self, name: str) -> Any:
         """Whatever is not changed here is the store's own."""
         if name.startswith("__"):
             raise AttributeError(name)
         if self._rank > 0 and name.removesuffix("_async") in OF_RANK_ZERO:
-            return self._drop
+            return functools.partial(self._drop, name)
         return getattr(self._store, name)
 
     # ---- the trial's run
@@ -84,10 +105,10 @@ class TrialStore:
     def create_run(
         self, experiment_id: str, user_id: str, start_time: int, tags: list[RunTag], run_name: str | None
     ) -> Run:
-        """The trial's run; a new one if it is to have a parent."""
+        """The trial's run; a new one if it is to have a parent, but for ranks above 0: nothing of theirs is kept."""
         from mlflow.entities import RunTag
 
-        if any(tag.key == "mlflow.parentRunId" for tag in tags):
+        if self._rank == 0 and any(tag.key == "mlflow.parentRunId" for tag in tags):
             made: Run = self._store.create_run(self._run.info.experiment_id, user_id, start_time, tags, run_name)
             return self._at_hand(made)
         own = [RunTag(tag.key, tag.value) for tag in tags if tag.key == NOTE or not tag.key.startswith("mlflow.")]
@@ -206,10 +227,13 @@ class TrialStore:
         return bool(run_id == self._run.info.run_id)
 
     def _write(self, what: str, *arguments: Any) -> Any:
-        return self._drop() if self._rank > 0 else getattr(self._store, what)(*arguments)
+        return self._drop(what) if self._rank > 0 else getattr(self._store, what)(*arguments)
 
-    def _drop(self, *_: Any, **__: Any) -> None:
+    def _drop(self, what: str, *_: Any, **__: Any) -> Any:
+        from mlflow.utils.async_logging.run_operations import RunOperations
+
         self._tell(f"what rank {self._rank} logs to MLflow is dropped: rank 0's is recorded")
+        return RunOperations([]) if what.endswith("_async") else None
 
     def _own(
         self, run_id: str, metrics: Iterable[Metric], params: Iterable[Param], tags: Iterable[RunTag]

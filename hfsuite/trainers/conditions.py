@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
@@ -24,14 +23,14 @@ class Conditions:
         deterministic: whether PyTorch shall compute the same bits each time.
         notes_losses: whether reports carry the digests of the losses; see `loss_bits`.
         ends_at_first_step: whether the training is only begun, to learn what it is given: see `facts`.
-        environment: from a world rank to the environment variables that are set in it meanwhile.
+        logged_to: from a world rank to what takes what its training function logs itself; None for nothing.
     """
 
     seed: int | None = None
     deterministic: bool = False
     notes_losses: bool = False
     ends_at_first_step: bool = False
-    environment: Callable[[int], Mapping[str, str]] | None = None
+    logged_to: Callable[[int], AbstractContextManager[None]] | None = None
 
     @contextmanager
     def in_force(self) -> Iterator[Callable[[], dict[str, Any]]]:
@@ -45,8 +44,7 @@ class Conditions:
                 yield end
             return
         rank = ray.train.get_context().get_world_rank()
-        variables = self.environment(rank) if self.environment is not None else {}
-        with mock.patch.dict(os.environ, variables):
+        with self.logged_to(rank) if self.logged_to is not None else nullcontext():
             if not self.notes_losses or rank > 0:
                 yield dict
                 return

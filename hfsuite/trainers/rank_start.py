@@ -37,8 +37,8 @@ class RankStart:
             with self.conditions.in_force() as added:
                 extend_train_functions(self.start_from, added)
                 returned = self.loop(dict(config))
-            if self.examination is not None:
-                self.examination.value.hold(dict(config))
+                if self.examination is not None:
+                    self.examination.value.hold(dict(config))
             return returned
         except Exception as error:
             if _travels(error):

@@ -9,6 +9,7 @@ import os
 import uuid
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ray.train import Checkpoint, CheckpointConfig, LoggingConfig, RunConfig
@@ -40,7 +41,7 @@ WORKERS_LOST = "workers_lost.txt"  # likewise: why its workers could not serve a
 
 def trainable_for(
     trainer: HuggingFaceTrainer, *, seeds: SeedRule | None = None, deterministic: bool = False,
-    examination: Examination | None = None, environment: Callable[..., Mapping[str, str]] | None = None,
+    examination: Examination | None = None, logged_to: Callable[..., AbstractContextManager[None]] | None = None,
     **worker_policy: Any,
 ) -> type[TrainingTrial]:  # fmt: skip
     """The class whose instances are trials of `trainer`. Driver.
@@ -50,7 +51,7 @@ def trainable_for(
         seeds: where a trial's seed comes from; without, nothing is seeded but by the training function itself.
         deterministic: whether PyTorch shall compute the same bits each time.
         examination: what follows each training, if anything does.
-        environment: from a world rank and a `trial_id` to the environment variables of that rank in that trial.
+        logged_to: from a world rank and a `trial_id` to what takes what that rank's training function logs itself.
         worker_policy: see `WorkerPolicy`.
     """
     if unknown := sorted(set(worker_policy) - {field.name for field in dataclasses.fields(WorkerPolicy)}):
@@ -68,7 +69,7 @@ def trainable_for(
         "seeds": seeds,
         "deterministic": deterministic,
         "examination": Later(examination) if examination is not None else None,
-        "environment": Later(environment) if environment is not None else None,
+        "logged_to": Later(logged_to) if logged_to is not None else None,
         "policy": WorkerPolicy(**worker_policy),
         "owner": uuid.uuid4().hex,
         "imports": trainer.modules_of_ranks(),
@@ -89,7 +90,7 @@ class TrainingTrial(Trainable):
     seeds: ClassVar[SeedRule | None]
     deterministic: ClassVar[bool]
     examination: ClassVar[Later | None]
-    environment: ClassVar[Later | None]
+    logged_to: ClassVar[Later | None]
     policy: ClassVar[WorkerPolicy]
     owner: ClassVar[str]
     imports: ClassVar[tuple[str, ...]]
@@ -257,9 +258,9 @@ class TrainingTrial(Trainable):
         # A trial scheduler may have changed the trial's resources: then its bundles say how many workers there are.
         scaling_config = dataclasses.replace(merged.scaling_config, num_workers=len(self._bundles()))
         trainer = merged.with_settings({"scaling_config": scaling_config}, run_config=run_config)
-        if self.environment is not None:
-            environment = functools.partial(self.environment.value, trial_id=self.trial_id)
-            conditions = dataclasses.replace(conditions, environment=environment)
+        if self.logged_to is not None:
+            logged_to = functools.partial(self.logged_to.value, trial_id=self.trial_id)
+            conditions = dataclasses.replace(conditions, logged_to=logged_to)
         trainer.start_from, trainer.conditions, trainer.examination = self.start_from, conditions, self.examination
         return trainer
 

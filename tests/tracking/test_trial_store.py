@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,9 @@ def loop(settings: dict[str, Any]) -> None:
     mlflow.MlflowClient().update_run(run_id, name="mine")
     with mlflow.start_run(run_name="mine", description="as it was", tags={"shape": "round"}) as again:
         assert again.info.run_id == run_id
-        if rank == 0:
-            with mlflow.start_run(nested=True, run_name="below"):
-                mlflow.log_metric("deep", level)
+        with mlflow.start_run(nested=True, run_name="below"):
+            mlflow.log_metric("deep", level)
+        mlflow.log_metric("at leisure", 3.0, synchronous=False).wait()
     with pytest.raises(Exception, match="cannot delete"):
         mlflow.MlflowClient().delete_run(run_id)
     mlflow.set_experiment("another")
@@ -74,7 +75,7 @@ def check(folder: Path) -> None:
         assert (run.info.status, run.data.tags["hfsuite.state"]) == ("FINISHED", "completed"), trial.failure
         assert f"level={level}" in run.info.run_name
         metrics, params, tags = run.data.metrics, run.data.params, run.data.tags
-        assert (metrics["seen"], metrics["later"]) == (10.0 * level, 1.0)
+        assert (metrics["seen"], metrics["later"], metrics["at leisure"]) == (10.0 * level, 1.0, 3.0)
         assert [each.value for each in client.get_metric_history(trial.run_id, "seen")] == [10.0 * level]
         assert [each.value for each in client.get_metric_history(trial.run_id, METRIC)] == [0.5 + level, 0.25 + level]
         assert (metrics[METRIC], metrics[f"best_{METRIC}"]) == (0.25 + level, 0.25 + level)
@@ -101,8 +102,10 @@ def test_the_address_of_a_rank_has_no_credentials_but_those_of_its_own_environme
     address = "https://host/mlflow"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@host/mlflow")
     assert store.address() == address
-    given = trial_store.environment(0, address=address, **asked)
-    assert given[trial_store.ADDRESS] == "https://me:secret@host/mlflow"
-    assert "secret" not in given[trial_store.URI]
+    with trial_store.logged_to(0, address=address, **asked):
+        assert os.environ[trial_store.ADDRESS] == "https://me:secret@host/mlflow"
+        assert "secret" not in os.environ[trial_store.URI]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@other/mlflow")
-    assert trial_store.environment(0, address=address, **asked)[trial_store.ADDRESS] == address
+    with trial_store.logged_to(0, address=address, **asked):
+        assert os.environ[trial_store.ADDRESS] == address
+    assert os.environ["MLFLOW_TRACKING_URI"] == "https://me:secret@other/mlflow"
