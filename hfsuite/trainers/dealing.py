@@ -15,7 +15,7 @@ from its global generator, which dropout has moved in each rank differently. Her
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 from unittest import mock
 
@@ -28,7 +28,7 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSa
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from hfsuite.trainers.seeds import Seeds
-from hfsuite.trainers.shares import DealtBatches, DealtRows, Order, shares
+from hfsuite.trainers.shares import DealtBatches, DealtRows, Order, SizedDealtRows, shares
 
 WINDOW = "_hfsuite_window"  # of an Accelerator: batches of an optimizer step, where its own configuration knows nothing
 EVALUATION = 0  # instead: there are no steps, and no row is dropped
@@ -38,9 +38,17 @@ class DealtLoader(DataLoaderShard):
     """A loader that knows which batch of the epoch is at hand. It stands for Accelerate's own meanwhile."""
 
     place = 0
+    accelerator: Accelerator | None = None  # whose ranks get random numbers of their own when the loader is first used
+
+    def begin(self) -> None:
+        """An epoch begins. Accelerate shall cut nothing off what ranks gather: there are no rows too many."""
+        super().begin()
+        self.remainder = -1
 
     def __iter__(self) -> Iterator[Any]:
         """The batches, on the rank's device."""
+        if self.accelerator is not None:
+            _separate_once(self.accelerator)
         first = self.batch_sampler.skip_batches if isinstance(self.batch_sampler, SkipBatchSampler) else 0
         for place, batch in enumerate(super().__iter__(), start=first + self.skip_batches):
             self.place = place
@@ -98,7 +106,7 @@ def in_force(*, weighs: bool) -> Iterator[None]:
         stack.enter_context(mock.patch.object(accelerate.data_loader, "DataLoaderDispatcher", DealtDispatcher))
         for name, replacement in {
             **patches,
-            **({"backward": _backward, "prepare": _separate} if weighs else {}),
+            **({"backward": _backward, "prepare_data_loader": _prepare_in_loop} if weighs else {}),
         }.items():
             stack.enter_context(mock.patch.object(Accelerator, name, _around(getattr(Accelerator, name), replacement)))
         yield
@@ -135,20 +143,24 @@ def _prepare(prepare: Any, accelerator: Accelerator, data_loader: Any, *args: An
     window = getattr(accelerator, WINDOW, None)
     ranks = {"num_processes": accelerator.num_processes, "process_index": accelerator.process_index}
     if isinstance(data_loader.dataset, IterableDataset):
-        rows = DealtRows(
-            data_loader.dataset, batch_size=data_loader.batch_size, drop_last=data_loader.drop_last, **ranks
-        )
+        kind = SizedDealtRows if hasattr(data_loader.dataset, "__len__") else DealtRows
+        rows = kind(data_loader.dataset, batch_size=data_loader.batch_size, drop_last=data_loader.drop_last, **ranks)
         return _as_single(
             prepare, accelerator, _with(data_loader, rows, batch_size=data_loader.batch_size), *args, **kwargs
         )
-    is_training = not isinstance(data_loader.sampler, SequentialSampler) if window is None else window != EVALUATION
-    accumulation = window or (accelerator.gradient_accumulation_steps if is_training else 1)
+    is_shuffled = not isinstance(data_loader.sampler, SequentialSampler) if window is None else window != EVALUATION
+    accumulation = 1 if window == EVALUATION else window or accelerator.gradient_accumulation_steps
     sampler, generator = _sampler(accelerator, data_loader.sampler)
-    if isinstance(sampler, LengthGroupedSampler) and is_training:
-        sampler.batch_size = data_loader.batch_size * accumulation * accelerator.num_processes  # of global batches
+    one_round = data_loader.batch_size * accelerator.num_processes
+    if isinstance(sampler, LengthGroupedSampler) and is_shuffled:
+        sampler.batch_size = one_round * accumulation
+    seed = _seed(accelerator) if is_shuffled and generator is None else 0
     batches = DealtBatches(
-        Order(sampler, _seed(accelerator)), batch_size=data_loader.batch_size, accumulation=accumulation,
-        drop_last=data_loader.drop_last and window != EVALUATION, **ranks,
+        Order(sampler, seed), batch_size=data_loader.batch_size, accumulation=accumulation, **ranks,
+        multiple_of=(
+            one_round * (accumulation if is_shuffled else 1)
+            if data_loader.drop_last and window != EVALUATION else 1
+        ),
     )  # fmt: skip
     prepared = _as_single(
         prepare, accelerator, _with(data_loader, data_loader.dataset, batch_sampler=batches), *args, **kwargs
@@ -212,21 +224,29 @@ def _as_single(prepare: Any, accelerator: Accelerator, loader: Any, *args: Any, 
 def _gather(gather: Any, accelerator: Accelerator, data: Any, *args: Any, **kwargs: Any) -> Any:
     """Gathers; of a last batch that is not whole each row once, in the order of the rows."""
     counts = shares_at_hand(accelerator) if accelerator.num_processes > 1 else None
-    if counts is None or len(set(counts)) == 1 or args or kwargs:
+    if counts is None or len(set(counts)) == 1:
         return gather(data, *args, **kwargs)
-    most, own = max(counts), max(counts[accelerator.process_index], 1)
+    held, most = [max(count, 1) for count in counts], max(counts)
 
     def one(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.ndim == 0 or len(tensor) != own:
+        if tensor.ndim == 0:
             return gather(tensor)
-        padded = torch.cat([tensor, tensor[-1:].expand(most - own, *tensor.shape[1:])])
+        # All ranks must agree on whether these are rows: something else may be as long as the rows of one.
+        lengths = _all(accelerator, torch.tensor([len(tensor)], device=accelerator.device)).tolist()
+        if lengths != held:
+            return gather(tensor)
+        padded = torch.cat([tensor, tensor[-1:].expand(most - len(tensor), *tensor.shape[1:])])
         rows = [rank * most + row for rank, count in enumerate(counts) for row in range(count)]
         return _all(accelerator, padded)[rows]
 
-    try:
-        return recursively_apply(one, data, error_on_other_type=True)
-    except TypeError:  # objects, which Accelerate gathers as lists
-        return gather(data)
+    if not (args or kwargs):
+        with suppress(TypeError):  # objects, which Accelerate gathers as lists
+            return recursively_apply(one, data, error_on_other_type=True)
+    gathered = gather(data, *args, **kwargs)
+    if isinstance(gathered, list) and len(gathered) == sum(held):
+        starts = [sum(held[:rank]) for rank in range(len(held))]
+        return [each for start, count in zip(starts, counts, strict=True) for each in gathered[start : start + count]]
+    return gathered
 
 
 def _all(accelerator: Accelerator, tensor: torch.Tensor) -> Any:
@@ -237,6 +257,7 @@ def _all(accelerator: Accelerator, tensor: torch.Tensor) -> Any:
 
 def _backward(backward: Any, accelerator: Accelerator, loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:
     """Weighs a batch's mean loss by its rows, where its step is not whole."""
+    _separate_once(accelerator)
     loader = accelerator.gradient_state.active_dataloader
     dealt = _dealt(loader) if loader is not None else None
     if dealt is not None:
@@ -246,12 +267,18 @@ def _backward(backward: Any, accelerator: Accelerator, loss: torch.Tensor, *args
     backward(loss, *args, **kwargs)
 
 
-def _separate(prepare: Any, accelerator: Accelerator, *args: Any, **kwargs: Any) -> Any:
-    prepared = prepare(*args, **kwargs)
+def _prepare_in_loop(prepare: Any, accelerator: Accelerator, *args: Any, **kwargs: Any) -> Any:
+    prepared = _prepare(prepare, accelerator, *args, **kwargs)
+    if isinstance(prepared, DealtLoader):
+        prepared.accelerator = accelerator
+    return prepared
+
+
+def _separate_once(accelerator: Accelerator) -> None:
+    """When rows are first asked for, or a gradient: what a loop draws before, a split of its rows, is every rank's."""
     if not getattr(accelerator, "_hfsuite_separate", False):
         separate_streams(accelerator.process_index)
         accelerator._hfsuite_separate = True
-    return prepared
 
 
 def _dealt(loader: Any) -> DealtBatches | None:

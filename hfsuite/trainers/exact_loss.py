@@ -10,12 +10,15 @@ it is, is found out: the loss of a batch is compared with those of its halves. R
 from __future__ import annotations
 
 import math
+import random
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from torch.nn.parallel import DistributedDataParallel
 from transformers.trainer_pt_utils import find_batch_size
 
 from hfsuite.trainers.dealing import EVALUATION, prepared_for, shares_at_hand
@@ -38,6 +41,7 @@ class ExactLoss:
     """Put before the class of a user's trainer: all that a subclass overrides stays in charge of what a loss is."""
 
     averages_over: str | None = None  # ITEMS, ROWS or NEITHER, when it is known
+    is_assumed = False  # whether that could not be found out
     rows_trained: int | torch.Tensor = 0  # by all ranks
     _weights: deque[torch.Tensor]  # of the batches of the step at hand
     _total: torch.Tensor | None = None  # of all batches of all ranks of the step
@@ -71,9 +75,9 @@ class ExactLoss:
         last = len(batches) - 1
         rows = [0 if stands_in and place == last else _rows(batch) for place, batch in enumerate(batches)]
         weights = [self._weight(batch, count) for batch, count in zip(batches, rows, strict=True)]
-        sums = torch.stack([sum(weights), torch.tensor(float(sum(rows)), device=weights[0].device)])
+        sums = torch.stack([sum(weights), torch.full_like(weights[0], float(sum(rows)))])
         sums = self.accelerator.reduce(sums, "sum")
-        self.rows_trained = self.rows_trained + sums[1]
+        self.rows_trained = self.rows_trained + sums[1].long()
         self._weights, self._total = deque(weights), sums[0]
         return batches, self._total
 
@@ -107,13 +111,12 @@ class ExactLoss:
         return (loss, outputs) if return_outputs else loss
 
     def prediction_step(self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """As ever, without rows that only fill a batch up; notes what the loss weighs."""
+        """As ever; notes what the loss weighs."""
         if self._measured is None:
             return super().prediction_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
         counts, rows = shares_at_hand(self.accelerator), _rows(inputs)
         if counts is not None:
-            real = counts[self.accelerator.process_index]
-            inputs, rows = _part(inputs, 0, max(real, 1), rows), real
+            rows = counts[self.accelerator.process_index]  # none, of a row that only stands in
         if self.averages_over is None:
             self._find_out(model, inputs)
         weight = self._weight(inputs, rows)
@@ -127,12 +130,12 @@ class ExactLoss:
 
     def evaluation_loop(self: Any, *args: Any, **kwargs: Any) -> Any:
         """As ever; the loss is the mean over all that was evaluated, NaN if any of it is."""
-        self._measured = []
+        before, self._measured = self._measured, []  # `compute_metrics` may evaluate too
         try:
             output = super().evaluation_loop(*args, **kwargs)  # type: ignore[misc]
             measured = self._measured
         finally:
-            self._measured = None
+            self._measured = before
         prefix = kwargs.get("metric_key_prefix", args[4] if len(args) > 4 else "eval")
         if measured and (name := f"{prefix}_loss") in (output.metrics or {}):
             total, weight = self.accelerator.reduce(torch.stack(measured).sum(0), "sum").tolist()
@@ -151,24 +154,39 @@ class ExactLoss:
         if not isinstance(labels, torch.Tensor):
             return None
         if labels.is_floating_point():
-            return torch.tensor(labels.numel(), device=labels.device)
+            return torch.full((), labels.numel(), device=labels.device)
         return labels.ne(IGNORED).sum()
 
     def _weight(self: Any, inputs: Any, rows: int) -> torch.Tensor:
         """What the loss of a batch is a mean over; nothing of a batch that only stands in."""
         items = self._items(inputs) if self.averages_over == ITEMS else None
         if items is None or not rows:
-            return torch.tensor(float(rows), device=self.args.device)
+            return torch.full((), float(rows), device=self.args.device)
         return items.to(self.args.device).float()
 
     def _find_out(self: Any, model: Any, inputs: Any) -> None:
-        """Compares the loss of a batch with those of its halves. In every rank; rank 0's answer counts."""
+        """Compares the loss of a batch with those of its halves. In every rank; rank 0's answer counts.
+
+        Where that cannot be done, a loss with labels is taken for a mean over them: a single row tells nothing, other
+        shapes would be compiled anew, and a user's own class may prepare its batches on the way.
+        """
         rows = _rows(inputs)
-        can_be_halved = torch.tensor(float(rows >= 2), device=self.args.device)
-        if self.accelerator.reduce(can_be_halved, "sum") < self.accelerator.num_processes or self.args.torch_compile:
-            # All ranks must compute equally often, and other shapes would be compiled anew.
-            self.averages_over = ITEMS if self._items(inputs) is not None else ROWS
-            return
+        assumed = ITEMS if self._items(inputs) is not None else ROWS
+        found = None
+        if rows >= 2 and not self.args.torch_compile:
+            # DDP's own forward pass may wait for other ranks.
+            alone = model.module if isinstance(model, DistributedDataParallel) else model
+            try:
+                found = self._found_out(alone, inputs, rows)
+            except Exception as error:  # noqa: BLE001  whatever half a batch, or one that nobody prepared, leads to
+                print(f"hfsuite: what the loss is a mean of could not be found out: {type(error).__name__}: {error}")
+        told = torch.zeros(2, device=self.args.device)
+        if self.accelerator.is_main_process:
+            told += torch.tensor([KINDS.index(found or assumed), found is None], device=self.args.device)
+        kind, is_assumed = self.accelerator.reduce(told, "sum").tolist()
+        self.averages_over, self.is_assumed = KINDS[int(kind)], bool(is_assumed)
+
+    def _found_out(self: Any, model: Any, inputs: Any, rows: int) -> str | None:
         parts = [_part(inputs, start, end, rows) for start, end in ((0, rows), (0, rows // 2), (rows // 2, rows))]
         with _tried_out(model):
             losses = [float(self._loss_alone(model, part)) for part in parts]
@@ -176,19 +194,16 @@ class ExactLoss:
         items = [self._items(part) for part in parts]
         counts = [float(each) for each in items if each is not None]
         tolerance = HALF_TOLERANCE if self.args.bf16 or self.args.fp16 else TOLERANCES.get(dtype, HALF_TOLERANCE)
-        found = _mean_over(losses, [rows, rows // 2, rows - rows // 2], counts, tolerance)
-        told = torch.tensor(float(KINDS.index(found)), device=self.args.device)
-        told = self.accelerator.reduce(told if self.accelerator.is_main_process else torch.zeros_like(told), "sum")
-        self.averages_over = KINDS[int(told)]
+        return _mean_over(losses, [rows, rows // 2, rows - rows // 2], counts, tolerance)
 
     def _loss_alone(self: Any, model: Any, inputs: Any) -> torch.Tensor:
         inputs = self._prepare_inputs(inputs)
         with self.compute_loss_context_manager():
-            return self.compute_loss(model, dict(inputs)).detach().mean()
+            return self.compute_loss(model, inputs).detach().mean()
 
 
-def _mean_over(losses: list[float], rows: list[int], items: list[float], tolerance: float) -> str:
-    """What the first loss is a mean over, given the losses of its two parts, and what each holds.
+def _mean_over(losses: list[float], rows: list[int], items: list[float], tolerance: float) -> str | None:
+    """What the first loss is a mean over, given the losses of its two parts, and what each holds; None: not to be told.
 
     Args:
         losses: of a batch and of its halves.
@@ -199,7 +214,7 @@ def _mean_over(losses: list[float], rows: list[int], items: list[float], toleran
     whole, *parts = losses
     is_countable = bool(items) and all(items)
     if not all(map(math.isfinite, losses)):
-        return ITEMS if items else ROWS
+        return None
     allowed = tolerance * max(*map(abs, losses), 1e-8)
 
     def off(counts: Sequence[float]) -> float:
@@ -225,12 +240,15 @@ def _tried_out(model: Any) -> Iterator[None]:
     """A model may be asked for losses that nobody trains with: without dropout, without a trace in random numbers."""
     was_training = model.training
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    states = np.random.get_state(), random.getstate()
     with torch.no_grad(), torch.random.fork_rng(devices):
         model.eval()
         try:
             yield
         finally:
             model.train(was_training)
+            np.random.set_state(states[0])
+            random.setstate(states[1])
 
 
 def _rows(inputs: Any) -> int:
@@ -238,9 +256,11 @@ def _rows(inputs: Any) -> int:
 
 
 def _part(inputs: Any, start: int, end: int, rows: int) -> Any:
-    """Some rows of a batch."""
+    """Some rows of a batch, in a container of its kind."""
     if isinstance(inputs, Mapping):
         return {name: _part(each, start, end, rows) for name, each in inputs.items()}
+    if isinstance(inputs, list | tuple) and any(isinstance(each, torch.Tensor) for each in inputs):
+        return type(inputs)(_part(each, start, end, rows) for each in inputs)
     is_by_row = isinstance(inputs, torch.Tensor) and inputs.ndim > 0 and len(inputs) == rows
     return inputs[start:end] if is_by_row or (isinstance(inputs, list) and len(inputs) == rows) else inputs
 
@@ -253,16 +273,17 @@ def make_exact(trainer: transformers.Trainer) -> Callable[[], dict[str, str]]:
     Returns:
         What to tell of the losses, when it is known: the tag `loss_is_mean_over`, and `eval_loss_depends_on`.
     """
+    trainer.args.logging_nan_inf_filter = False  # it would show NaN as 0, and leave it out of means
     if trainer.accelerator.torch_device_mesh is not None:  # ranks share rows then, which nobody counts here
         return lambda: {"eval_loss_depends_on": PARALLEL}
     own = trainer.__class__
     exact: Any = type(own.__name__, (ExactLoss, own), {"__module__": own.__module__, "__qualname__": own.__qualname__})
     trainer.__class__ = exact
-    trainer.args.logging_nan_inf_filter = False  # it would show NaN as 0, and leave it out of means
 
     def told() -> dict[str, str]:
         over = trainer.averages_over
-        return ({} if over is None else {"loss_is_mean_over": over}) | (
+        said = f"{over} (assumed)" if trainer.is_assumed else over
+        return ({} if said is None else {"loss_is_mean_over": said}) | (
             {"eval_loss_depends_on": DEPENDS} if over == NEITHER else {}
         )
 

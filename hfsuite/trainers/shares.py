@@ -55,15 +55,16 @@ class DealtBatches(BatchSampler):
         accumulation: batches of an optimizer step.
         num_processes: ranks.
         process_index: this one.
-        drop_last: whether an epoch's last global batch is dropped if it is not whole.
+        multiple_of: the rows of an epoch that are dealt; what is left at its end is dropped.
     """
 
     def __init__(
         self, order: Order, *, batch_size: int, accumulation: int, num_processes: int, process_index: int,
-        drop_last: bool,
+        multiple_of: int = 1,
     ) -> None:  # fmt: skip
         self.sampler: Any = order  # Accelerate looks for it by this name
-        self.batch_size, self.accumulation, self.drop_last = batch_size, accumulation, drop_last
+        self.batch_size, self.accumulation, self.multiple_of = batch_size, accumulation, multiple_of
+        self.drop_last = multiple_of > 1
         self.num_processes, self.process_index = num_processes, process_index
 
     @property
@@ -74,8 +75,7 @@ class DealtBatches(BatchSampler):
     @property
     def rows(self) -> int:
         """Rows of an epoch that are dealt."""
-        rows = len(self.sampler)
-        return rows - rows % (self.round * self.accumulation) if self.drop_last else rows
+        return len(self.sampler) // self.multiple_of * self.multiple_of
 
     def set_epoch(self, epoch: int) -> None:
         """Which epoch is dealt next."""
@@ -128,8 +128,8 @@ class DealtRows(IterableDataset[Any]):
     def __iter__(self) -> Iterator[Any]:
         """The rows of this rank, a batch at a time."""
         for rows in rounds(self.dataset, self.batch_size * self.num_processes):
-            self.last_round = len(rows)
             if len(rows) == self.batch_size * self.num_processes or not self.drop_last:
+                self.last_round = len(rows)
                 yield from share_of(rows, self.batch_size, self.num_processes, self.process_index)
 
     def __getattr__(self, name: str) -> Any:
@@ -137,6 +137,15 @@ class DealtRows(IterableDataset[Any]):
         if name.startswith("__") or name == "dataset":
             raise AttributeError(name)
         return getattr(self.dataset, name)
+
+
+class SizedDealtRows(DealtRows):
+    """The same, of a dataset that knows how many rows it has."""
+
+    def __len__(self) -> int:
+        """So many that a loader counts the batches right, of which the last may have fewer rows."""
+        whole, rest = divmod(len(self.dataset), self.batch_size * self.num_processes)
+        return (whole + bool(rest and not self.drop_last)) * self.batch_size
 
 
 def shares(rows: int, batch_size: int, ranks: int) -> list[int]:
