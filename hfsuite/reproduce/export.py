@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
 TAKEN_ALONG = (
     "hfsuite.reproduce.standalone",
-    *(f"hfsuite.trainers.{name}" for name in ("batch", "seeds", "determinism", "shares", "dealing", "exact_loss")),
+    *(
+        f"hfsuite.trainers.{name}"
+        for name in ("batch", "seeds", "determinism", "shares", "gathering", "dealing", "averaging", "exact_loss")
+    ),
 )
 NEVER = {"hfsuite", "ray", "mlflow", "mlflow-skinny", "optuna"}
 

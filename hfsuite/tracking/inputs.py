@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from hfsuite.tracking.runs import Run
 
 RECORDED = "hfsuite.training_facts"  # a tag: the digest of what has been recorded
-AS_TAGS = ("world_size", "device", "deterministic", "threads", "cuda", "driver", "seeds", "weights_trained_in")
+AS_TAGS = (
+    "world_size", "device", "deterministic", "threads", "cuda", "driver", "seeds", "weights_trained_in",
+    "rows_depend_on",
+)  # fmt: skip
 AS_PARAMS = {"weights_dtype": "weights_dtype", "autocast": "precision"}  # what is trained, and what it is computed in
 CONTEXT = "mlflow.data.context"  # MLflow shows it beside a dataset
 NAME_LIMIT = 500  # characters

@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # see `store`
 CAUTIONS = {  # a trial's tags that who compares trials should know of, and what each is said of
     f"{REPORTED}.eval_loss_depends_on": "eval_loss depends on",
     "hfsuite.weights_trained_in": "Weights are trained in",
+    "hfsuite.rows_depend_on": "Which rows a step holds depends on",
 }
 
 

@@ -15,7 +15,7 @@ from its global generator, which dropout has moved in each rank differently. Her
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
@@ -23,15 +23,17 @@ import accelerate.data_loader
 import torch
 from accelerate import Accelerator
 from accelerate.data_loader import DataLoaderDispatcher, DataLoaderShard, SeedableRandomSampler, SkipBatchSampler
-from accelerate.utils import broadcast, recursively_apply, slice_tensors
+from accelerate.utils import broadcast, slice_tensors
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from hfsuite.trainers.gathering import gathered
 from hfsuite.trainers.seeds import Seeds
 from hfsuite.trainers.shares import DealtBatches, DealtRows, Order, SizedDealtRows, shares
 
 WINDOW = "_hfsuite_window"  # of an Accelerator: batches of an optimizer step, where its own configuration knows nothing
 EVALUATION = 0  # instead: there are no steps, and no row is dropped
+NOT_DEALT = "_hfsuite_not_dealt"  # of an Accelerator of several ranks: why loaders have been left as they are
 
 
 class DealtLoader(DataLoaderShard):
@@ -112,6 +114,11 @@ def in_force(*, weighs: bool) -> Iterator[None]:
         yield
 
 
+def why_not_dealt(accelerator: Accelerator) -> list[str]:
+    """Why loaders that this one has prepared are dealt to its ranks as Accelerate does; empty if none is."""
+    return list(getattr(accelerator, NOT_DEALT, ()))
+
+
 def separate_streams(rank: int) -> None:
     """Gives a rank random numbers of its own, which follow from what it was seeded with; rank 0 keeps its own."""
     if rank > 0:
@@ -138,7 +145,11 @@ def _around(method: Any, replacement: Any) -> Any:
 
 def _prepare(prepare: Any, accelerator: Accelerator, data_loader: Any, *args: Any, **kwargs: Any) -> Any:
     """A loader whose batches are dealt, where Accelerate would have dealt them otherwise."""
-    if getattr(data_loader, "_is_accelerate_prepared", False) or not _can_be_dealt(accelerator, data_loader):
+    if getattr(data_loader, "_is_accelerate_prepared", False):
+        return prepare(data_loader, *args, **kwargs)
+    if (why := _why_not_dealt(accelerator, data_loader)) is not None:
+        if why and accelerator.num_processes > 1:
+            setattr(accelerator, NOT_DEALT, {**getattr(accelerator, NOT_DEALT, {}), why: None})
         return prepare(data_loader, *args, **kwargs)
     window = getattr(accelerator, WINDOW, None)
     ranks = {"num_processes": accelerator.num_processes, "process_index": accelerator.process_index}
@@ -148,18 +159,19 @@ def _prepare(prepare: Any, accelerator: Accelerator, data_loader: Any, *args: An
         return _as_single(
             prepare, accelerator, _with(data_loader, rows, batch_size=data_loader.batch_size), *args, **kwargs
         )
-    is_shuffled = not isinstance(data_loader.sampler, SequentialSampler) if window is None else window != EVALUATION
+    own = data_loader.batch_sampler
+    is_shuffled = not isinstance(own.sampler, SequentialSampler) if window is None else window != EVALUATION
     accumulation = 1 if window == EVALUATION else window or accelerator.gradient_accumulation_steps
-    sampler, generator = _sampler(accelerator, data_loader.sampler)
-    one_round = data_loader.batch_size * accelerator.num_processes
+    sampler, generator = _sampler(accelerator, own.sampler)
+    one_round = own.batch_size * accelerator.num_processes
     if isinstance(sampler, LengthGroupedSampler) and is_shuffled:
         sampler.batch_size = one_round * accumulation
     seed = _seed(accelerator) if is_shuffled and generator is None else 0
     batches = DealtBatches(
-        Order(sampler, seed), batch_size=data_loader.batch_size, accumulation=accumulation, **ranks,
+        Order(sampler, seed), batch_size=own.batch_size, accumulation=accumulation, **ranks,
         multiple_of=(
             one_round * (accumulation if is_shuffled else 1)
-            if data_loader.drop_last and window != EVALUATION else 1
+            if own.drop_last and window != EVALUATION else 1
         ),
     )  # fmt: skip
     prepared = _as_single(
@@ -170,15 +182,25 @@ def _prepare(prepare: Any, accelerator: Accelerator, data_loader: Any, *args: An
     return prepared
 
 
-def _can_be_dealt(accelerator: Accelerator, loader: Any) -> bool:
-    """Whether it is a loader of batches whose rows the ranks divide between them as Accelerate does by default."""
-    if accelerator.split_batches or not accelerator.even_batches or accelerator.torch_device_mesh is not None:
-        return False
-    if isinstance(loader.dataset, IterableDataset):
-        dispatches = accelerator.dispatch_batches is not False
-        return not dispatches and loader.num_workers == 0 and loader.batch_size is not None
-    is_plain = type(loader.batch_sampler) is BatchSampler and hasattr(loader.sampler, "__len__")
-    return is_plain and not accelerator.dispatch_batches
+def _why_not_dealt(accelerator: Accelerator, loader: Any) -> str | None:
+    """Why the ranks do not divide a loader's rows as said above; empty where their rows are the same nevertheless."""
+    is_stream, batches, dispatches = (
+        isinstance(loader.dataset, IterableDataset), loader.batch_sampler, accelerator.dispatch_batches,
+    )  # fmt: skip
+    reasons = {
+        "ranks that share a model share rows too": accelerator.torch_device_mesh is not None,
+        "`split_batches` is True": accelerator.split_batches,
+        "`even_batches` is False": not accelerator.even_batches,
+        "a loader has a `batch_sampler` of its own": not is_stream
+        and not (type(batches) is BatchSampler and hasattr(batches.sampler, "__len__")),
+        "a stream has a `batch_size` of None": is_stream and loader.batch_size is None,
+        "a stream is read in processes of their own (`num_workers`)": is_stream
+        and dispatches is False
+        and loader.num_workers > 0,
+        "`dispatch_batches` is True": not is_stream and bool(dispatches),
+    }
+    why = next((reason for reason, holds in reasons.items() if holds), None)
+    return "" if why is None and is_stream and dispatches is not False else why
 
 
 def _sampler(accelerator: Accelerator, sampler: Any) -> tuple[Any, Any]:
@@ -226,33 +248,9 @@ def _gather(gather: Any, accelerator: Accelerator, data: Any, *args: Any, **kwar
     counts = shares_at_hand(accelerator) if accelerator.num_processes > 1 else None
     if counts is None or len(set(counts)) == 1:
         return gather(data, *args, **kwargs)
-    held, most = [max(count, 1) for count in counts], max(counts)
-
-    def one(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.ndim == 0:
-            return gather(tensor)
-        # All ranks must agree on whether these are rows: something else may be as long as the rows of one.
-        lengths = _all(accelerator, torch.tensor([len(tensor)], device=accelerator.device)).tolist()
-        if lengths != held:
-            return gather(tensor)
-        padded = torch.cat([tensor, tensor[-1:].expand(most - len(tensor), *tensor.shape[1:])])
-        rows = [rank * most + row for rank, count in enumerate(counts) for row in range(count)]
-        return _all(accelerator, padded)[rows]
-
-    if not (args or kwargs):
-        with suppress(TypeError):  # objects, which Accelerate gathers as lists
-            return recursively_apply(one, data, error_on_other_type=True)
-    gathered = gather(data, *args, **kwargs)
-    if isinstance(gathered, list) and len(gathered) == sum(held):
-        starts = [sum(held[:rank]) for rank in range(len(held))]
-        return [each for start, count in zip(starts, counts, strict=True) for each in gathered[start : start + count]]
-    return gathered
-
-
-def _all(accelerator: Accelerator, tensor: torch.Tensor) -> Any:
-    from accelerate.utils import gather
-
-    return gather(tensor.contiguous())
+    return gathered(
+        lambda each: gather(each, *args, **kwargs), accelerator, counts, data, is_plain=not args and not kwargs
+    )
 
 
 def _backward(backward: Any, accelerator: Accelerator, loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:

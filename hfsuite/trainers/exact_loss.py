@@ -4,49 +4,56 @@ Transformers multiplies a loss by the number of ranks where it believes that the
 in the whole step, which classification heads do not; it averages the losses of evaluation batches as if all were
 equally large, and leaves NaN out. Here each batch's loss is its own mean, whoever computes it (the model is asked for
 the batch's own number of items), and all are averaged by what they are means of: tokens with a label, or rows. Which
-it is, is found out: the loss of a batch is compared with those of its halves. Runs in every rank.
+it is, is found out (`hfsuite.trainers.averaging`). Runs in every rank.
 """
 
 from __future__ import annotations
 
+import copy
 import math
-import random
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from torch.nn.parallel import DistributedDataParallel
-from transformers.trainer_pt_utils import find_batch_size
+from accelerate.utils import gather
+from torch.nn import SyncBatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from hfsuite.trainers import averaging
+from hfsuite.trainers.averaging import NEITHER, ROWS, Averaging, rows_of
 from hfsuite.trainers.dealing import EVALUATION, prepared_for, shares_at_hand
 
 if TYPE_CHECKING:
     import transformers
 
-ITEMS, ROWS, NEITHER = "items", "rows", "neither"  # what a loss is a mean of
 IGNORED = -100  # a label that counts nothing
-KINDS = (ITEMS, ROWS, NEITHER)
-TOLERANCES, HALF_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}, 2e-2  # of a loss, relative
-DEPENDS = (
-    "the size of evaluation batches and the number of workers: the loss is a mean neither over labels nor over rows"
-)
-
-PARALLEL = "the number of workers and batches: in model-parallel trainings it is as Transformers computes it"
+ROUNDING, HALF_ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-5}, 2e-2  # of a loss of 1; up to 1e-6 was seen
+DEPENDS_ON_BATCHES = "the size of evaluation batches and the number of workers: "
+DEPENDS = {
+    NEITHER: f"{DEPENDS_ON_BATCHES}the loss is a mean neither over labels nor over rows",
+    "assumed": f"perhaps {DEPENDS_ON_BATCHES}what the loss is a mean over could not be found out",
+    "draws": "random numbers: an evaluation's rows, or the batches made of them, are other ones each time",
+    "batch norm": "how many rows a device trains on at once: batch normalization takes means of them",
+    "parallel": "the number of workers and batches: in model-parallel trainings it is as Transformers computes it",
+}
 
 
 class ExactLoss:
     """Put before the class of a user's trainer: all that a subclass overrides stays in charge of what a loss is."""
 
-    averages_over: str | None = None  # ITEMS, ROWS or NEITHER, when it is known
-    is_assumed = False  # whether that could not be found out
+    averaging: Averaging | None = None  # what the loss is a mean over, as far as it is known
+    draws_to_evaluate = False  # whether evaluations of the same rows differ
+    normalizes_batches = False
+    is_tried = False  # see `averaging.without_trace`
     rows_trained: int | torch.Tensor = 0  # by all ranks
     _weights: deque[torch.Tensor]  # of the batches of the step at hand
     _total: torch.Tensor | None = None  # of all batches of all ranks of the step
     _share: torch.Tensor | None = None  # of the batch whose gradient is computed
     _measured: list[torch.Tensor] | None = None  # by the evaluation at hand: a loss times its weight, and the weight
+    _evaluated: frozenset[str] = frozenset()  # what evaluations are called whose losses have been tested
+    _is_new = False  # whether the evaluation at hand is none of them
 
     def get_train_dataloader(self: Any) -> Any:
         """The user's, whose rows are dealt for whole optimizer steps."""
@@ -68,13 +75,14 @@ class ExactLoss:
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)  # type: ignore[misc]
         if not batches:
             return batches, None
-        if self.averages_over is None:
-            self._find_out(self.model_wrapped, batches[0])
+        if self.averaging is None:
+            self.normalizes_batches = _normalizes_batches(self.model_wrapped)
+            self.averaging = self._found_out(self.model_wrapped, self.callback_handler.train_dataloader, batches[0])
         counts = shares_at_hand(self.accelerator)
         stands_in = counts is not None and not counts[self.accelerator.process_index]
         last = len(batches) - 1
-        rows = [0 if stands_in and place == last else _rows(batch) for place, batch in enumerate(batches)]
-        weights = [self._weight(batch, count) for batch, count in zip(batches, rows, strict=True)]
+        rows = [0 if stands_in and place == last else rows_of(batch) for place, batch in enumerate(batches)]
+        weights = [self._weight(self._items(batch), count) for batch, count in zip(batches, rows, strict=True)]
         sums = torch.stack([sum(weights), torch.full_like(weights[0], float(sum(rows)))])
         sums = self.accelerator.reduce(sums, "sum")
         self.rows_trained = self.rows_trained + sums[1].long()
@@ -110,37 +118,59 @@ class ExactLoss:
         loss = torch.where(share > 0, loss * share, torch.zeros_like(loss))  # the mean of nothing may be NaN
         return (loss, outputs) if return_outputs else loss
 
+    def log(self: Any, *args: Any, **kwargs: Any) -> None:
+        """As ever; what a loss that is only tried logs is nothing."""
+        if not self.is_tried:
+            super().log(*args, **kwargs)  # type: ignore[misc]
+
     def prediction_step(self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """As ever; notes what the loss weighs."""
         if self._measured is None:
             return super().prediction_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
-        counts, rows = shares_at_hand(self.accelerator), _rows(inputs)
+        counts, rows, items = shares_at_hand(self.accelerator), rows_of(inputs), self._items(inputs)
         if counts is not None:
             rows = counts[self.accelerator.process_index]  # none, of a row that only stands in
-        if self.averages_over is None:
-            self._find_out(model, inputs)
-        weight = self._weight(inputs, rows)
+        batch = copy.copy(inputs)  # a user's own may take labels out of it
         found = super().prediction_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
-        if (loss := found[0]) is not None:
-            weight = weight.to(loss.device).double()
-            nothing = torch.zeros((), dtype=torch.float64, device=loss.device)
-            weighed = torch.where(weight > 0, loss.detach().mean().double() * weight, nothing)
-            self._measured.append(torch.stack([weighed, weight]))
+        if (loss := found[0]) is None:
+            return found
+        if self._is_new:
+            tested = self._found_out(model, self.callback_handler.eval_dataloader, batch)
+            self.averaging = tested if self.averaging is None else Averaging.of([self.averaging, tested])
+            self.draws_to_evaluate = self.draws_to_evaluate or tested.draws
+            self._is_new = False
+        weight = self._weight(items, rows).to(loss.device).double()
+        nothing = torch.zeros((), dtype=torch.float64, device=loss.device)
+        weighed = torch.where(weight > 0, loss.detach().mean().double() * weight, nothing)
+        self._measured.append(torch.stack([weighed, weight]))
         return found
 
     def evaluation_loop(self: Any, *args: Any, **kwargs: Any) -> Any:
         """As ever; the loss is the mean over all that was evaluated, NaN if any of it is."""
-        before, self._measured = self._measured, []  # `compute_metrics` may evaluate too
+        before = self._measured, self._is_new  # `compute_metrics` may evaluate too
+        prefix = kwargs.get("metric_key_prefix", args[4] if len(args) > 4 else "eval")
+        self._measured, self._is_new = [], prefix not in self._evaluated
+        self._evaluated = self._evaluated | {prefix}
         try:
             output = super().evaluation_loop(*args, **kwargs)  # type: ignore[misc]
             measured = self._measured
         finally:
-            self._measured = before
-        prefix = kwargs.get("metric_key_prefix", args[4] if len(args) > 4 else "eval")
+            self._measured, self._is_new = before
         if measured and (name := f"{prefix}_loss") in (output.metrics or {}):
             total, weight = self.accelerator.reduce(torch.stack(measured).sum(0), "sum").tolist()
             output.metrics[name] = total / weight if weight else math.nan
         return output
+
+    def depends_on(self) -> str:
+        """What the losses depend on that they should not; empty, where that is nothing."""
+        known = self.averaging
+        reasons = {
+            NEITHER: known is not None and known.is_tested and known.over == NEITHER,
+            "assumed": known is not None and not known.is_tested,
+            "draws": self.draws_to_evaluate,
+            "batch norm": self.normalizes_batches,
+        }
+        return "; ".join(DEPENDS[reason] for reason, holds in reasons.items() if holds)
 
     # ---- inside
 
@@ -157,72 +187,59 @@ class ExactLoss:
             return torch.full((), labels.numel(), device=labels.device)
         return labels.ne(IGNORED).sum()
 
-    def _weight(self: Any, inputs: Any, rows: int) -> torch.Tensor:
+    def _weight(self: Any, items: torch.Tensor | None, rows: int) -> torch.Tensor:
         """What the loss of a batch is a mean over; nothing of a batch that only stands in."""
-        items = self._items(inputs) if self.averages_over == ITEMS else None
-        if items is None or not rows:
+        if items is None or not rows or self.averaging.weighs_by == ROWS:
             return torch.full((), float(rows), device=self.args.device)
         return items.to(self.args.device).float()
 
-    def _find_out(self: Any, model: Any, inputs: Any) -> None:
-        """Compares the loss of a batch with those of its halves. In every rank; rank 0's answer counts.
+    def _found_out(self: Any, model: Any, loader: Any, batch: Any) -> Averaging:
+        """What the loss of some of a loader's rows is a mean over. All ranks come to the same answer."""
+        is_divided = self.is_fsdp_enabled or self.is_deepspeed_enabled  # only together can ranks compute then
+        # DDP's own forward pass may wait for other ranks, and a compiled one would be compiled anew for other shapes.
+        alone = model if is_divided else self.accelerator.unwrap_model(model, keep_torch_compile=False)
+        found = [Averaging(items_off=math.inf if self._items(batch) is None else 0.0)]
+        try:
+            with averaging.without_trace(self, alone):
+                groups, draws = averaging.batches_to_compare(loader, batch, self._labels)
+                if self._agree(len(groups)):
+                    found += [self._compared(alone, *group) for group in groups]
+                found.append(Averaging(draws=draws))
+        except Exception as error:  # noqa: BLE001  whatever batches that nobody has prepared lead to
+            print(f"hfsuite: what the loss is a mean over could not be found out: {type(error).__name__}: {error}")
+            found = found[:1]
+        here = torch.tensor([Averaging.of(found).as_numbers()], device=self.args.device)
+        return Averaging.of([Averaging.from_numbers(each) for each in gather(here).tolist()])
 
-        Where that cannot be done, a loss with labels is taken for a mean over them: a single row tells nothing, other
-        shapes would be compiled anew, and a user's own class may prepare its batches on the way.
-        """
-        rows = _rows(inputs)
-        assumed = ITEMS if self._items(inputs) is not None else ROWS
-        found = None
-        if rows >= 2 and not self.args.torch_compile:
-            # DDP's own forward pass may wait for other ranks.
-            alone = model.module if isinstance(model, DistributedDataParallel) else model
-            try:
-                found = self._found_out(alone, inputs, rows)
-            except Exception as error:  # noqa: BLE001  whatever half a batch, or one that nobody prepared, leads to
-                print(f"hfsuite: what the loss is a mean of could not be found out: {type(error).__name__}: {error}")
-        told = torch.zeros(2, device=self.args.device)
-        if self.accelerator.is_main_process:
-            told += torch.tensor([KINDS.index(found or assumed), found is None], device=self.args.device)
-        kind, is_assumed = self.accelerator.reduce(told, "sum").tolist()
-        self.averages_over, self.is_assumed = KINDS[int(kind)], bool(is_assumed)
-
-    def _found_out(self: Any, model: Any, inputs: Any, rows: int) -> str | None:
-        parts = [_part(inputs, start, end, rows) for start, end in ((0, rows), (0, rows // 2), (rows // 2, rows))]
-        with _tried_out(model):
-            losses = [float(self._loss_alone(model, part)) for part in parts]
-            dtype = next(model.parameters()).dtype
-        items = [self._items(part) for part in parts]
-        counts = [float(each) for each in items if each is not None]
-        tolerance = HALF_TOLERANCE if self.args.bf16 or self.args.fp16 else TOLERANCES.get(dtype, HALF_TOLERANCE)
-        return _mean_over(losses, [rows, rows // 2, rows - rows // 2], counts, tolerance)
+    def _compared(self: Any, model: Any, *batches: Any) -> Averaging:
+        """How the loss of a batch follows from those of its parts."""
+        losses = [float(self._loss_alone(model, each)) for each in batches]
+        counts = [self._items(part) for part in batches[1:]]
+        items = [] if any(count is None for count in counts) else [float(count) for count in counts]
+        return averaging.compared(losses, items, [rows_of(part) for part in batches[1:]], self._rounding(model))
 
     def _loss_alone(self: Any, model: Any, inputs: Any) -> torch.Tensor:
         inputs = self._prepare_inputs(inputs)
         with self.compute_loss_context_manager():
             return self.compute_loss(model, inputs).detach().mean()
 
+    def _rounding(self: Any, model: Any) -> float:
+        """By how much a loss of 1 may be off."""
+        is_coarse = self.args.bf16 or self.args.fp16 or (
+            self.args.device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32
+        )  # fmt: skip
+        return HALF_ROUNDING if is_coarse else ROUNDING.get(next(model.parameters()).dtype, HALF_ROUNDING)
 
-def _mean_over(losses: list[float], rows: list[int], items: list[float], tolerance: float) -> str | None:
-    """What the first loss is a mean over, given the losses of its two parts, and what each holds; None: not to be told.
+    def _labels(self: Any, batch: Any) -> tuple[float, list[Any]]:
+        """How many labels of a batch count, and all of them."""
+        items = self._items(batch)
+        labels = batch.get("labels") if isinstance(batch, Mapping) else None
+        return (1.0 if items is None else float(items)), labels.tolist() if isinstance(labels, torch.Tensor) else []
 
-    Args:
-        losses: of a batch and of its halves.
-        rows: likewise.
-        items: likewise; empty where they cannot be counted.
-        tolerance: relative.
-    """
-    whole, *parts = losses
-    is_countable = bool(items) and all(items)
-    if not all(map(math.isfinite, losses)):
-        return None
-    allowed = tolerance * max(*map(abs, losses), 1e-8)
-
-    def off(counts: Sequence[float]) -> float:
-        return abs(whole - sum(part * count for part, count in zip(parts, counts[1:], strict=True)) / counts[0])
-
-    if is_countable and off(items) <= allowed and off(items) <= off(rows) + allowed / 100:
-        return ITEMS
-    return ROWS if off(rows) <= allowed else NEITHER
+    def _agree(self: Any, count: int) -> bool:
+        """Whether all ranks have as many."""
+        counts = gather(torch.tensor([count], device=self.args.device)).tolist()
+        return len(set(counts)) == 1
 
 
 @contextmanager
@@ -235,34 +252,11 @@ def _as_if_alone(args: Any) -> Iterator[None]:
         args.average_tokens_across_devices = before
 
 
-@contextmanager
-def _tried_out(model: Any) -> Iterator[None]:
-    """A model may be asked for losses that nobody trains with: without dropout, without a trace in random numbers."""
-    was_training = model.training
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    states = np.random.get_state(), random.getstate()
-    with torch.no_grad(), torch.random.fork_rng(devices):
-        model.eval()
-        try:
-            yield
-        finally:
-            model.train(was_training)
-            np.random.set_state(states[0])
-            random.setstate(states[1])
-
-
-def _rows(inputs: Any) -> int:
-    return find_batch_size(inputs) or 0
-
-
-def _part(inputs: Any, start: int, end: int, rows: int) -> Any:
-    """Some rows of a batch, in a container of its kind."""
-    if isinstance(inputs, Mapping):
-        return {name: _part(each, start, end, rows) for name, each in inputs.items()}
-    if isinstance(inputs, list | tuple) and any(isinstance(each, torch.Tensor) for each in inputs):
-        return type(inputs)(_part(each, start, end, rows) for each in inputs)
-    is_by_row = isinstance(inputs, torch.Tensor) and inputs.ndim > 0 and len(inputs) == rows
-    return inputs[start:end] if is_by_row or (isinstance(inputs, list) and len(inputs) == rows) else inputs
+def _normalizes_batches(model: Any) -> bool:
+    return any(
+        isinstance(each, _BatchNorm) and not isinstance(each, SyncBatchNorm) and each.training
+        for each in model.modules()
+    )
 
 
 def make_exact(trainer: transformers.Trainer) -> Callable[[], dict[str, str]]:
@@ -275,16 +269,14 @@ def make_exact(trainer: transformers.Trainer) -> Callable[[], dict[str, str]]:
     """
     trainer.args.logging_nan_inf_filter = False  # it would show NaN as 0, and leave it out of means
     if trainer.accelerator.torch_device_mesh is not None:  # ranks share rows then, which nobody counts here
-        return lambda: {"eval_loss_depends_on": PARALLEL}
+        return lambda: {"eval_loss_depends_on": DEPENDS["parallel"]}
     own = trainer.__class__
     exact: Any = type(own.__name__, (ExactLoss, own), {"__module__": own.__module__, "__qualname__": own.__qualname__})
     trainer.__class__ = exact
 
     def told() -> dict[str, str]:
-        over = trainer.averages_over
-        said = f"{over} (assumed)" if trainer.is_assumed else over
-        return ({} if said is None else {"loss_is_mean_over": said}) | (
-            {"eval_loss_depends_on": DEPENDS} if over == NEITHER else {}
-        )
+        known, depends = trainer.averaging, trainer.depends_on()
+        kind = {} if known is None else {"loss_is_mean_over": known.over + ("" if known.is_tested else " (assumed)")}
+        return kind | ({"eval_loss_depends_on": depends} if depends else {})
 
     return told

@@ -27,6 +27,7 @@ LOST_CHANGES = (  # measured on bfloat16 and a learning rate of 5e-5
     "without a copy in float32: most changes of a small learning rate are rounded away. Load the model with "
     "dtype=torch.float32, and compute in half precision by mixed precision (bf16=True in TrainingArguments)."
 )
+DEALT_OTHERWISE = "the number of workers, between which Accelerate deals them in its own way:"
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -45,6 +46,7 @@ class Facts:
         self.seeds: dict[str, Any] = {}  # that the training uses, by name
         self.weights: list[str] = []  # the types of the weights that are trained
         self.keeps_copy = False  # whether the weights have a copy in float32, which is what is trained
+        self.not_dealt: list[str] = []  # why ranks do not divide rows as `hfsuite.trainers.dealing` says
 
     def note(self, context: str, given: Any) -> None:
         """Takes a fingerprint of something that the training was given.
@@ -66,6 +68,10 @@ class Facts:
         if per_device is not None:
             self.batch = {"per_device": per_device, "accumulation": accumulation}
 
+    def note_dealing(self, not_dealt: list[str]) -> None:
+        """Takes why loaders that have been prepared deal rows to ranks in another way than usual."""
+        self.not_dealt = not_dealt
+
     def note_precision(self, accelerator: Accelerator) -> None:
         """Takes what is computed in less than the default type, and whether weights of such a type have a copy."""
         from accelerate import DistributedType
@@ -86,6 +92,7 @@ class Facts:
             "precision": self.precision,
             "weights_dtype": ", ".join(self.weights) or None,
             "weights_trained_in": self._caution(),
+            "rows_depend_on": f"{DEALT_OTHERWISE} {'; '.join(self.not_dealt)}" if self.not_dealt else None,
             "inputs": list(self.inputs.values()),
         }
         with storage.storage_filesystem.open_output_stream(f"{storage.experiment_fs_path}/{FACTS_FILE}") as stream:
@@ -142,6 +149,8 @@ def of_prepared(seeds: Mapping[str, Any], is_local: bool) -> Iterator[None]:
     from accelerate import Accelerator
     from torch.utils.data import DataLoader, RandomSampler
 
+    from hfsuite.trainers.dealing import why_not_dealt
+
     facts, prepare = Facts(is_local), Accelerator.prepare
     facts.seeds = dict(seeds)
     facts.write()
@@ -156,8 +165,10 @@ def of_prepared(seeds: Mapping[str, Any], is_local: bool) -> Iterator[None]:
                     facts.note_batch(each.batch_size, accelerator.gradient_accumulation_steps)
             else:
                 facts.note(BASE_MODEL, each)
+        prepared = prepare(accelerator, *given, **options)
+        facts.note_dealing(why_not_dealt(accelerator))
         facts.write()
-        return prepare(accelerator, *given, **options)
+        return prepared
 
     with mock.patch.object(Accelerator, "prepare", noting):
         yield

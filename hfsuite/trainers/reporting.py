@@ -60,7 +60,7 @@ class ReportCallback(TrainerCallback):
         samples = self.rows_before + self.rows_trained()
         state.log_history[-1][SAMPLES] = samples  # a resumed training counts on from it
         about = self.about()
-        self.pending |= {name: text for name, text in about.items() if name not in self.told}
+        self.pending |= {name: text for name, text in about.items() if self.told.get(name) != text}
         self.told = about
         self.pending |= {SAMPLES: samples, **(logs or {}), "step": state.global_step, "epoch": state.epoch}
         if "loss" in (logs or {}):

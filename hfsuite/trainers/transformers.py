@@ -168,6 +168,7 @@ class TransformersLoop:
     def _train(self, config: dict[str, Any]) -> None:
         from transformers.integrations import get_reporting_integration_callbacks
 
+        from hfsuite.trainers import dealing
         from hfsuite.trainers.exact_loss import make_exact
         from hfsuite.trainers.reporting import ReportCallback, check_arguments
 
@@ -192,6 +193,7 @@ class TransformersLoop:
 
         def begins() -> None:  # with a smaller batch than before, where that did not fit
             facts.note_batch(trainer._train_batch_size, trainer.args.gradient_accumulation_steps)
+            facts.note_dealing(dealing.why_not_dealt(trainer.accelerator))
             facts.write()
 
         reports = ReportCallback(

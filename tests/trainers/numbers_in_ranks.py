@@ -149,7 +149,7 @@ def trained(
         "losses": [each["loss"] for each in trainer.state.log_history if "loss" in each],
         "steps": [sorted(steps[step]) for step in sorted(steps)],
         "rows_trained": int(trainer.rows_trained),
-        "over": trainer.averages_over,
+        "over": trainer.averaging.over,
     }
 
 
@@ -166,7 +166,7 @@ def evaluated_language_model(batch_size: int) -> dict[str, float]:
             eval_dataset=language_rows(),
         )  # fmt: skip
         make_exact(trainer)
-        return {"eval_loss": trainer.evaluate()["eval_loss"], "over": trainer.averages_over}
+        return {"eval_loss": trainer.evaluate()["eval_loss"], "over": trainer.averaging.over}
 
 
 def tagger(batch_size: int) -> dict[str, Any]:
@@ -191,7 +191,7 @@ def tagger(batch_size: int) -> dict[str, Any]:
         trainer.train()
         evaluated = trainer.evaluate()
     losses = [each["loss"] for each in trainer.state.log_history if "loss" in each]
-    return {"eval_loss": evaluated["eval_loss"], "losses": losses, "over": trainer.averages_over}
+    return {"eval_loss": evaluated["eval_loss"], "losses": losses, "over": trainer.averaging.over}
 
 
 def evaluated_classifier(batch_size: int, **how: Any) -> dict[str, Any]:

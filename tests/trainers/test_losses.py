@@ -1,0 +1,58 @@
+"""A loss is the same on any number of workers and for any size of batches, or it is said what it depends on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.train import RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from tests.trainers import losses_in_ranks as ranks
+
+Found = dict[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def losses(tmp_path_factory: pytest.TempPathFactory) -> list[Found]:
+    """On one worker (this process) and on two; in batches of one row, of two and of four."""
+    directory = tmp_path_factory.mktemp("losses")
+    return [_losses(*how, directory) for how in ((1, 4, 4), (1, 1, 2), (2, 2, 2), (2, 1, 1))]
+
+
+def _losses(workers: int, largest: int, evaluated: int, directory: Path) -> Found:
+    out = directory / f"{workers}_{largest}_{evaluated}.json"
+    TorchTrainer(
+        ranks.all_losses,
+        train_loop_config={
+            "losses": list(ranks.LOSSES), "out": str(out), "largest": largest, "evaluated": evaluated,
+        },
+        scaling_config=ScalingConfig(num_workers=workers if workers > 1 else 0),
+        run_config=RunConfig(storage_path=str(directory)),
+    ).fit()  # fmt: skip
+    found: Found = json.loads(out.read_text())
+    return found
+
+
+@pytest.mark.parametrize("name", ranks.MEANS)
+def test_a_mean_is_the_same(losses: list[Found], name: str) -> None:
+    first, *others = [each[name] for each in losses]
+    assert "eval_loss_depends_on" not in first
+    for other in others:
+        assert other["eval_loss"] == pytest.approx(first["eval_loss"], rel=1e-5)
+        assert other["losses"] == pytest.approx(first["losses"], rel=1e-5)
+        assert other["loss_is_mean_over"] == first["loss_is_mean_over"]
+        assert "eval_loss_depends_on" not in other
+
+
+@pytest.mark.parametrize("name", ranks.OTHERS)
+def test_what_is_no_mean_is_told_alike(losses: list[Found], name: str) -> None:
+    assert len({each[name]["eval_loss_depends_on"] for each in losses}) == 1
+    assert len({each[name]["loss_is_mean_over"] for each in losses}) == 1
+
+
+def test_a_users_class_is_not_touched_by_what_is_only_tried(losses: list[Found]) -> None:
+    # Two steps of four rows, in batches of four; an evaluation of nine, likewise.
+    assert losses[0]["counting"]["left"] == 2 + 3
