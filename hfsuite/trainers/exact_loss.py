@@ -47,6 +47,7 @@ class ExactLoss:
     draws_to_evaluate = False  # whether evaluations of the same rows differ
     normalizes_batches = False
     is_tried = False  # see `averaging.without_trace`
+    _names: frozenset[str] = frozenset()  # of what the last loss was computed from: a user's own may drop some before
     rows_trained: int | torch.Tensor = 0  # by all ranks
     _weights: deque[torch.Tensor]  # of the batches of the step at hand
     _total: torch.Tensor | None = None  # of all batches of all ranks of the step
@@ -105,6 +106,8 @@ class ExactLoss:
         self: Any, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None, **kwargs: Any
     ) -> Any:
         """The batch's own mean; in training, its part in the step's."""
+        if isinstance(inputs, Mapping) and not self.is_tried:
+            self._names = frozenset(inputs)
         count = self._items(inputs)
         with _as_if_alone(self.args):
             found = super().compute_loss(  # type: ignore[misc]
@@ -219,6 +222,8 @@ class ExactLoss:
         return averaging.compared(losses, items, [rows_of(part) for part in batches[1:]], self._rounding(model))
 
     def _loss_alone(self: Any, model: Any, inputs: Any) -> torch.Tensor:
+        if isinstance(inputs, Mapping) and self._names:
+            inputs = {name: each for name, each in inputs.items() if name in self._names}
         inputs = self._prepare_inputs(inputs)
         with self.compute_loss_context_manager():
             return self.compute_loss(model, inputs).detach().mean()

@@ -60,7 +60,8 @@ def trained(make_model: Any, kind: str, trainer_class: Any = Trainer, *, largest
             TrainingArguments(
                 "out", per_device_train_batch_size=per_device, per_device_eval_batch_size=evaluated, use_cpu=True,
                 gradient_accumulation_steps=accumulation, max_steps=2, report_to=[], seed=3, disable_tqdm=True,
-                logging_steps=1, save_strategy="no", learning_rate=1e-2, optim="sgd", **arguments,
+                logging_steps=1, save_strategy="no", learning_rate=1e-2, optim="sgd", remove_unused_columns=False,
+                **arguments,
             ),
             train_dataset=rows(kind, 1), eval_dataset=rows(kind, 2), data_collator=COLLATORS.get(kind),
         )  # fmt: skip
@@ -97,6 +98,8 @@ def row(kind: str, place: int, ids: torch.Tensor, label: int) -> dict[str, torch
             "end_positions": torch.tensor(label + 2 if place % 4 else 100),
         },
         "masked": {},
+        "with a place": {"labels": torch.tensor(label), "place": torch.tensor(place)},
+        "lists": {"labels": torch.tensor(label)},
     }[kind]
     return found | more
 
@@ -109,7 +112,11 @@ def tokenizer() -> Any:
     )  # fmt: skip
 
 
-COLLATORS = {"masked": DataCollatorForLanguageModeling(tokenizer(), mlm_probability=0.4)}
+def as_lists(rows: list[dict[str, torch.Tensor]]) -> list[torch.Tensor]:
+    return [torch.stack([each[name] for each in rows]) for name in ("input_ids", "labels")]
+
+
+COLLATORS = {"masked": DataCollatorForLanguageModeling(tokenizer(), mlm_probability=0.4), "lists": as_lists}
 
 
 # ---- losses
@@ -186,6 +193,45 @@ class Counting(OwnLoss):
         return loss
 
 
+class Dropping(Trainer):
+    """Takes a column out on the way, of which the loss knows nothing."""
+
+    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        del inputs["place"]
+        return super().training_step(model, inputs, *args, **kwargs)
+
+    def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        del inputs["place"]
+        return super().prediction_step(model, inputs, *args, **kwargs)
+
+
+class OfLists(Trainer):
+    """Its batches have no names."""
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
+        ids, labels = inputs
+        outputs = model(ids, labels=labels)
+        return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def prediction_step(self, model: Any, inputs: Any, *_: Any, **__: Any) -> Any:
+        with torch.no_grad():
+            loss, outputs = self.compute_loss(model, self._prepare_inputs(inputs), return_outputs=True)
+        return loss, outputs.logits, inputs[1]
+
+
+class Nested(Trainer):
+    """Evaluates something else in the middle of an evaluation."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, compute_metrics=self.also, **kwargs)
+
+    def also(self, _: Any) -> dict[str, float]:
+        self.compute_metrics, own = None, self.compute_metrics
+        found = self.evaluate(self.train_dataset, metric_key_prefix="other")
+        self.compute_metrics = own
+        return {"also": found["other_loss"]}
+
+
 def bert(kind: Any, **options: Any) -> Any:
     config = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "num_labels": 3, **SMALL, **options}
     return lambda: kind(BertConfig(**config))
@@ -216,6 +262,9 @@ MEANS: dict[str, tuple[Any, ...]] = {  # the same on any number of workers
     "answers": (bert(BertForQuestionAnswering, num_labels=2), "answers"),
     "focal": (CLASSIFIER, "class", Focal),
     "counting": (CLASSIFIER, "class", Counting),
+    "dropping": (CLASSIFIER, "with a place", Dropping),
+    "lists": (CLASSIFIER, "lists", OfLists),
+    "nested": (CLASSIFIER, "class", Nested),
 }
 OTHERS: dict[str, tuple[Any, ...]] = {  # not so
     "sum": (CLASSIFIER, "class", SumOfLosses),
