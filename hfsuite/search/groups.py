@@ -9,6 +9,7 @@ from ray.tune.search.sample import Categorical, Domain
 
 from hfsuite.search.spaces import Space, is_grid
 
+DIVIDES = "/"  # between the names of groups, in Ray Tune's own records
 CURE = "Search a setting of its own, and put it where it belongs in the training function"
 
 
@@ -34,6 +35,36 @@ def check_groups(space: Space, defaults: Mapping[str, Any]) -> list[str]:
     for name, value in defaults.items():
         faults += drawn_in(name, value)
     return faults
+
+
+def check_names(values: Mapping[str, Any]) -> list[str]:
+    """What settings, and values in them, cannot be called; empty if nothing is wrong.
+
+    Args:
+        values: of settings, or domains that they are drawn from.
+    """
+    faults = []
+    for *groups, name in dict.fromkeys(_names(values)):
+        if not isinstance(name, str):
+            faults.append(f"Names of settings are texts, got {name!r}.")
+        elif DIVIDES in name:
+            faults.append(
+                f"A setting cannot be called {'.'.join([*groups, name])!r}: Ray Tune would divide it at {DIVIDES!r}. "
+                f"Call it {name.replace(DIVIDES, '_')!r}."
+            )
+    return faults
+
+
+def _names(values: Mapping[Any, Any], groups: tuple[str, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Each as a path from the outermost group."""
+    for name, value in values.items():
+        yield (*groups, name)
+        listed = (
+            value.categories if isinstance(value, Categorical) else value["grid_search"] if is_grid(value) else [value]
+        )
+        for each in listed:
+            if isinstance(each, Mapping):
+                yield from _names(each, (*groups, str(name)))
 
 
 def drawn_in(name: str, value: Any) -> list[str]:

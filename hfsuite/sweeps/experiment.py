@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from hfsuite.errors import ConfigurationError, TrialFailed, UnknownName, did_you_mean
-from hfsuite.search.groups import check_groups, drawn_in
+from hfsuite.search.groups import check_groups, check_names, drawn_in
 from hfsuite.search.spaces import OnlyWhere, check_only_where, check_space, type_fault
 from hfsuite.trainers.examination import Test
 from hfsuite.trainers.training import HuggingFaceTrainer
@@ -65,6 +65,7 @@ class Experiment:
             faults.append(f"trainer must be a TransformersTrainer or an AccelerateTrainer, got {self.trainer!r}.")
         if self.mode not in ("min", "max"):
             faults.append(f"mode must be 'min' or 'max', got {self.mode!r}.")
+        faults += dict.fromkeys([*check_names(self.space), *check_names(self.defaults)])
         faults += check_groups(self.space, self.defaults)
         whole = {name: domain for name, domain in self.space.items() if not check_groups({name: domain}, {})}
         faults += check_space(whole, self.defaults)
@@ -232,8 +233,8 @@ class Experiment:
         for name, value in values.items():
             if name not in self.defaults:
                 faults.append(f"{self.name} has no setting {name!r}. {did_you_mean(name, self.defaults)}")
-            elif drawn := drawn_in(name, value):
-                faults += drawn
+            elif inside := drawn_in(name, value) or check_names({name: value}):
+                faults += inside
             elif fault := type_fault(name, value, self.defaults[name]):
                 faults.append(fault)
         return faults

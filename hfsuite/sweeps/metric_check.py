@@ -16,6 +16,8 @@ SHOWN = 80  # characters of a value in a message
 class MetricIsReported(Stopper):
     """Ends a sweep at its first report if that lacks the metric to optimise; later reports may leave it out.
 
+    A value that is no number is not missing yet: the next report, or another trial, may have one.
+
     Args:
         metric: what is optimised.
         reports: after how many reports a trial ends, whatever it still would do; None for no such end.
@@ -26,22 +28,35 @@ class MetricIsReported(Stopper):
     def __init__(self, metric: str, reports: int | None = None, *, mode: str = "min", seen: bool = False) -> None:
         self.metric, self.reports, self.mode, self.seen = metric, reports, mode, seen
         self.fault: MetricNotReported | None = None
+        self.unusable: MetricNotReported | None = None  # what there was instead, until there is a number
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Tune asks on the driver, before searcher and trial scheduler see the report."""
         set_aside(result, self.metric, self.mode)
         self.seen = self.seen or self.metric in result
-        if not self.seen:
-            metrics, unusable = reported(result), result.get(UNUSABLE, {})
-            why = did_you_mean(self.metric, metrics)
-            if self.metric in unusable:
-                why = f"Its value was {_shown(unusable[self.metric])}, not a number."
-            self.fault = MetricNotReported(
-                f"The metric {self.metric!r} is not in the trial's report. {why} "
-                f"Reported: {', '.join(sorted(metrics))}."
-            )
+        if self.seen:
+            self.unusable = None
+        elif self.metric in (instead := result.get(UNUSABLE, {})):
+            self.unusable = self._missing(f"Its value was {_shown(instead[self.metric])}, not a number.", result)
+        elif self.unusable is None:
+            self.fault = self._missing(did_you_mean(self.metric, reported(result)), result)
         is_at_end = self.reports is not None and result["training_iteration"] >= self.reports
         return self.fault is not None or is_at_end
+
+    def at_end(self) -> None:
+        """The sweep has ended.
+
+        Raises:
+            MetricNotReported: no trial has reported a number.
+        """
+        if (fault := self.fault or self.unusable) is not None:
+            raise fault
+
+    def _missing(self, why: str, result: dict[str, Any]) -> MetricNotReported:
+        return MetricNotReported(
+            f"The metric {self.metric!r} is not in the trial's report. {why} "
+            f"Reported: {', '.join(sorted(reported(result)))}."
+        )
 
     def stop_all(self) -> bool:
         """Whether the sweep ends here."""

@@ -118,8 +118,7 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
         except BaseException:  # a second Ctrl-C, for example
             observer.stop_rest()
             raise
-    if metric_is_reported.fault is not None:
-        raise metric_is_reported.fault
+    metric_is_reported.at_end()
     if told := getattr(searcher, "exhausted", None):
         observer.display.console.print(told, soft_wrap=True)
 

@@ -12,12 +12,14 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from numbers import Number
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pyarrow.fs
 
+SHOWN = 80  # characters of what is reported and is no usable number
 OUTPUT_OF_RANK = "rank_{rank}.log"
 LEFT_BY_RANK = ".left_by_{rank}"
 SCRATCH = ".scratch_"
@@ -203,7 +205,27 @@ class NoDatasets:
 
 
 def python_numbers(value: Any) -> Any:
-    """Numbers of NumPy and torch as Python's own, in nested dicts too; anything else as it is."""
+    """Numbers of NumPy, torch and the decimal module as Python's own, in nested dicts too; anything else as it is.
+
+    Ray Tune computes with all that call themselves numbers: one that it cannot add to others (a complex one, a whole
+    one beyond all floating-point numbers) is a text.
+    """
     if isinstance(value, Mapping):
         return {name: python_numbers(each) for name, each in value.items()}
-    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        value = value.item()
+    if not isinstance(value, Number) or isinstance(value, bool | float):
+        return value
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return _shortened(value)
+    return value if isinstance(value, int) else number
+
+
+def _shortened(value: Any) -> str:
+    try:
+        text = str(value)
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        text = hex(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."

@@ -55,6 +55,17 @@ def test_a_domain_is_no_default_value_and_no_fixed_one() -> None:
     assert "'optim.lr' is given a domain" in fault
 
 
+def test_a_name_that_ray_would_divide_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"cannot be called 'a/b'.*Call it 'a_b'"):
+        declare({"lr": tune.uniform(0, 1)}, **{"a/b": 1})
+    with pytest.raises(ConfigurationError, match=r"cannot be called 'optim\.c/d'.*Call it 'c_d'"):
+        declare({"optim": tune.choice([{"c/d": 1}, {"e": 1}]), "lr": tune.uniform(0, 1)})
+    with pytest.raises(ConfigurationError, match="Names of settings are texts, got 3"):
+        declare({"lr": tune.uniform(0, 1)}, kind={3: 1})
+    (fault,) = declare({"lr": tune.uniform(0, 1)}).setting_faults({"optim": {"c/d": 1}})
+    assert "'optim.c/d'" in fault
+
+
 def test_groups_of_constants_stay_and_so_do_choices_among_them() -> None:
     declare({
         "optim": {"lr": 0.1, "wd": [1, 2]},

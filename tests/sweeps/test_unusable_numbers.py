@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 from typing import Any
 
 import pytest
 import ray.train
+import torch
 from ray import tune
 from ray.train import ScalingConfig
 from ray.tune.error import TuneError
@@ -19,14 +21,16 @@ from hfsuite.tracking.state import TrialState
 
 VALUES: dict[str, Any] = {
     "none": None, "text": "low", "list": [0.1], "dict": {"all": 0.1}, "true": True, "nan": math.nan,
-    "endless": -math.inf, "plain": 0.5,
+    "endless": -math.inf, "plain": 0.5, "decimal": Decimal("0.65"), "complex": 1j, "large": 10**400,
+    "halves": torch.tensor(0.66, dtype=torch.bfloat16),
 }  # fmt: skip
 
 
 def loop(settings: dict[str, Any]) -> None:
-    """The first report is a number; the second is what is asked for; the third a number that is no better."""
-    for step, value in enumerate((0.6, VALUES[settings["what"]], 0.7), start=1):
-        ray.train.report({"loss": value, "step": step, "training_finished": step == 3})
+    """The second report is what is asked for, and so is the first, in one trial; others are no better."""
+    value = VALUES[settings["what"]]
+    for step, each in enumerate((value if settings["what"] == "none" else 0.6, value, 0.7), start=1):
+        ray.train.report({"loss": each, "other": value, "step": step, "training_finished": step == 3})
 
 
 def only(settings: dict[str, Any]) -> None:
@@ -61,11 +65,11 @@ def test_a_sweep_without_any_number_says_what_was_reported_instead() -> None:
     with pytest.raises(MetricNotReported, match="Its value was 'low', not a number"):
         experiment(only, "text").sweep(searcher="grid", name="odd")
     client = store.open_store()
-    run = next(
-        iter(client.search_runs([client.get_experiment_by_name("odd").experiment_id], "tags.`hfsuite.kind` = 'trial'"))
-    )
-    assert run.data.tags["hfsuite.state"] == "stopped"
-    assert "MetricNotReported" in run.data.tags["hfsuite.why"]
+    found = client.search_runs([client.get_experiment_by_name("odd").experiment_id])
+    states = {run.data.tags["hfsuite.kind"]: run.data.tags for run in found}
+    assert states["trial"]["hfsuite.state"] == "completed"
+    assert states["trial"]["reported.loss"] == "low"
+    assert "MetricNotReported" in states["sweep"]["hfsuite.error"]
 
 
 class Breaks(FIFOScheduler):

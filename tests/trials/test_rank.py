@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
 import pyarrow.fs
@@ -62,3 +65,18 @@ def test_numbers_become_pythons_own() -> None:
     found = python_numbers({"a": np.float32(0.5), "b": {"c": torch.tensor(2)}, "d": "text", "e": np.ones(2)})
     assert [type(value) for value in (found["a"], found["b"]["c"], found["d"])] == [float, int, str]
     assert found["e"].tolist() == [1.0, 1.0]
+
+
+def test_what_ray_tune_cannot_compute_with_is_a_number_or_a_text() -> None:
+    """Ray Tune keeps means of all that call themselves numbers, and ends a whole sweep where it cannot add them."""
+    import torch
+
+    given = {
+        "decimal": Decimal("0.2"), "fraction": Fraction(1, 4), "half": torch.tensor(0.5, dtype=torch.bfloat16),
+        "complex": 1j, "large": 10**400, "larger": 10**5000, "true": True, "whole": 3, "endless": math.inf,
+    }  # fmt: skip
+    found = python_numbers(given)
+    assert [found[name] for name in ("decimal", "fraction", "half", "true", "whole")] == [0.2, 0.25, 0.5, True, 3]
+    assert [type(found[name]) for name in ("complex", "large", "larger")] == [str] * 3
+    assert all(len(text) < 100 for text in found.values() if isinstance(text, str))
+    assert found["endless"] == math.inf
