@@ -25,7 +25,7 @@ from hfsuite.search.searchers import SAMPLERS, AnySearcher, check_searcher
 from hfsuite.search.spaces import OnlyWhere, can_count, constants_of, describe, grid_size
 from hfsuite.search.trial_schedulers import check_trial_scheduler, make_trial_scheduler
 from hfsuite.sweeps import cluster, tune_state
-from hfsuite.tracking import keeping, provenance, store, trial_store
+from hfsuite.tracking import keeping, provenance, rank_logs, store
 from hfsuite.tracking.lock import DriverLock
 from hfsuite.tracking.provenance import without_credentials
 from hfsuite.tracking.record import OWN_FOLDER, SweepDirectory, SweepRecord, TrialRecord
@@ -174,7 +174,7 @@ def checked_plan(
                 trainer, seeds=seeds, deterministic=deterministic, **asdict(policy),
                 examination=Examination(test, experiment.metric, experiment.mode) if test is not None else None,
                 logged_to=functools.partial(
-                    trial_store.logged_to, address=store.address(uri), sweep_id=sweep_id,
+                    rank_logs.logged_to, address=store.address(uri), sweep_id=sweep_id,
                     experiment=resumed.mlflow_experiment if resumed else store.experiment_name(experiment.name),
                 ),
             )  # fmt: skip

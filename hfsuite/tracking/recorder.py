@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hfsuite.errors import CheckpointError
-from hfsuite.tracking import describe, inputs, models, runs, store, views
+from hfsuite.tracking import describe, inputs, models, rank_logs, runs, store, views
 from hfsuite.tracking.names import Names, mlflow_name, names_of, paths, told
 from hfsuite.tracking.points import HELD_S, REPORTED, TESTED, Point, Points, step_of
 from hfsuite.tracking.provenance import without_secrets, write_provenance
@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # see `store`
 CAUTIONS = {  # a trial's tags that who compares trials should know of, and what each is said of
     f"{REPORTED}.eval_loss_depends_on": "eval_loss depends on",
     "hfsuite.weights_trained_in": "Weights are trained in",
+    f"{REPORTED}.{rank_logs.JOINED}": "Curves that hold values which a training function logged before it reported:",
     "hfsuite.rows_depend_on": "Which rows a step holds depends on",
 }
 

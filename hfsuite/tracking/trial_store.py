@@ -8,74 +8,40 @@ itself, so this file imports nothing. Runs in ranks.
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from unittest import mock
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Param, Run, RunInfo, RunTag
 
+    from hfsuite.tracking.logged import Logged
+
 SCHEME = "hfsuite"  # of an address: hfsuite:?experiment=...&sweep_id=...&trial_id=...&rank=0
-URI, REGISTRY_URI, ADDRESS = "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "HFSUITE_MLFLOW_ADDRESS"
+ADDRESS = "HFSUITE_MLFLOW_ADDRESS"  # in the environment: of the sweep's store
 RUN_WITHIN_S, PARAMS_WITHIN_S, LOOK_EVERY_S = 60.0, 10.0, 0.2
-KEPT_TAGS = ("hfsuite.", "mlflow.runName", "mlflow.parentRunId", "mlflow.source.", "mlflow.user")
+PARENT, SOURCE = "mlflow.parentRunId", "mlflow.source.name"  # the latter is not in the tags of a client's own run
 NOTE = "mlflow.note.content"  # a run's description
-LOGGED = "hfsuite.logged_names"  # a tag of the trial's: names with a mark, and what was logged by them
 OF_RANK_ZERO = {  # what others do not write; each is there as `..._async` too
     "log_metric", "log_param", "log_batch", "set_tag", "delete_tag", "log_inputs", "log_outputs", "record_logged_model",
 }  # fmt: skip
 
-
-@contextmanager
-def logged_to(rank: int, *, address: str, experiment: str, sweep_id: str, trial_id: str) -> Iterator[None]:
-    """What is logged with MLflow meanwhile goes to the trial's run. Runs in a rank, around the training function.
-
-    Args:
-        rank: world rank. What others than 0 log is dropped, or a trial would have each value once a rank.
-        address: of the sweep's store, without credentials: a rank that needs some has them in its environment.
-        experiment: the name of MLflow's.
-        sweep_id: the sweep's.
-        trial_id: Ray Tune's.
-    """
-    from hfsuite.tracking.provenance import without_credentials
-
-    own = os.environ.get(URI, "")
-    whole = own if without_credentials(own) == address else address
-    asked = urlencode({"experiment": experiment, "sweep_id": sweep_id, "trial_id": trial_id, "rank": rank})
-    variables = {
-        URI: f"{SCHEME}:?{asked}",
-        ADDRESS: whole,
-        REGISTRY_URI: os.environ.get(REGISTRY_URI) or whole,
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5",  # a training function need not end where a server starts anew
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-    }
-    with mock.patch.dict(os.environ, variables):
-        try:
-            yield
-        finally:
-            for store in opened:
-                store.close()
-            opened.clear()
-
-
 opened: list[TrialStore] = []  # in this process
+reported: set[str] = set()  # names in MLflow of what the training function has reported
 
 
 class TrialStore:
     """The sweep's store, in which a training function can add to its trial's run, and can neither end nor rename it.
 
     `mlflow.start_run()` gives that run, as does what MLflow does by itself at the first value that is logged. What is
-    started within it is a run of its own below it. A name that stands for something of the sweep's gets a mark: a
-    setting, or the metric to optimise.
+    started within it is a run of its own below it. See `Logged` for names that mean something to the sweep.
 
     Args:
-        store_uri: its address; see `logged_to`.
+        store_uri: its address; see `rank_logs.logged_to`.
         artifact_uri: MLflow gives it to every store; not used.
     """
 
@@ -84,13 +50,16 @@ class TrialStore:
         self._experiment, self._identity = asked["experiment"], (asked["sweep_id"], asked["trial_id"])
         self._rank = int(asked["rank"])
         self._told: set[str] = set()
-        self._marked: dict[str, str] = {}
         opened.append(self)
 
     def close(self) -> None:
         """Waits for what was logged asynchronously."""
         if "_store" in vars(self):
             self._store.shut_down_async_logging()
+
+    def logged_before(self, names: set[str]) -> set[str]:
+        """Which of these the training function has logged before it reported them."""
+        return self._logged.plain & names if "_logged" in vars(self) else set()
 
     def __getattr__(self, name: str) -> Any:
         """Whatever is not changed here is the store's own."""
@@ -105,16 +74,43 @@ class TrialStore:
     def create_run(
         self, experiment_id: str, user_id: str, start_time: int, tags: list[RunTag], run_name: str | None
     ) -> Run:
-        """The trial's run; a new one if it is to have a parent, but for ranks above 0: nothing of theirs is kept."""
+        """The trial's run, for `mlflow.start_run()`, and for all that ranks above 0 ask for: nothing of theirs is kept.
+
+        A new one below it, for a nested run, and for a client that makes runs of its own.
+        """
         from mlflow.entities import RunTag
 
-        if self._rank == 0 and any(tag.key == "mlflow.parentRunId" for tag in tags):
-            made: Run = self._store.create_run(self._run.info.experiment_id, user_id, start_time, tags, run_name)
+        given = {tag.key: tag.value for tag in tags}
+        is_below = PARENT in given or SOURCE not in given or _is_nested()
+        if self._rank == 0 and is_below:
+            above = [] if PARENT in given else [RunTag(PARENT, self._run.info.run_id)]
+            within = self._run.info.experiment_id
+            made: Run = self._store.create_run(within, user_id, start_time, [*tags, *above], run_name)
             return self._at_hand(made)
         own = [RunTag(tag.key, tag.value) for tag in tags if tag.key == NOTE or not tag.key.startswith("mlflow.")]
         if own:
             self.log_batch(self._run.info.run_id, [], [], own)
         return self.get_run(self._run.info.run_id)
+
+    def create_experiment(self, name: str, *_: Any, **__: Any) -> str:
+        """The sweep's: `mlflow.set_experiment` makes one, which would stay empty."""
+        self._tell(f"there is no MLflow experiment {name!r}, and none is made: runs are in {self._experiment!r}")
+        return str(self._run.info.experiment_id)
+
+    def create_logged_model(self, *args: Any, **kwargs: Any) -> Any:
+        """A model, of rank 0.
+
+        Raises:
+            MlflowException: in another rank, which would log the same model again.
+        """
+        from mlflow.exceptions import MlflowException
+
+        if self._rank > 0:
+            raise MlflowException(
+                f"Rank {self._rank} cannot log a model, which rank 0 logs too: "
+                "do so where ray.train.get_context().get_world_rank() is 0."
+            )
+        return self._store.create_logged_model(*args, **kwargs)
 
     def get_run(self, run_id: str) -> Run:
         """A run, with the place of its artifacts as a rank reaches it."""
@@ -174,7 +170,9 @@ class TrialStore:
 
     def delete_tag(self, run_id: str, key: str) -> None:
         """Removes a tag of a run, unless it is one of the sweep's."""
-        if self._is_trials(run_id) and key.startswith(KEPT_TAGS):
+        from hfsuite.tracking.logged import is_sweeps
+
+        if self._is_trials(run_id) and is_sweeps(key):
             self._tell(f"the tag {key!r} is the sweep's, and stays")
         else:
             self._write("delete_tag", run_id, key)
@@ -196,6 +194,12 @@ class TrialStore:
                 "than the driver need an MLflow server: set MLFLOW_TRACKING_URI where the sweep is started."
             )
         return store.patient(_get_store(address))
+
+    @cached_property
+    def _logged(self) -> Logged:
+        from hfsuite.tracking.logged import Logged
+
+        return Logged(self._run, reported, self._tell)
 
     @cached_property
     def _run(self) -> Run:
@@ -235,52 +239,9 @@ class TrialStore:
         self._tell(f"what rank {self._rank} logs to MLflow is dropped: rank 0's is recorded")
         return RunOperations([]) if what.endswith("_async") else None
 
-    def _own(
-        self, run_id: str, metrics: Iterable[Metric], params: Iterable[Param], tags: Iterable[RunTag]
-    ) -> tuple[list[Metric], list[Param], list[RunTag]]:
-        """What may be added to a run: all of it, but for the trial's run."""
-        from mlflow.entities import Metric, Param, RunTag
-
-        from hfsuite.tracking.inputs import AS_PARAMS
-        from hfsuite.tracking.names import mlflow_name, told
-        from hfsuite.tracking.provenance import as_parameter, without_secrets
-
-        if not self._is_trials(run_id):
-            return list(metrics), list(params), list(tags)
-        about, marked = self._run.data, len(self._marked)
-        objective = about.tags.get("hfsuite.metric", "")
-        best = {mlflow_name(objective), mlflow_name(f"best_{objective}")}
-        own_metrics = [
-            Metric(
-                self._marked_name(each.key) if each.key in best else each.key, each.value, each.timestamp, each.step,
-                model_id=each.model_id, dataset_name=each.dataset_name, dataset_digest=each.dataset_digest,
-                run_id=run_id,
-            )
-            for each in metrics
-        ]  # fmt: skip
-        settings = {**dict.fromkeys(AS_PARAMS), **about.params}
-        own_params = [
-            Param(self._marked_name(key) if key in settings else key, value)
-            for key, value in ((each.key, as_parameter(each.key, str(each.value))) for each in params)
-            if key not in settings or settings[key] != value
-        ]
-        own_tags = [
-            RunTag(each.key, without_secrets(str(each.value))) for each in tags if not each.key.startswith(KEPT_TAGS)
-        ]
-        for each in tags:
-            if each.key.startswith(KEPT_TAGS):
-                self._tell(f"the tag {each.key!r} is the sweep's, and stays as it is")
-        if len(self._marked) > marked:
-            own_tags.append(RunTag(LOGGED, told(self._marked)))
-        return own_metrics, own_params, own_tags
-
-    def _marked_name(self, name: str) -> str:
-        from hfsuite.tracking.names import with_mark
-
-        marked = with_mark(name, ("mlflow", name))
-        self._marked[marked] = f"{name} as the training function logged it"
-        self._tell(f"{name!r} is the sweep's own name: what the training function logs is {marked!r}")
-        return marked
+    def _own(self, run_id: str, *values: Any) -> tuple[list[Metric], list[Param], list[RunTag]]:
+        """What may be added to a run, of metrics, parameters and tags: all of it, but for the trial's run."""
+        return self._logged.admitted(*values) if self._is_trials(run_id) else values
 
     def _at_hand(self, run: Run) -> Run:
         """A run whose artifacts this rank can write; those of others than rank 0 go with its working directory."""
@@ -303,3 +264,13 @@ class TrialStore:
         if what not in self._told:
             self._told.add(what)
             print(f"hfsuite: {what}.", flush=True)  # in the rank's own file
+
+
+def _is_nested() -> bool:
+    """Whether `mlflow.start_run(nested=True)` asks: where no run is open, it tells a store nothing of it."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code.co_name == "start_run" and frame.f_globals.get("__name__") == "mlflow.tracking.fluent":
+            return bool(frame.f_locals.get("nested"))
+        frame = frame.f_back
+    return False

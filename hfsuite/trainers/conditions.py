@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +12,13 @@ import ray.train
 
 from hfsuite.trainers import loss_bits
 from hfsuite.trainers.determinism import compute_deterministically, seed_all
+
+Added = Callable[[Mapping[str, Any]], dict[str, Any]]  # from a report to what is to be added to it
+
+
+def nothing(_: Mapping[str, Any]) -> dict[str, Any]:
+    """What is added to a report where there is nothing to add."""
+    return {}
 
 
 @dataclass(frozen=True)
@@ -23,17 +30,18 @@ class Conditions:
         deterministic: whether PyTorch shall compute the same bits each time.
         notes_losses: whether reports carry the digests of the losses; see `loss_bits`.
         ends_at_first_step: whether the training is only begun, to learn what it is given: see `facts`.
-        logged_to: from a world rank to what takes what its training function logs itself; None for nothing.
+        logged_to: from a world rank to what takes what its training function logs itself, which yields what is told of
+            each report, and answers with what is to be added to it; None for nothing.
     """
 
     seed: int | None = None
     deterministic: bool = False
     notes_losses: bool = False
     ends_at_first_step: bool = False
-    logged_to: Callable[[int], AbstractContextManager[None]] | None = None
+    logged_to: Callable[[int], AbstractContextManager[Added]] | None = None
 
     @contextmanager
-    def in_force(self) -> Iterator[Callable[[], dict[str, Any]]]:
+    def in_force(self) -> Iterator[Added]:
         """Runs in every rank; yields what is to be added to each of its reports."""
         if self.seed is not None:
             seed_all(self.seed)
@@ -44,12 +52,12 @@ class Conditions:
                 yield end
             return
         rank = ray.train.get_context().get_world_rank()
-        with self.logged_to(rank) if self.logged_to is not None else nullcontext():
+        with self.logged_to(rank) if self.logged_to is not None else nullcontext(nothing) as met:
             if not self.notes_losses or rank > 0:
-                yield dict
+                yield met
                 return
             with loss_bits.noted() as bits:
-                yield lambda: {loss_bits.LOSS_BITS: text} if (text := bits.take()) else {}
+                yield lambda report: {**met(report), **({loss_bits.LOSS_BITS: text} if (text := bits.take()) else {})}
 
 
 class FirstStepReached(Exception):
@@ -57,7 +65,7 @@ class FirstStepReached(Exception):
 
 
 @contextmanager
-def ended_at_first_step() -> Iterator[Callable[[], dict[str, Any]]]:
+def ended_at_first_step() -> Iterator[Added]:
     """Raises `FirstStepReached` where the first gradient would be computed; yields what does so in a report."""
     import torch
 

@@ -18,7 +18,7 @@ from ray.tune.result import DONE, RESULT_DUPLICATE, SHOULD_CHECKPOINT
 
 from hfsuite.errors import CheckpointError, TrialFailed, UnknownName, did_you_mean
 from hfsuite.trainers import manifest
-from hfsuite.trainers.conditions import Conditions
+from hfsuite.trainers.conditions import Added, Conditions
 from hfsuite.trainers.examination import Examination
 from hfsuite.trainers.later import Later
 from hfsuite.trainers.report_observer import FAILED_AT_END, LOST, TRAINING_FINISHED, WARM_START
@@ -41,7 +41,7 @@ WORKERS_LOST = "workers_lost.txt"  # likewise: why its workers could not serve a
 
 def trainable_for(
     trainer: HuggingFaceTrainer, *, seeds: SeedRule | None = None, deterministic: bool = False,
-    examination: Examination | None = None, logged_to: Callable[..., AbstractContextManager[None]] | None = None,
+    examination: Examination | None = None, logged_to: Callable[..., AbstractContextManager[Added]] | None = None,
     **worker_policy: Any,
 ) -> type[TrainingTrial]:  # fmt: skip
     """The class whose instances are trials of `trainer`. Driver.

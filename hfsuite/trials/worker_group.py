@@ -46,6 +46,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from hfsuite.errors import StopTraining
 from hfsuite.trainers import manifest
+from hfsuite.trainers.conditions import Added, nothing
 from hfsuite.trainers.upload import moved
 from hfsuite.trials.decision_box import box
 from hfsuite.trials.even_reports import EvenReports
@@ -488,13 +489,13 @@ class _InTrial:
         return result
 
 
-def extend_train_functions(start_from: Checkpoint | None, added: Callable[[], dict[str, Any]] = dict) -> None:
+def extend_train_functions(start_from: Checkpoint | None, added: Added = nothing) -> None:
     """Completes what `ray.train` offers in this rank. Runs in every rank, before the trainer's loop.
 
     `ray.train.get_checkpoint()` falls back to `start_from`. Each report is numbered (`training_iteration`), and its
     numbers are Python's own: Ray Train fails on NumPy's where there is a checkpoint, and MLflow would not record them.
     A checkpoint whose directory shall be deleted after the report is moved instead of copied. A report also carries
-    what `added` returns.
+    what `added` says to it.
     """
     functions = get_train_fn_utils()
     own_checkpoint, own_report = functions.get_checkpoint, functions.report
@@ -513,6 +514,6 @@ def extend_train_functions(start_from: Checkpoint | None, added: Callable[[], di
         reports += 1
         if kwargs.get("delete_local_checkpoint_after_upload") and not kwargs.get("checkpoint_upload_fn"):
             kwargs["checkpoint_upload_fn"] = moved
-        own_report({**python_numbers(metrics), **added(), "training_iteration": reports}, *args, **kwargs)
+        own_report({**python_numbers(metrics), **added(metrics), "training_iteration": reports}, *args, **kwargs)
 
     functions.get_checkpoint, functions.report = get_checkpoint, report

@@ -12,7 +12,7 @@ from ray import tune
 from ray.train import ScalingConfig
 
 from hfsuite import AccelerateTrainer, Experiment
-from hfsuite.tracking import provenance, store, trial_store
+from hfsuite.tracking import logged, provenance, rank_logs, store, trial_store
 from hfsuite.tracking.names import with_mark
 from tests.tracking.stores import STORES
 
@@ -41,12 +41,24 @@ def loop(settings: dict[str, Any]) -> None:
         with mlflow.start_run(nested=True, run_name="below"):
             mlflow.log_metric("deep", level)
         mlflow.log_metric("at leisure", 3.0, synchronous=False).wait()
+    with mlflow.start_run(nested=True, run_name="aside"):
+        mlflow.log_metric("deep", -level)
+    client = mlflow.MlflowClient()
+    client.set_terminated(client.create_run("0", run_name="of a client").info.run_id)
+    mlflow.log_metric("boundless", float("-inf"), step=3)
+    mlflow.log_metric("early", 1.0, step=1)
+    if rank > 0:
+        with pytest.raises(Exception, match="Rank 1 cannot log a model"):
+            mlflow.create_external_model(name="mine")
     with pytest.raises(Exception, match="cannot delete"):
         mlflow.MlflowClient().delete_run(run_id)
     mlflow.set_experiment("another")
     mlflow.log_metric("later", 1.0)
     for step in (1, 2):
-        ray.train.report({METRIC: 0.5 / step + level, "step": step, "training_finished": step == 2})
+        named = {"early": 0.5, "also": 2.0}
+        ray.train.report({METRIC: 0.5 / step + level, "step": step, "training_finished": step == 2, **named})
+        if step == 1:
+            mlflow.log_metrics({"also": 5.0, "early": 6.0, "training_iteration": 7.0}, step=9)
     mlflow.set_tracking_uri("sqlite:///nowhere.db")  # which the next trial of this process knows nothing of
 
 
@@ -84,15 +96,26 @@ def check(folder: Path) -> None:
         assert params[with_mark("num_workers", ("mlflow", "num_workers"))] == "9"
         assert params["hf_token"] == provenance.HIDDEN
         assert (tags["colour"], tags["shape"], tags["mlflow.note.content"]) == ("blue 0", "round", "as it was")
-        assert METRIC in tags[trial_store.LOGGED]
+        assert METRIC in tags[logged.LOGGED]
         note = Path(client.download_artifacts(trial.run_id, "note.txt", str(folder)))
         assert note.read_text() == f"rank 0, level {level}"
         assert {"note.txt", "texts"} <= {each.path for each in client.list_artifacts(trial.run_id)}
-        (below,) = client.search_runs([run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{trial.run_id}'")
-        assert (below.info.run_name, below.info.status, below.data.metrics) == ("below", "FINISHED", {"deep": level})
+        boundless = client.get_metric_history(trial.run_id, "boundless")[-1].value
+        assert boundless != boundless, "MLflow would make it a number"
+        assert tags[logged.INFINITE] == "boundless: -inf at step 3"
+        assert [each.value for each in client.get_metric_history(trial.run_id, "also")] == [2.0, 2.0]
+        assert metrics[with_mark("also", ("mlflow", "also"))] == 5.0
+        assert metrics["training_iteration"] == 2
+        assert {each.value for each in client.get_metric_history(trial.run_id, "early")} == {0.5, 1.0, 6.0}
+        assert tags["reported.also_logged_with_mlflow"] == "early"
+        found = client.search_runs([run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{trial.run_id}'")
+        found = sorted((each.info.run_name, each.info.status, each.data.metrics) for each in found)
+        assert found == [("aside", "FINISHED", {"deep": -level}), ("below", "FINISHED", {"deep": level}),
+                         ("of a client", "FINISHED", {})]  # fmt: skip
     assert any(trial.warm_start for trial in result.trials), "logging costs no worker"
+    assert {each.name for each in client.search_experiments()} == {"Default", "logging"}, "none stays empty"
     every = [each.experiment_id for each in client.search_experiments()]
-    assert len(client.search_runs(every)) == 1 + 3 + 3, "nobody else has made a run"
+    assert len(client.search_runs(every)) == 1 + 3 + 9, "nobody else has made a run"
 
 
 def test_the_address_of_a_rank_has_no_credentials_but_those_of_its_own_environment(
@@ -102,10 +125,10 @@ def test_the_address_of_a_rank_has_no_credentials_but_those_of_its_own_environme
     address = "https://host/mlflow"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@host/mlflow")
     assert store.address() == address
-    with trial_store.logged_to(0, address=address, **asked):
+    with rank_logs.logged_to(0, address=address, **asked):
         assert os.environ[trial_store.ADDRESS] == "https://me:secret@host/mlflow"
-        assert "secret" not in os.environ[trial_store.URI]
+        assert "secret" not in os.environ[rank_logs.URI]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@other/mlflow")
-    with trial_store.logged_to(0, address=address, **asked):
+    with rank_logs.logged_to(0, address=address, **asked):
         assert os.environ[trial_store.ADDRESS] == address
     assert os.environ["MLFLOW_TRACKING_URI"] == "https://me:secret@other/mlflow"
