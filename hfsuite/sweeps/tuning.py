@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import warnings
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -151,7 +152,10 @@ def _tune_as_a_sweep_needs_it() -> Iterator[None]:
     logger.setLevel(logging.CRITICAL)
     os.environ |= variables
     try:
-        yield
+        with warnings.catch_warnings():
+            # Of a trial scheduler's quantiles, where all trials so far have NaN.
+            warnings.filterwarnings("ignore", "All-NaN slice encountered", RuntimeWarning)
+            yield
     finally:
         logger.setLevel(level)
         for name, value in before.items():

@@ -11,6 +11,7 @@ from typing import Any
 
 NAME_LIMIT = 250  # characters; MLflow refuses longer ones
 MARK = 4  # hexadecimal digits
+SHOWN = 60  # characters of a name in a sentence
 OWN = "hfsuite"  # where a path begins that no user has given
 
 NamePath = tuple[str, ...]  # the names from the outermost group to a value
@@ -65,8 +66,12 @@ class Names:
 
 
 def told(marked: Mapping[str, str]) -> str:
-    """Which name stands for what, in words."""
-    return "; ".join(f"{name} is {meant}" for name, meant in sorted(marked.items()))
+    """Which name stands for what, in words; of long ones the beginning, and of the first the mark."""
+    return "; ".join(f"{_short(name, MARK + 1)} is {_short(meant)}" for name, meant in sorted(marked.items()))
+
+
+def _short(name: str, kept: int = 0) -> str:
+    return name if len(name) <= SHOWN else f"{name[: SHOWN - kept]}...{name[len(name) - kept :]}"
 
 
 def names_of(values: Mapping[str, Any], own: Iterable[str] = ()) -> Names:

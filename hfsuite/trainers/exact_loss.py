@@ -73,16 +73,26 @@ class ExactLoss:
 
     def get_batch_samples(self: Any, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[Any, Any]:
         """The batches of an optimizer step, and what they weigh over all ranks."""
-        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)  # type: ignore[misc]
+        counts: list[int] | None = None  # of the last batch, as long as its loader has not ended
+
+        def dealt() -> Iterator[Any]:
+            nonlocal counts
+            for batch in epoch_iterator:
+                counts = shares_at_hand(self.accelerator)
+                yield batch
+
+        batches, _ = super().get_batch_samples(dealt(), num_batches, device)  # type: ignore[misc]
         if not batches:
             return batches, None
         if self.averaging is None:
             self.normalizes_batches = _normalizes_batches(self.model_wrapped)
             self.averaging = self._found_out(self.model_wrapped, self.callback_handler.train_dataloader, batches[0])
-        counts = shares_at_hand(self.accelerator)
-        stands_in = counts is not None and not counts[self.accelerator.process_index]
-        last = len(batches) - 1
-        rows = [0 if stands_in and place == last else rows_of(batch) for place, batch in enumerate(batches)]
+        rows = [rows_of(batch) for batch in batches]
+        if counts is not None and not counts[self.accelerator.process_index]:
+            rows[-1] = 0  # one that only stands in
+        # Where a stream ends within a step, Transformers would make none, and add its gradient to the next one's.
+        missing = num_batches - len(batches)
+        batches, rows = batches + [copy.copy(batches[-1]) for _ in range(missing)], rows + [0] * missing
         weights = [self._weight(self._items(batch), count) for batch, count in zip(batches, rows, strict=True)]
         sums = torch.stack([sum(weights), torch.full_like(weights[0], float(sum(rows)))])
         sums = self.accelerator.reduce(sums, "sum")

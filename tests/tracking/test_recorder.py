@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from hfsuite.tracking.record import Snapshot
 from hfsuite.tracking.recorder import Recorder
 from hfsuite.tracking.state import TrialState
 from hfsuite.tracking.sync import sync
+from hfsuite.trainers.facts import FACTS_FILE
 from tests.tracking import made
 from tests.tracking.stores import STORES
 
@@ -241,3 +243,25 @@ def test_what_is_not_finite_leads_no_ranking(client: mlflow.MlflowClient) -> Non
     sync(directory)
     parent, trials = recorded(client)
     assert parent.data.tags[runs.BEST_RUN] == trials[2].info.run_id
+
+
+def test_who_compares_runs_is_told_what_their_numbers_depend_on(client: mlflow.MlflowClient) -> None:
+    directory, sweep = made.sweep()
+    of_loss, of_rows = "the size of evaluation batches", "the number of workers"
+    records = [
+        made.trial(directory, 0, [made.report(1, 10, 0.5, eval_loss_depends_on=of_loss)]),
+        made.trial(directory, 1, [made.report(1, 10, 0.5, eval_loss_depends_on=of_loss)]),
+    ]
+    facts = {"rows_depend_on": of_rows, "weights_trained_in": "bfloat16", "inputs": []}
+    Path(directory.path, records[0].directory, FACTS_FILE).write_text(json.dumps(facts))
+    recorder = Recorder(client, directory)
+    for record in records:
+        recorder.settle_trial(sweep, record)
+    assert recorder.remarks == [
+        "Weights are trained in bfloat16.",
+        "Which rows a step holds depends on the number of workers.",
+        "eval_loss depends on the size of evaluation batches.",
+    ]
+    experiment = client.get_experiment_by_name(sweep.mlflow_experiment)
+    for run in client.search_runs([experiment.experiment_id], f"tags.`{runs.KIND}` = 'trial'"):
+        assert run.data.tags["reported.eval_loss_depends_on"] == of_loss

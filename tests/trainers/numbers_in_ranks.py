@@ -260,14 +260,15 @@ def streamed(dispatches: bool) -> dict[str, Any]:
     return {"eval_loss": found["eval_loss"], "rows": found["eval_rows"]}
 
 
-def trained_on_a_stream(dispatches: bool) -> dict[str, Any]:
+def trained_on_a_stream(dispatches: bool, accumulation: int = 1) -> dict[str, Any]:
     """Two epochs of nine rows in steps of four: the last step of each has one row."""
     world = ray.train.get_context().get_world_size()
     with dealing.in_force(weighs=False):
         trainer = NotingTrainer(
             classifier(),
             TrainingArguments(
-                "out", per_device_train_batch_size=4 // world, max_steps=6, use_cpu=True, report_to=[], seed=3,
+                "out", per_device_train_batch_size=4 // world // accumulation, max_steps=6, use_cpu=True, report_to=[],
+                gradient_accumulation_steps=accumulation, seed=3,
                 disable_tqdm=True, remove_unused_columns=False, accelerator_config={"dispatch_batches": dispatches},
                 logging_steps=1, save_strategy="no", lr_scheduler_type="constant", learning_rate=1e-2,
             ),
@@ -363,6 +364,7 @@ CASES: dict[str, Callable[[], Any]] = {
         f"loop, {'dispatched' if how else 'streamed'}": (lambda how=how: looped_over_a_stream(how))
         for how in (False, True)
     },
+    "trained, streamed, accumulated": lambda: trained_on_a_stream(False, 4 // ray.train.get_context().get_world_size()),
     "loop 128": lambda: looped(128),
     "loop 130": lambda: looped(130),
     "loop 140 accumulated": lambda: looped(140, accumulation=4),

@@ -20,6 +20,7 @@ from ray.train import Checkpoint, RunConfig, ScalingConfig
 
 from hfsuite.trainers import manifest
 from hfsuite.trainers.accelerate import AccelerateTrainer
+from hfsuite.trainers.facts import FACTS_FILE
 
 EPOCHS = 3
 # What `accelerate config` wrote in the days of Ray 2.6: a user may still have it.
@@ -47,6 +48,10 @@ use_cpu: true
 """
 
 
+class OwnBatches(torch.utils.data.BatchSampler):
+    """A user's own, of which nobody knows what it draws."""
+
+
 def linear_regression(config: dict[str, Any]) -> None:
     """Fits y = 2x + 1 on this worker's half or whole of 32 points; a checkpoint each epoch."""
     context = ray.train.get_context()
@@ -63,6 +68,7 @@ def linear_regression(config: dict[str, Any]) -> None:
     model = torch.nn.Linear(1, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+    accelerator.prepare(torch.utils.data.DataLoader(range(8), batch_sampler=OwnBatches(range(8), 2, drop_last=True)))
     for epoch in range(EPOCHS):
         losses = []
         for inputs, targets in loader:
@@ -143,6 +149,8 @@ def test_loss_falls_and_accelerate_agrees_with_ray(
     assert result.metrics["loss"] == losses[-1]
     assert manifest.verify(result.checkpoint)["world_size"] == workers
     assert torch.load(Path(result.checkpoint.path, "model.pt"))["weight"].item() > 0
+    depends = json.loads(Path(result.path, FACTS_FILE).read_text())["rows_depend_on"]
+    assert depends is None if workers == 1 else "`batch_sampler` of its own" in depends
 
 
 @pytest.mark.slow

@@ -81,7 +81,7 @@ def _check_trainings(numbers: Numbers) -> None:
     for case in ("tagger 1", "tagger 4"):
         assert several[case]["losses"] == pytest.approx(one["tagger 1"]["losses"], abs=1e-5), case
         assert several[case]["eval_loss"] == pytest.approx(one["tagger 1"]["eval_loss"], abs=1e-5), case
-    for case in ("trained, streamed", "trained, dispatched"):
+    for case in ("trained, streamed", "trained, dispatched", "trained, streamed, accumulated"):
         for found in (one, several):
             assert found[case]["steps"] == [[0, 1, 2, 3], [4, 5, 6, 7], [8]] * 2, case
             assert found[case]["losses"] == pytest.approx(one["trained, streamed"]["losses"], abs=1e-5), case
