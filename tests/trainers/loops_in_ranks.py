@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import ray.train
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState, PartialState
 from accelerate.utils import DataLoaderConfiguration, set_seed
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SubsetRandomSampler
 
 from hfsuite.trainers import dealing
+from tests.trainers.in_ranks import run_cases
 
 GLOBAL_BATCH = 4
 
@@ -39,17 +38,8 @@ def places(count: int) -> Any:
 
 
 def all_loops(config: dict[str, Any]) -> None:
-    """Runs every loop; rank 0 writes what came out."""
-    found = {}
-    for name, (make_loader, options) in LOOPS.items():
-        for state in (AcceleratorState, GradientState, PartialState):
-            state._reset_state()
-        found[name] = looped(make_loader, **options)
-    found["gathered"] = gathered()
-    for state in (AcceleratorState, GradientState, PartialState):
-        state._reset_state()
-    if ray.train.get_context().get_world_rank() == 0:
-        Path(config["out"]).write_text(json.dumps(found))
+    cases = {name: partial(looped, make_loader, **options) for name, (make_loader, options) in LOOPS.items()}
+    run_cases({**cases, "gathered": gathered}, config["out"])
 
 
 def looped(make_loader: Callable[[int], Any], accumulation: int = 1, **how: Any) -> dict[str, Any]:

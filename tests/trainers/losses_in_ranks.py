@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import ray.train
 import torch
-from accelerate.state import AcceleratorState, GradientState, PartialState
 from tokenizers import Tokenizer, models
 from torch.nn.functional import cross_entropy
 from transformers import (
@@ -30,6 +28,7 @@ from transformers import (
 
 from hfsuite.trainers import dealing
 from hfsuite.trainers.exact_loss import make_exact
+from tests.trainers.in_ranks import run_cases
 
 ROWS, LENGTH, GLOBAL_BATCH = 9, 8, 4
 SMALL = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -37,16 +36,9 @@ SMALL = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 32, "num_hidd
 
 
 def all_losses(config: dict[str, Any]) -> None:
-    """Trains two steps with each loss, and evaluates; rank 0 writes what came out."""
-    found = {}
-    for name in config["losses"]:
-        for state in (AcceleratorState, GradientState, PartialState):
-            state._reset_state()
-        found[name] = trained(*LOSSES[name], largest=config["largest"], evaluated=config["evaluated"])
-    for state in (AcceleratorState, GradientState, PartialState):
-        state._reset_state()
-    if ray.train.get_context().get_world_rank() == 0:
-        Path(config["out"]).write_text(json.dumps(found))
+    """Trains two steps with each loss, and evaluates."""
+    how = {"largest": config["largest"], "evaluated": config["evaluated"]}
+    run_cases({name: partial(trained, *LOSSES[name], **how) for name in LOSSES}, config["out"])
 
 
 def trained(make_model: Any, kind: str, trainer_class: Any = Trainer, *, largest: int, evaluated: int,

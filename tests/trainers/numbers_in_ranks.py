@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import ray.train
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState, PartialState
 from accelerate.utils import DataLoaderConfiguration, gather_object
 from datasets import Dataset
 from torch.utils.data import DataLoader, IterableDataset
@@ -32,21 +29,13 @@ from transformers import (
 
 from hfsuite.trainers import dealing
 from hfsuite.trainers.exact_loss import make_exact
+from tests.trainers.in_ranks import run_cases
 
 GLOBAL_BATCH = 16
 
 
 def all_cases(config: dict[str, Any]) -> None:
-    """Runs every case that is asked for; rank 0 writes what came out."""
-    found = {}
-    for name in config["cases"]:
-        for state in (AcceleratorState, GradientState, PartialState):
-            state._reset_state()
-        found[name] = CASES[name]()
-    for state in (AcceleratorState, GradientState, PartialState):
-        state._reset_state()
-    if ray.train.get_context().get_world_rank() == 0:
-        Path(config["out"]).write_text(json.dumps(found))
+    run_cases(CASES, config["out"])
 
 
 # ---- models and rows

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
-from ray.train import RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
 
 from tests.trainers import loops_in_ranks as ranks
+from tests.trainers.in_ranks import found_on
 
 DEALT = [name for name in ranks.LOOPS if name not in ("split", "uneven")]
 
 
 @pytest.fixture(scope="module")
 def loops(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """On one worker, which is this process, and on two."""
-    found = []
-    for workers in (0, 2):
-        directory = tmp_path_factory.mktemp(f"on_{workers}")
-        TorchTrainer(
-            ranks.all_loops,
-            train_loop_config={"out": str(directory / "loops.json")},
-            scaling_config=ScalingConfig(num_workers=workers),
-            run_config=RunConfig(storage_path=str(directory)),
-        ).fit()
-        found.append(json.loads((directory / "loops.json").read_text()))
-    return found
+    return [found_on(workers, ranks.all_loops, tmp_path_factory.mktemp("on")) for workers in (1, 2)]
 
 
 @pytest.mark.parametrize("name", DEALT)

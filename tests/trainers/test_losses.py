@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
-from ray.train import RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
 
 from tests.trainers import losses_in_ranks as ranks
+from tests.trainers.in_ranks import found_on
 
 Found = dict[str, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
 def losses(tmp_path_factory: pytest.TempPathFactory) -> list[Found]:
-    """On one worker (this process) and on two; in batches of one row, of two and of four."""
+    """On one worker (this process) in batches of four rows and of one, and on two."""
+    ways = ((1, 4, 4), (1, 1, 2), (2, 1, 1))  # workers, rows of the largest batch in training, in evaluation
     directory = tmp_path_factory.mktemp("losses")
-    return [_losses(*how, directory) for how in ((1, 4, 4), (1, 1, 2), (2, 2, 2), (2, 1, 1))]
-
-
-def _losses(workers: int, largest: int, evaluated: int, directory: Path) -> Found:
-    out = directory / f"{workers}_{largest}_{evaluated}.json"
-    TorchTrainer(
-        ranks.all_losses,
-        train_loop_config={
-            "losses": list(ranks.LOSSES), "out": str(out), "largest": largest, "evaluated": evaluated,
-        },
-        scaling_config=ScalingConfig(num_workers=workers if workers > 1 else 0),
-        run_config=RunConfig(storage_path=str(directory)),
-    ).fit()  # fmt: skip
-    found: Found = json.loads(out.read_text())
-    return found
+    return [
+        found_on(workers, ranks.all_losses, directory, largest=largest, evaluated=evaluated)
+        for workers, largest, evaluated in ways
+    ]
 
 
 @pytest.mark.parametrize("name", ranks.MEANS)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ray.train import RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
 
 from tests.trainers import numbers_in_ranks as ranks
+from tests.trainers.in_ranks import found_on
 
 Numbers = dict[int, dict[str, Any]]
 EXACT = 1e-6
@@ -18,19 +16,7 @@ EXACT = 1e-6
 
 @pytest.fixture(scope="module")
 def numbers(tmp_path_factory: pytest.TempPathFactory) -> Numbers:
-    return {workers: _numbers(workers, tmp_path_factory.mktemp(f"on_{workers}")) for workers in (1, 2)}
-
-
-def _numbers(workers: int, directory: Path) -> dict[str, Any]:
-    """What all cases come to on so many workers; one is this process."""
-    TorchTrainer(
-        ranks.all_cases,
-        train_loop_config={"cases": list(ranks.CASES), "out": str(directory / "numbers.json")},
-        scaling_config=ScalingConfig(num_workers=workers if workers > 1 else 0),
-        run_config=RunConfig(storage_path=str(directory)),
-    ).fit()
-    found: dict[str, Any] = json.loads((directory / "numbers.json").read_text())
-    return found
+    return {workers: found_on(workers, ranks.all_cases, tmp_path_factory.mktemp("on")) for workers in (1, 2)}
 
 
 def test_a_training_without_dropout_is_the_same(numbers: Numbers) -> None:
@@ -51,7 +37,7 @@ def test_a_loop_with_accelerate_is_the_same(numbers: Numbers) -> None:
 
 @pytest.mark.slow
 def test_four_workers_compute_the_same(numbers: Numbers, tmp_path: Path) -> None:
-    with_four = {1: numbers[1], 4: _numbers(4, tmp_path)}
+    with_four = {1: numbers[1], 4: found_on(4, ranks.all_cases, tmp_path)}
     for check in (_check_trainings, _check_rows, _check_evaluations, _check_loops):
         check(with_four)
 
