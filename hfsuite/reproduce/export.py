@@ -32,7 +32,18 @@ TAKEN_ALONG = (
     "hfsuite.reproduce.standalone",
     *(
         f"hfsuite.trainers.{name}"
-        for name in ("batch", "seeds", "determinism", "shares", "gathering", "dealing", "averaging", "exact_loss")
+        for name in (
+            "batch",
+            "seeds",
+            "determinism",
+            "shares",
+            "gathering",
+            "dealing",
+            "averaging",
+            "probing",
+            "weighing",
+            "exact_loss",
+        )
     ),
 )
 NEVER = {"hfsuite", "ray", "mlflow", "mlflow-skinny", "optuna"}

@@ -14,18 +14,20 @@ from its global generator, which dropout has moved in each rank differently. Her
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
 import accelerate.data_loader
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.data_loader import DataLoaderDispatcher, DataLoaderShard, SeedableRandomSampler, SkipBatchSampler
 from accelerate.utils import broadcast, slice_tensors
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
-from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.trainer_pt_utils import LengthGroupedSampler, find_batch_size
 
 from hfsuite.trainers.gathering import gathered
 from hfsuite.trainers.seeds import Seeds
@@ -41,19 +43,27 @@ class DealtLoader(DataLoaderShard):
 
     place = 0
     accelerator: Accelerator | None = None  # whose ranks get random numbers of their own when the loader is first used
+    _begun: int | None = None  # the epoch that was begun last, unless another was asked for since
 
     def begin(self) -> None:
         """An epoch begins. Accelerate shall cut nothing off what ranks gather: there are no rows too many."""
         super().begin()
         self.remainder = -1
 
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch is dealt next."""
+        super().set_epoch(epoch)
+        self._begun = None
+
     def __iter__(self) -> Iterator[Any]:
         """The batches, on the rank's device."""
         if self.accelerator is not None:
             _separate_once(self.accelerator)
+        if self._begun == self.iteration:  # a loop that did not go to the epoch's end, which Accelerate counts
+            self.iteration += 1
         first = self.batch_sampler.skip_batches if isinstance(self.batch_sampler, SkipBatchSampler) else 0
         for place, batch in enumerate(super().__iter__(), start=first + self.skip_batches):
-            self.place = place
+            self.place, self._begun = place, self.iteration
             yield batch
 
 
@@ -84,14 +94,38 @@ def shares_at_hand(accelerator: Accelerator) -> list[int] | None:
     return None
 
 
+def dealt_rows(accelerator: Accelerator) -> int | None:
+    """How many rows this rank has in the batch at hand; 0 where one only stands in, None where rows are not dealt."""
+    loader: Any = accelerator.gradient_state.active_dataloader
+    rank = int(accelerator.process_index)
+    if loader is None:
+        return None
+    if (dealt := _dealt(loader)) is not None:
+        return dealt.shares(loader.place)[rank]
+    if (counts := shares_at_hand(accelerator)) is not None:
+        return counts[rank]
+    rows = loader.dataset
+    return rows.batch_size if isinstance(rows, DealtRows) else None
+
+
+def rows_at_hand(accelerator: Accelerator, batch: Any) -> int:
+    """The same, where rows are not dealt by the first dimension of its tensors, or by what a batch should have."""
+    rows = dealt_rows(accelerator)
+    if rows is None:
+        loader = accelerator.gradient_state.active_dataloader
+        rows = find_batch_size(batch) or getattr(loader, "batch_size", None) or 1
+    return rows
+
+
 @contextmanager
 def prepared_for(accelerator: Accelerator, window: int) -> Iterator[None]:
     """A loader that is prepared meanwhile deals for optimizer steps of so many batches, or for EVALUATION."""
+    before = getattr(accelerator, WINDOW, None)
     setattr(accelerator, WINDOW, window)
     try:
         yield
     finally:
-        delattr(accelerator, WINDOW)
+        setattr(accelerator, WINDOW, before)
 
 
 @contextmanager
@@ -122,7 +156,10 @@ def why_not_dealt(accelerator: Accelerator) -> list[str]:
 def separate_streams(rank: int) -> None:
     """Gives a rank random numbers of its own, which follow from what it was seeded with; rank 0 keeps its own."""
     if rank > 0:
-        torch.manual_seed(Seeds(torch.initial_seed() % 2**63).stream(f"rank {rank}"))
+        seeds = Seeds(Seeds(torch.initial_seed() % 2**63).stream(f"rank {rank}"))
+        torch.manual_seed(seeds.torch)
+        np.random.seed(seeds.numpy)
+        random.seed(seeds.python)
 
 
 # ---- inside
@@ -191,7 +228,7 @@ def _why_not_dealt(accelerator: Accelerator, loader: Any) -> str | None:
         "ranks that share a model share rows too": accelerator.torch_device_mesh is not None,
         "`split_batches` is True": accelerator.split_batches,
         "`even_batches` is False": not accelerator.even_batches,
-        "a loader has a `batch_sampler` of its own": not is_stream
+        "a loader makes batches in a way of its own (`batch_sampler`)": not is_stream
         and not (type(batches) is BatchSampler and hasattr(batches.sampler, "__len__")),
         "a stream has a `batch_size` of None": is_stream and loader.batch_size is None,
         "a stream is read in processes of their own (`num_workers`)": is_stream
@@ -243,14 +280,15 @@ def _as_single(prepare: Any, accelerator: Accelerator, loader: Any, *args: Any, 
         return prepare(loader, *args, **kwargs)
 
 
-def _gather(gather: Any, accelerator: Accelerator, data: Any, *args: Any, **kwargs: Any) -> Any:
+def _gather(gather: Any, accelerator: Accelerator, *args: Any, **kwargs: Any) -> Any:
     """Gathers; of a last batch that is not whole each row once, in the order of the rows."""
     counts = shares_at_hand(accelerator) if accelerator.num_processes > 1 else None
     if counts is None or len(set(counts)) == 1:
-        return gather(data, *args, **kwargs)
-    return gathered(
-        lambda each: gather(each, *args, **kwargs), accelerator, counts, data, is_plain=not args and not kwargs
-    )
+        return gather(*args, **kwargs)
+    # `gather` calls it `tensor`, `gather_for_metrics` `input_data`.
+    data, *more = args or [kwargs.pop(name) for name in ("tensor", "input_data") if name in kwargs]
+    is_plain = not more and not kwargs
+    return gathered(lambda each: gather(each, *more, **kwargs), accelerator, counts, data, is_plain=is_plain)
 
 
 def _backward(backward: Any, accelerator: Accelerator, loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:

@@ -4,57 +4,35 @@ Transformers multiplies a loss by the number of ranks where it believes that the
 in the whole step, which classification heads do not; it averages the losses of evaluation batches as if all were
 equally large, and leaves NaN out. Here each batch's loss is its own mean, whoever computes it (the model is asked for
 the batch's own number of items), and all are averaged by what they are means of: tokens with a label, or rows. Which
-it is, is found out (`hfsuite.trainers.averaging`). Runs in every rank.
+it is, is found out (`hfsuite.trainers.weighing`). Runs in every rank.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import torch
-from accelerate.utils import gather
-from torch.nn import SyncBatchNorm
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from hfsuite.trainers import averaging
-from hfsuite.trainers.averaging import NEITHER, ROWS, Averaging, rows_of
-from hfsuite.trainers.dealing import EVALUATION, prepared_for, shares_at_hand
+from hfsuite.trainers.dealing import EVALUATION, dealt_rows, prepared_for, rows_at_hand
+from hfsuite.trainers.weighing import DEPENDS, Weighing
 
 if TYPE_CHECKING:
     import transformers
 
-IGNORED = -100  # a label that counts nothing
-ROUNDING, HALF_ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-5}, 2e-2  # of a loss of 1; up to 1e-6 was seen
-DEPENDS_ON_BATCHES = "the size of evaluation batches and the number of workers: "
-DEPENDS = {
-    NEITHER: f"{DEPENDS_ON_BATCHES}the loss is a mean neither over labels nor over rows",
-    "assumed": f"perhaps {DEPENDS_ON_BATCHES}what the loss is a mean over could not be found out",
-    "draws": "random numbers: an evaluation's rows, or the batches made of them, are other ones each time",
-    "batch norm": "how many rows a device trains on at once: batch normalization takes means of them",
-    "parallel": "the number of workers and batches: in model-parallel trainings it is as Transformers computes it",
-}
+TRAINER = "transformers.trainer"  # the module whose `training_step` divides as is known
+CLOSE = 1e-5  # relative
 
 
 class ExactLoss:
     """Put before the class of a user's trainer: all that a subclass overrides stays in charge of what a loss is."""
 
-    averaging: Averaging | None = None  # what the loss is a mean over, as far as it is known
-    draws_to_evaluate = False  # whether evaluations of the same rows differ
-    normalizes_batches = False
-    is_tried = False  # see `averaging.without_trace`
-    _names: frozenset[str] = frozenset()  # of what the last loss was computed from: a user's own may drop some before
-    rows_trained: int | torch.Tensor = 0  # by all ranks
-    _weights: deque[torch.Tensor]  # of the batches of the step at hand
-    _total: torch.Tensor | None = None  # of all batches of all ranks of the step
-    _share: torch.Tensor | None = None  # of the batch whose gradient is computed
-    _measured: list[torch.Tensor] | None = None  # by the evaluation at hand: a loss times its weight, and the weight
-    _evaluated: frozenset[str] = frozenset()  # what evaluations are called whose losses have been tested
-    _is_new = False  # whether the evaluation at hand is none of them
+    _hfsuite: Weighing  # all that this class keeps, so that no attribute of the user's is met
+    _hfsuite_evaluates: list[torch.Tensor] | None = None  # by the evaluation at hand: losses times weights, and weights
 
     def get_train_dataloader(self: Any) -> Any:
         """The user's, whose rows are dealt for whole optimizer steps."""
@@ -72,206 +50,97 @@ class ExactLoss:
             return super().get_test_dataloader(*args, **kwargs)  # type: ignore[misc]
 
     def get_batch_samples(self: Any, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[Any, Any]:
-        """The batches of an optimizer step, and what they weigh over all ranks."""
-        counts: list[int] | None = None  # of the last batch, as long as its loader has not ended
+        """The batches of an optimizer step, which are weighed; nobody needs to count the step's items."""
+        rows: list[int] = []
 
         def dealt() -> Iterator[Any]:
-            nonlocal counts
             for batch in epoch_iterator:
-                counts = shares_at_hand(self.accelerator)
+                rows.append(rows_at_hand(self.accelerator, batch))  # as long as its loader has not ended
                 yield batch
 
         batches, _ = super().get_batch_samples(dealt(), num_batches, device)  # type: ignore[misc]
-        if not batches:
-            return batches, None
-        if self.averaging is None:
-            self.normalizes_batches = _normalizes_batches(self.model_wrapped)
-            self.averaging = self._found_out(self.model_wrapped, self.callback_handler.train_dataloader, batches[0])
-        rows = [rows_of(batch) for batch in batches]
-        if counts is not None and not counts[self.accelerator.process_index]:
-            rows[-1] = 0  # one that only stands in
-        # Where a stream ends within a step, Transformers would make none, and add its gradient to the next one's.
-        missing = num_batches - len(batches)
-        batches, rows = batches + [copy.copy(batches[-1]) for _ in range(missing)], rows + [0] * missing
-        weights = [self._weight(self._items(batch), count) for batch, count in zip(batches, rows, strict=True)]
-        sums = torch.stack([sum(weights), torch.full_like(weights[0], float(sum(rows)))])
-        sums = self.accelerator.reduce(sums, "sum")
-        self.rows_trained = self.rows_trained + sums[1].long()
-        self._weights, self._total = deque(weights), sums[0]
-        return batches, self._total
+        if batches:
+            # Where a stream ends within a step, Transformers would make none, and add its gradient to the next one's.
+            missing = num_batches - len(batches)
+            batches, rows = batches + [copy.copy(batches[-1]) for _ in range(missing)], rows + [0] * missing
+            self._hfsuite.test_training(self.model_wrapped, self.callback_handler.train_dataloader, batches[0])
+            self._hfsuite.begin_step(batches, rows)
+        return batches, None
 
     def _get_num_items_in_batch(self, *_: Any) -> None:
         """Nothing: a model is told what the batch at hand holds, where its loss is computed."""
 
-    def training_step(self: Any, *args: Any, **kwargs: Any) -> Any:
-        """As ever; the batches of a step are weighed instead of counted."""
-        self.current_gradient_accumulation_steps = 1
-        self._share = self._weights.popleft() * self.accelerator.num_processes / self._total.clamp(min=1)
-        try:
-            return super().training_step(*args, **kwargs)  # type: ignore[misc]
-        finally:
-            self._share = None
+    def training_step(self: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
+        """As ever; the gradient is the batch's part in the step's."""
+        share, batches = self._hfsuite.shares.pop(0), self.current_gradient_accumulation_steps
+        self._hfsuite.share = share
+        with _weighed(self, share, batches) as step:
+            loss = super().training_step(model, *args, **kwargs)  # type: ignore[misc]
+        if self._hfsuite.steps == 1:
+            self._hfsuite.note_norms(model)
+        # The mean of nothing may be NaN.
+        return loss * step["factor"] if share else torch.zeros_like(loss)
 
     def compute_loss(
         self: Any, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None, **kwargs: Any
     ) -> Any:
-        """The batch's own mean; in training, its part in the step's."""
-        if isinstance(inputs, Mapping) and not self.is_tried:
-            self._names = frozenset(inputs)
-        count = self._items(inputs)
+        """The batch's own mean."""
+        if isinstance(inputs, Mapping) and not self._hfsuite.is_trying:
+            self._hfsuite.names = frozenset(inputs)
+        count = self._hfsuite.items(inputs)
         with _as_if_alone(self.args):
             found = super().compute_loss(  # type: ignore[misc]
                 model, inputs, return_outputs=return_outputs,
                 num_items_in_batch=None if count is None else count.clamp(min=1), **kwargs,
             )  # fmt: skip
-        if self._share is None:
-            return found
-        loss, outputs = found if return_outputs else (found, None)
-        share = self._share.to(loss.device)
-        loss = torch.where(share > 0, loss * share, torch.zeros_like(loss))  # the mean of nothing may be NaN
-        return (loss, outputs) if return_outputs else loss
+        self._hfsuite.last_loss = found[0] if return_outputs else found
+        return found
 
     def log(self: Any, *args: Any, **kwargs: Any) -> None:
         """As ever; what a loss that is only tried logs is nothing."""
-        if not self.is_tried:
+        if not self._hfsuite.is_trying:
             super().log(*args, **kwargs)  # type: ignore[misc]
 
     def prediction_step(self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """As ever; notes what the loss weighs."""
-        if self._measured is None:
-            return super().prediction_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
-        counts, rows, items = shares_at_hand(self.accelerator), rows_of(inputs), self._items(inputs)
-        if counts is not None:
-            rows = counts[self.accelerator.process_index]  # none, of a row that only stands in
+        own = super().prediction_step  # type: ignore[misc]
+        if self._hfsuite_evaluates is None:
+            return own(model, inputs, *args, **kwargs)
+        rows, items = rows_at_hand(self.accelerator, inputs), self._hfsuite.items(inputs)
         batch = copy.copy(inputs)  # a user's own may take labels out of it
-        found = super().prediction_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
+        found = own(model, inputs, *args, **kwargs)
         if (loss := found[0]) is None:
             return found
-        if self._is_new:
-            tested = self._found_out(model, self.callback_handler.eval_dataloader, batch)
-            self.averaging = tested if self.averaging is None else Averaging.of([self.averaging, tested])
-            self.draws_to_evaluate = self.draws_to_evaluate or tested.draws
-            self._is_new = False
-        weight = self._weight(items, rows).to(loss.device).double()
-        nothing = torch.zeros((), dtype=torch.float64, device=loss.device)
-        weighed = torch.where(weight > 0, loss.detach().mean().double() * weight, nothing)
-        self._measured.append(torch.stack([weighed, weight]))
+
+        def loss_of(model: Any, inputs: Any) -> torch.Tensor:
+            again: torch.Tensor = own(model, copy.copy(inputs), *args, **kwargs)[0]
+            return again.detach().mean()
+
+        loader = self.callback_handler.eval_dataloader
+        self._hfsuite.test_evaluation(self._hfsuite.evaluates, model, loader, batch, loss_of)
+        (weight,) = self._hfsuite.weights([items], [rows])
+        weighed = (
+            loss.detach().mean().double() * weight if weight else torch.zeros_like(loss.mean(), dtype=torch.double)
+        )
+        self._hfsuite_evaluates.append(torch.stack([weighed, torch.full_like(weighed, weight)]))
+        self._hfsuite.rows_of_loss = dealt_rows(self.accelerator)
         return found
 
     def evaluation_loop(self: Any, *args: Any, **kwargs: Any) -> Any:
         """As ever; the loss is the mean over all that was evaluated, NaN if any of it is."""
-        before = self._measured, self._is_new  # `compute_metrics` may evaluate too
-        prefix = kwargs.get("metric_key_prefix", args[4] if len(args) > 4 else "eval")
-        self._measured, self._is_new = [], prefix not in self._evaluated
-        self._evaluated = self._evaluated | {prefix}
+        known, prefix = self._hfsuite, kwargs.get("metric_key_prefix", args[4] if len(args) > 4 else "eval")
+        before = self._hfsuite_evaluates, known.evaluates, self.gather_function  # `compute_metrics` may evaluate too
+        self._hfsuite_evaluates, known.evaluates = [], prefix
+        self.gather_function = _of_rows(self.gather_function, known, self.args.eval_batch_size)
         try:
             output = super().evaluation_loop(*args, **kwargs)  # type: ignore[misc]
-            measured = self._measured
+            measured = self._hfsuite_evaluates
         finally:
-            self._measured, self._is_new = before
+            self._hfsuite_evaluates, known.evaluates, self.gather_function = before
         if measured and (name := f"{prefix}_loss") in (output.metrics or {}):
             total, weight = self.accelerator.reduce(torch.stack(measured).sum(0), "sum").tolist()
             output.metrics[name] = total / weight if weight else math.nan
         return output
-
-    def depends_on(self) -> str:
-        """What the losses depend on that they should not; empty, where that is nothing."""
-        known = self.averaging
-        reasons = {
-            NEITHER: known is not None and known.is_tested and known.over == NEITHER,
-            "assumed": known is not None and not known.is_tested,
-            "draws": self.draws_to_evaluate,
-            "batch norm": self.normalizes_batches,
-        }
-        return "; ".join(DEPENDS[reason] for reason, holds in reasons.items() if holds)
-
-    # ---- inside
-
-    def _items(self: Any, inputs: Any) -> torch.Tensor | None:
-        """How many labels of a batch count; None where they cannot be counted."""
-        labels = inputs.get("shift_labels") if isinstance(inputs, Mapping) else None
-        if labels is None:
-            labels = inputs.get("labels") if isinstance(inputs, Mapping) else None
-            if isinstance(labels, torch.Tensor) and self._loss_shifts_labels and labels.ndim > 1:
-                labels = labels[..., 1:]
-        if not isinstance(labels, torch.Tensor):
-            return None
-        if labels.is_floating_point():
-            return torch.full((), labels.numel(), device=labels.device)
-        return labels.ne(IGNORED).sum()
-
-    def _weight(self: Any, items: torch.Tensor | None, rows: int) -> torch.Tensor:
-        """What the loss of a batch is a mean over; nothing of a batch that only stands in."""
-        if items is None or not rows or self.averaging.weighs_by == ROWS:
-            return torch.full((), float(rows), device=self.args.device)
-        return items.to(self.args.device).float()
-
-    def _found_out(self: Any, model: Any, loader: Any, batch: Any) -> Averaging:
-        """What the loss of some of a loader's rows is a mean over. All ranks come to the same answer."""
-        is_divided = self.is_fsdp_enabled or self.is_deepspeed_enabled  # only together can ranks compute then
-        # DDP's own forward pass may wait for other ranks, and a compiled one would be compiled anew for other shapes.
-        alone = model if is_divided else self.accelerator.unwrap_model(model, keep_torch_compile=False)
-        found = [Averaging(items_off=math.inf if self._items(batch) is None else 0.0)]
-        try:
-            with averaging.without_trace(self, alone):
-                groups, draws = averaging.batches_to_compare(loader, batch, self._labels)
-                if self._agree(len(groups)):
-                    found += [self._compared(alone, *group) for group in groups]
-                found.append(Averaging(draws=draws))
-        except Exception as error:  # noqa: BLE001  whatever batches that nobody has prepared lead to
-            print(f"hfsuite: what the loss is a mean over could not be found out: {type(error).__name__}: {error}")
-            found = found[:1]
-        here = torch.tensor([Averaging.of(found).as_numbers()], device=self.args.device)
-        return Averaging.of([Averaging.from_numbers(each) for each in gather(here).tolist()])
-
-    def _compared(self: Any, model: Any, *batches: Any) -> Averaging:
-        """How the loss of a batch follows from those of its parts."""
-        losses = [float(self._loss_alone(model, each)) for each in batches]
-        counts = [self._items(part) for part in batches[1:]]
-        items = [] if any(count is None for count in counts) else [float(count) for count in counts]
-        return averaging.compared(losses, items, [rows_of(part) for part in batches[1:]], self._rounding(model))
-
-    def _loss_alone(self: Any, model: Any, inputs: Any) -> torch.Tensor:
-        if isinstance(inputs, Mapping) and self._names:
-            inputs = {name: each for name, each in inputs.items() if name in self._names}
-        inputs = self._prepare_inputs(inputs)
-        with self.compute_loss_context_manager():
-            return self.compute_loss(model, inputs).detach().mean()
-
-    def _rounding(self: Any, model: Any) -> float:
-        """By how much a loss of 1 may be off."""
-        is_coarse = self.args.bf16 or self.args.fp16 or (
-            self.args.device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32
-        )  # fmt: skip
-        return HALF_ROUNDING if is_coarse else ROUNDING.get(next(model.parameters()).dtype, HALF_ROUNDING)
-
-    def _labels(self: Any, batch: Any) -> tuple[float, list[Any]]:
-        """How many labels of a batch count, and all of them."""
-        items = self._items(batch)
-        labels = batch.get("labels") if isinstance(batch, Mapping) else None
-        return (1.0 if items is None else float(items)), labels.tolist() if isinstance(labels, torch.Tensor) else []
-
-    def _agree(self: Any, count: int) -> bool:
-        """Whether all ranks have as many."""
-        counts = gather(torch.tensor([count], device=self.args.device)).tolist()
-        return len(set(counts)) == 1
-
-
-@contextmanager
-def _as_if_alone(args: Any) -> Iterator[None]:
-    """Transformers then multiplies no loss by the number of ranks."""
-    before, args.average_tokens_across_devices = args.average_tokens_across_devices, False
-    try:
-        yield
-    finally:
-        args.average_tokens_across_devices = before
-
-
-def _normalizes_batches(model: Any) -> bool:
-    return any(
-        isinstance(each, _BatchNorm) and not isinstance(each, SyncBatchNorm) and each.training
-        for each in model.modules()
-    )
 
 
 def make_exact(trainer: transformers.Trainer) -> Callable[[], dict[str, str]]:
@@ -288,10 +157,84 @@ def make_exact(trainer: transformers.Trainer) -> Callable[[], dict[str, str]]:
     own = trainer.__class__
     exact: Any = type(own.__name__, (ExactLoss, own), {"__module__": own.__module__, "__qualname__": own.__qualname__})
     trainer.__class__ = exact
+    trainer._hfsuite = weighing = Weighing(trainer)
+    return weighing.told
 
-    def told() -> dict[str, str]:
-        known, depends = trainer.averaging, trainer.depends_on()
-        kind = {} if known is None else {"loss_is_mean_over": known.over + ("" if known.is_tested else " (assumed)")}
-        return kind | ({"eval_loss_depends_on": depends} if depends else {})
 
-    return told
+# ---- inside
+
+
+@contextmanager
+def _weighed(trainer: Any, share: float, batches: int) -> Iterator[dict[str, float]]:
+    """`Accelerator.backward` gets the batch's part in the step's loss, of which it is given a mean.
+
+    Transformers divides this mean by the number of batches of the step, unless there is a `compute_loss_func` or the
+    user says that it has been divided. What a `training_step` of the user's does is seen by comparing what it comes to
+    with what `compute_loss` gave it.
+    """
+    backward, known = trainer.accelerator.backward, trainer._hfsuite
+    says = getattr(trainer, "loss_is_scaled_for_ga", None)
+    divides = says is False or (says is None and trainer.compute_loss_func is None)
+    step, is_own = {"factor": share * (batches if divides else 1)}, _has_own_step(type(trainer))
+    known.last_loss, is_told = None, False
+
+    def weighed(loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+        nonlocal is_told
+        is_told = True
+        if is_own:
+            step["factor"] = share * _divisor(trainer, loss, batches)
+        backward(loss * step["factor"] if share else _nothing_of(trainer, loss), *args, **kwargs)
+
+    with mock.patch.object(trainer.accelerator, "backward", weighed):
+        yield step
+    known.has_own_step = known.has_own_step or not is_told
+
+
+def _divisor(trainer: Any, loss: torch.Tensor, batches: int) -> float:
+    """By what a user's own step has divided the mean of a batch of a step of so many."""
+    planned, known = trainer.args.gradient_accumulation_steps, trainer._hfsuite
+    if batches == planned == 1:
+        return 1
+    if known.last_loss is not None:
+        mean, passed = float(known.last_loss.detach().mean()), float(loss.detach())
+        for divisor in (batches, 1, planned):
+            if abs(mean - passed * divisor) <= CLOSE * abs(mean):
+                return divisor
+    known.has_own_step = True
+    return batches
+
+
+def _nothing_of(trainer: Any, loss: torch.Tensor) -> torch.Tensor:
+    """A loss whose gradients are zeros. That of nothing may be NaN, and then all of its gradients are."""
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled or bool(torch.isfinite(loss)):
+        return loss * 0.0
+    trained = (each for each in trainer.model.parameters() if each.requires_grad)
+    return torch.stack([(each * 0.0).sum() for each in trained]).sum()
+
+
+def _has_own_step(kind: type) -> bool:
+    """Whether a user's class has a `training_step` of its own, which may call Transformers' or not."""
+    owner = next(each for each in kind.__mro__ if "training_step" in vars(each) and each is not ExactLoss)
+    return owner.__module__ != TRAINER
+
+
+def _of_rows(gather: Callable[..., Any], known: Weighing, batch_size: int) -> Callable[..., Any]:
+    """Has a batch's loss stand for as many rows as it has, where Transformers repeats it for a whole batch."""
+
+    def gathered(data: Any, *args: Any, **kwargs: Any) -> Any:
+        rows, known.rows_of_loss = known.rows_of_loss, None
+        if rows is not None and isinstance(data, torch.Tensor) and data.ndim == 1 and len(data) == batch_size:
+            data = data[: max(rows, 1)]
+        return gather(data, *args, **kwargs)
+
+    return gathered
+
+
+@contextmanager
+def _as_if_alone(args: Any) -> Iterator[None]:
+    """Transformers then multiplies no loss by the number of ranks."""
+    before, args.average_tokens_across_devices = args.average_tokens_across_devices, False
+    try:
+        yield
+    finally:
+        args.average_tokens_across_devices = before

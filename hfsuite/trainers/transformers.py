@@ -228,7 +228,7 @@ class TransformersLoop:
 def _rows_trained(trainer: Any) -> int:
     """By all ranks; in a model-parallel training, what its steps should have held."""
     steps: int = trainer.state.global_step * trainer.get_total_train_batch_size(trainer.args)
-    return int(getattr(trainer, "rows_trained", steps))
+    return trainer._hfsuite.rows_trained if hasattr(trainer, "_hfsuite") else steps
 
 
 def _renamed(error: Exception) -> ConfigurationError | None:

@@ -91,7 +91,7 @@ class NotingTrainer(Trainer):
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         self.noted = getattr(self, "noted", [])
-        if self._share > 0:  # a row that only stands in
+        if self._hfsuite.share > 0:  # a row that only stands in
             self.noted.append((self.state.global_step, inputs["row"].tolist()))
         return super().training_step(model, inputs, *args, **kwargs)
 
@@ -137,8 +137,8 @@ def trained(
         "eval_loss": evaluated["eval_loss"],
         "losses": [each["loss"] for each in trainer.state.log_history if "loss" in each],
         "steps": [sorted(steps[step]) for step in sorted(steps)],
-        "rows_trained": int(trainer.rows_trained),
-        "over": trainer.averaging.over,
+        "rows_trained": trainer._hfsuite.rows_trained,
+        "over": trainer._hfsuite.averaging.over,
     }
 
 
@@ -155,7 +155,7 @@ def evaluated_language_model(batch_size: int) -> dict[str, float]:
             eval_dataset=language_rows(),
         )  # fmt: skip
         make_exact(trainer)
-        return {"eval_loss": trainer.evaluate()["eval_loss"], "over": trainer.averaging.over}
+        return {"eval_loss": trainer.evaluate()["eval_loss"], "over": trainer._hfsuite.averaging.over}
 
 
 def tagger(batch_size: int) -> dict[str, Any]:
@@ -180,7 +180,7 @@ def tagger(batch_size: int) -> dict[str, Any]:
         trainer.train()
         evaluated = trainer.evaluate()
     losses = [each["loss"] for each in trainer.state.log_history if "loss" in each]
-    return {"eval_loss": evaluated["eval_loss"], "losses": losses, "over": trainer.averaging.over}
+    return {"eval_loss": evaluated["eval_loss"], "losses": losses, "over": trainer._hfsuite.averaging.over}
 
 
 def evaluated_classifier(batch_size: int, **how: Any) -> dict[str, Any]:
