@@ -62,7 +62,7 @@ def _names(values: Mapping[Any, Any], groups: tuple[str, ...] = ()) -> Iterator[
         listed = (
             value.categories if isinstance(value, Categorical) else value["grid_search"] if is_grid(value) else [value]
         )
-        for each in listed:
+        for each in listed if isinstance(listed, list | tuple) else ():
             if isinstance(each, Mapping):
                 yield from _names(each, (*groups, str(name)))
 
@@ -78,7 +78,7 @@ def drawn_in(name: str, value: Any) -> list[str]:
 
 def _in_choice(name: str, values: Any) -> list[str]:
     """A setting is one of these values as they stand: Ray Tune draws from nothing that is in one of them."""
-    if isinstance(values, Domain) or is_grid(values):
+    if not isinstance(values, list | tuple):
         return [f"The values that the search space lists for {name!r} must be a list, got {values!r}."]
     inside = [path for value in values for path, _ in _drawn(value)]
     if not inside:

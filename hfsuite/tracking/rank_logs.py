@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -36,7 +37,10 @@ def logged_to(
 
     own = os.environ.get(URI, "")
     whole = own if without_credentials(own) == address else address
-    asked = urlencode({"experiment": experiment, "sweep_id": sweep_id, "trial_id": trial_id, "rank": rank})
+    asked = urlencode({
+        "experiment": experiment, "sweep_id": sweep_id, "trial_id": trial_id, "rank": rank,
+        "attempt": uuid.uuid4().hex,  # MLflow keeps a store for each address, and would give a closed one again
+    })  # fmt: skip
     variables = {
         URI: f"{SCHEME}:?{asked}",
         ADDRESS: whole,
@@ -49,10 +53,11 @@ def logged_to(
         try:
             yield _met
         finally:
-            for store in opened:
-                store.close()
+            left = list(opened)
             opened.clear()
             reported.clear()
+            for store in left:
+                store.close()
 
 
 def _met(report: Mapping[str, Any]) -> dict[str, str]:

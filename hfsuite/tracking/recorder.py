@@ -39,7 +39,7 @@ CAUTIONS = {  # a trial's tags that who compares trials should know of, and what
     f"{REPORTED}.eval_loss_depends_on": "eval_loss depends on",
     "hfsuite.weights_trained_in": "Weights are trained in",
     f"{REPORTED}.{rank_logs.JOINED}": "Curves that hold values which a training function logged before it reported:",
-    "hfsuite.rows_depend_on": "Which rows a step holds depends on",
+    "hfsuite.rows_depend_on": "Which rows are trained on or evaluated together depends on",
 }
 
 

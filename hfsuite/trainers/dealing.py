@@ -148,9 +148,19 @@ def in_force(*, weighs: bool) -> Iterator[None]:
         yield
 
 
-def why_not_dealt(accelerator: Accelerator) -> list[str]:
-    """Why loaders that this one has prepared are dealt to its ranks as Accelerate does; empty if none is."""
-    return list(getattr(accelerator, NOT_DEALT, ()))
+def why_not_dealt(accelerator: Accelerator, *used: Any) -> list[str]:
+    """Why loaders are not dealt to the ranks as said above; empty if all are.
+
+    Args:
+        accelerator: that has prepared some.
+        used: loaders that are iterated, prepared or not.
+    """
+    is_alone = accelerator.num_processes == 1
+    bare = [each for each in used if each is not None and not getattr(each, "_is_accelerate_prepared", False)]
+    whole = (
+        ["a loader was not prepared by Accelerate: all of its rows are every worker's"] if bare and not is_alone else []
+    )
+    return [*getattr(accelerator, NOT_DEALT, ()), *whole]
 
 
 def separate_streams(rank: int) -> None:

@@ -33,7 +33,8 @@ class ReportCallback(TrainerCallback):
         keep_local: whether the directory that Transformers wrote is the only one there will be.
         rows_trained: by all ranks since this process began to train.
         about: what there is to tell of the training in words; reported once.
-        begins: called when a training begins: the first, and one with a smaller batch that fits.
+        begins: called when a training begins, the first and one with a smaller batch that fits, and when it has first
+            been evaluated.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class ReportCallback(TrainerCallback):
         samples = self.rows_before + self.rows_trained()
         state.log_history[-1][SAMPLES] = samples  # a resumed training counts on from it
         about = self.about()
+        self.pending |= {name: "" for name in self.told if name not in about}  # it has turned out otherwise
         self.pending |= {name: text for name, text in about.items() if self.told.get(name) != text}
         self.told = about
         self.pending |= {SAMPLES: samples, **(logs or {}), "step": state.global_step, "epoch": state.epoch}
@@ -81,6 +83,8 @@ class ReportCallback(TrainerCallback):
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """What an evaluation stops (`EarlyStoppingCallback`) is saved now: at the epoch's end nobody knew of it."""
+        if self.evaluated_step < 0:
+            self.begins()
         self.evaluated_step = state.global_step
         control.should_save = control.should_save or control.should_training_stop
         return control

@@ -193,7 +193,8 @@ class TransformersLoop:
 
         def begins() -> None:  # with a smaller batch than before, where that did not fit
             facts.note_batch(trainer._train_batch_size, trainer.args.gradient_accumulation_steps)
-            facts.note_dealing(dealing.why_not_dealt(trainer.accelerator))
+            loaders = trainer.callback_handler.train_dataloader, trainer.callback_handler.eval_dataloader
+            facts.note_dealing(dealing.why_not_dealt(trainer.accelerator, *loaders))
             facts.write()
 
         reports = ReportCallback(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import shutil
 import socket
@@ -16,6 +17,7 @@ from numbers import Number
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pyarrow.fs
 
@@ -212,6 +214,8 @@ def python_numbers(value: Any) -> Any:
     """
     if isinstance(value, Mapping):
         return {name: python_numbers(each) for name, each in value.items()}
+    if value is np.ma.masked:  # the mean of nothing
+        return math.nan
     if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
         value = value.item()
     if not isinstance(value, Number) or isinstance(value, bool | float):

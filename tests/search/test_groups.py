@@ -38,6 +38,7 @@ def declare(space: dict[str, Any], **defaults: Any) -> Experiment:
         ({"kind": tune.grid_search([{"lr": [tune.uniform(0, 1)]}])}, "among the values of 'kind'.*'kind_lr_0'"),
         ({"lr": tune.choice([0.1, tune.uniform(0, 1)])}, "among the values of 'lr'"),
         ({"kind": {"grid_search": tune.choice([1, 2])}}, "lists for 'kind' must be a list"),
+        ({"kind": {"grid_search": 5}}, "lists for 'kind' must be a list, got 5"),
     ],
 )  # fmt: skip
 def test_a_domain_that_no_record_would_show_is_refused_in_one_sentence(space: dict[str, Any], message: str) -> None:

@@ -259,7 +259,7 @@ def test_who_compares_runs_is_told_what_their_numbers_depend_on(client: mlflow.M
         recorder.settle_trial(sweep, record)
     assert recorder.remarks == [
         "Weights are trained in bfloat16.",
-        "Which rows a step holds depends on the number of workers.",
+        "Which rows are trained on or evaluated together depends on the number of workers.",
         "eval_loss depends on the size of evaluation batches.",
     ]
     experiment = client.get_experiment_by_name(sweep.mlflow_experiment)

@@ -69,6 +69,7 @@ def test_numbers_become_pythons_own() -> None:
 
 def test_what_ray_tune_cannot_compute_with_is_a_number_or_a_text() -> None:
     """Ray Tune keeps means of all that call themselves numbers, and ends a whole sweep where it cannot add them."""
+    import numpy as np
     import torch
 
     given = {
@@ -80,3 +81,5 @@ def test_what_ray_tune_cannot_compute_with_is_a_number_or_a_text() -> None:
     assert [type(found[name]) for name in ("complex", "large", "larger")] == [str] * 3
     assert all(len(text) < 100 for text in found.values() if isinstance(text, str))
     assert found["endless"] == math.inf
+    nothing = python_numbers({"mean": np.ma.masked_all(3).mean()})["mean"]
+    assert nothing != nothing, "NumPy's own would be 0.0"
