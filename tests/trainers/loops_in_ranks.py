@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import numpy as np
 import ray.train
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DataLoaderConfiguration, set_seed
+from accelerate.utils import DataLoaderConfiguration, gather_object, set_seed
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SubsetRandomSampler
 
 from hfsuite.trainers import dealing
@@ -39,7 +41,7 @@ def places(count: int) -> Any:
 
 def all_loops(config: dict[str, Any]) -> None:
     cases = {name: partial(looped, make_loader, **options) for name, (make_loader, options) in LOOPS.items()}
-    run_cases({**cases, "gathered": gathered}, config["out"])
+    run_cases({**cases, "gathered": gathered, "broken off": broken_off, "draws": draws}, config["out"])
 
 
 def looped(make_loader: Callable[[int], Any], accumulation: int = 1, **how: Any) -> dict[str, Any]:
@@ -84,6 +86,32 @@ def gathered() -> dict[str, Any]:
             other = accelerator.gather(torch.arange(3.0))
             objects = accelerator.gather_for_metrics([f"row {each:.0f}" for each in batch], use_gather_object=True)
     return {"rows": rows.tolist(), "other": other.tolist(), "objects": objects}
+
+
+def broken_off() -> list[list[float]]:
+    """The rows of three epochs of a loop that takes two batches of each."""
+    with dealing.in_force(weighs=True):
+        accelerator = Accelerator(cpu=True)
+        set_seed(3)
+        loader = accelerator.prepare(DataLoader(places(16), GLOBAL_BATCH // accelerator.num_processes, shuffle=True))
+        epochs = []
+        for _ in range(3):
+            rows: list[float] = []
+            for number, batch in enumerate(loader):
+                if number == 2:
+                    break
+                rows += accelerator.gather(tensor=batch).tolist()
+            epochs.append(sorted(rows))
+    return epochs
+
+
+def draws() -> list[list[float]]:
+    """What ranks draw when their loop has begun."""
+    with dealing.in_force(weighs=True):
+        accelerator = Accelerator(cpu=True)
+        set_seed(3)
+        next(iter(accelerator.prepare(DataLoader(places(8), 4))))
+        return gather_object([[torch.rand(()).item(), np.random.rand(), random.random()]])
 
 
 LOOPS: dict[str, tuple[Callable[[int], Any], dict[str, Any]]] = {

@@ -24,10 +24,12 @@ from transformers import (
     PreTrainedTokenizerFast,
     Trainer,
     TrainingArguments,
+    default_data_collator,
 )
 
 from hfsuite.trainers import dealing
 from hfsuite.trainers.exact_loss import make_exact
+from tests.trainers import own_trainers as own
 from tests.trainers.in_ranks import run_cases
 
 ROWS, LENGTH, GLOBAL_BATCH = 9, 8, 4
@@ -41,8 +43,8 @@ def all_losses(config: dict[str, Any]) -> None:
     run_cases({name: partial(trained, *LOSSES[name], **how) for name in LOSSES}, config["out"])
 
 
-def trained(make_model: Any, kind: str, trainer_class: Any = Trainer, *, largest: int, evaluated: int,
-            **arguments: Any) -> dict[str, Any]:  # fmt: skip
+def trained(make_model: Any, kind: str, trainer_class: Any = Trainer, arguments: Any = None, *, largest: int,
+            evaluated: int) -> dict[str, Any]:  # fmt: skip
     per_device = min(largest, GLOBAL_BATCH // ray.train.get_context().get_world_size())
     accumulation = GLOBAL_BATCH // per_device // ray.train.get_context().get_world_size()
     torch.manual_seed(0)
@@ -53,7 +55,7 @@ def trained(make_model: Any, kind: str, trainer_class: Any = Trainer, *, largest
                 "out", per_device_train_batch_size=per_device, per_device_eval_batch_size=evaluated, use_cpu=True,
                 gradient_accumulation_steps=accumulation, max_steps=2, report_to=[], seed=3, disable_tqdm=True,
                 logging_steps=1, save_strategy="no", learning_rate=1e-2, optim="sgd", remove_unused_columns=False,
-                **arguments,
+                **(arguments or {}),
             ),
             train_dataset=rows(kind, 1), eval_dataset=rows(kind, 2), data_collator=COLLATORS.get(kind),
         )  # fmt: skip
@@ -61,7 +63,20 @@ def trained(make_model: Any, kind: str, trainer_class: Any = Trainer, *, largest
         trainer.train()
         evaluated_to = trainer.evaluate()
     losses = [each["loss"] for each in trainer.state.log_history if "loss" in each]
-    return {"losses": losses, "eval_loss": evaluated_to["eval_loss"], "left": vars(trainer).get("calls", 0), **told()}
+    return {
+        "losses": losses, "eval_loss": evaluated_to["eval_loss"], "left": vars(trainer).get("calls", 0), **told(),
+        "of all at once": loss_of_all(trainer),
+    }  # fmt: skip
+
+
+def loss_of_all(trainer: Any) -> float:
+    """By the trainer's own class alone, of all rows in one batch."""
+    batch = (trainer.data_collator or default_data_collator)(list(trainer.eval_dataset))
+    batch.pop("place", None) if isinstance(batch, dict) else None
+    trainer.model.eval()
+    trainer.__class__ = type(trainer).__mro__[2]
+    with torch.no_grad():
+        return float(trainer.compute_loss(trainer.model, batch))
 
 
 # ---- rows
@@ -92,6 +107,7 @@ def row(kind: str, place: int, ids: torch.Tensor, label: int) -> dict[str, torch
         "masked": {},
         "with a place": {"labels": torch.tensor(label), "place": torch.tensor(place)},
         "lists": {"labels": torch.tensor(label)},
+        "texts": {"labels": torch.tensor(label)},
     }[kind]
     return found | more
 
@@ -108,120 +124,17 @@ def as_lists(rows: list[dict[str, torch.Tensor]]) -> list[torch.Tensor]:
     return [torch.stack([each[name] for each in rows]) for name in ("input_ids", "labels")]
 
 
-COLLATORS = {"masked": DataCollatorForLanguageModeling(tokenizer(), mlm_probability=0.4), "lists": as_lists}
+def as_texts(rows: list[dict[str, torch.Tensor]]) -> dict[str, Any]:
+    texts = [" ".join(map(str, each["input_ids"].tolist())) for each in rows]
+    return {"text": texts, "label": [int(each["labels"]) for each in rows]}
 
 
-# ---- losses
+COLLATORS = {
+    "masked": DataCollatorForLanguageModeling(tokenizer(), mlm_probability=0.4), "lists": as_lists, "texts": as_texts,
+}  # fmt: skip
 
 
-class OwnLoss(Trainer):
-    """A user's own, of logits and labels."""
-
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
-        labels = inputs.pop("labels")
-        outputs = model(**inputs)
-        loss = self.loss(outputs.logits, labels)
-        return (loss, {"logits": outputs.logits}) if return_outputs else loss
-
-
-class Focal(OwnLoss):
-    def loss(self, logits: Any, labels: Any) -> Any:
-        likely = logits.softmax(-1).gather(1, labels[:, None])
-        return (-((1 - likely) ** 2) * likely.log()).mean()
-
-
-class Weighted(OwnLoss):
-    def loss(self, logits: Any, labels: Any) -> Any:
-        return cross_entropy(logits, labels, weight=torch.tensor([1.0, 3.0, 0.2]))
-
-
-class WeightedTokens(OwnLoss):
-    def loss(self, logits: Any, labels: Any) -> Any:
-        return cross_entropy(logits.transpose(1, 2), labels, weight=torch.tensor([1.0, 5.0, 0.1]))
-
-
-class SumOfLosses(OwnLoss):
-    def loss(self, logits: Any, labels: Any) -> Any:
-        return cross_entropy(logits, labels, reduction="sum")
-
-
-class MeanOfRows(OwnLoss):
-    """Of each row's own mean; a row without labels has a loss of 0."""
-
-    def loss(self, logits: Any, labels: Any) -> Any:
-        each = cross_entropy(logits.transpose(1, 2), labels, reduction="none")
-        return (each.sum(1) / labels.ne(-100).sum(1).clamp(min=1)).mean()
-
-
-class Penalty(OwnLoss):
-    """A small one, of the whole batch."""
-
-    def loss(self, logits: Any, labels: Any) -> Any:
-        return cross_entropy(logits, labels) + 0.1 * (logits.softmax(-1).mean(0) ** 2).sum()
-
-
-class InBatch(OwnLoss):
-    """Each row against the others of its batch."""
-
-    def loss(self, logits: Any, labels: Any) -> Any:
-        return cross_entropy(logits @ logits.T, torch.arange(len(logits)))
-
-
-class Counting(OwnLoss):
-    """Counts and collects what it is asked, and logs it."""
-
-    calls = 0
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.collected: dict[str, list[float]] = {"losses": []}
-
-    def loss(self, logits: Any, labels: Any) -> Any:
-        loss = cross_entropy(logits, labels)
-        self.collected["losses"].append(loss.item())
-        self.calls += 1
-        assert len(self.collected["losses"]) == self.calls
-        self.log({"calls": self.calls})
-        return loss
-
-
-class Dropping(Trainer):
-    """Takes a column out on the way, of which the loss knows nothing."""
-
-    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        del inputs["place"]
-        return super().training_step(model, inputs, *args, **kwargs)
-
-    def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        del inputs["place"]
-        return super().prediction_step(model, inputs, *args, **kwargs)
-
-
-class OfLists(Trainer):
-    """Its batches have no names."""
-
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
-        ids, labels = inputs
-        outputs = model(ids, labels=labels)
-        return (outputs.loss, outputs) if return_outputs else outputs.loss
-
-    def prediction_step(self, model: Any, inputs: Any, *_: Any, **__: Any) -> Any:
-        with torch.no_grad():
-            loss, outputs = self.compute_loss(model, self._prepare_inputs(inputs), return_outputs=True)
-        return loss, outputs.logits, inputs[1]
-
-
-class Nested(Trainer):
-    """Evaluates something else in the middle of an evaluation."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, compute_metrics=self.also, **kwargs)
-
-    def also(self, _: Any) -> dict[str, float]:
-        self.compute_metrics, own = None, self.compute_metrics
-        found = self.evaluate(self.train_dataset, metric_key_prefix="other")
-        self.compute_metrics = own
-        return {"also": found["other_loss"]}
+# ---- models
 
 
 def bert(kind: Any, **options: Any) -> Any:
@@ -242,6 +155,12 @@ class Normalized(torch.nn.Module):
         return {"loss": cross_entropy(logits, labels), "logits": logits}
 
 
+def with_zero_head() -> Any:
+    model = CLASSIFIER()
+    torch.nn.init.zeros_(model.classifier.weight)
+    return model
+
+
 CLASSIFIER, TAGGER = bert(BertForSequenceClassification), bert(BertForTokenClassification)
 MEANS: dict[str, tuple[Any, ...]] = {  # the same on any number of workers
     "classes": (CLASSIFIER, "class"),
@@ -249,19 +168,27 @@ MEANS: dict[str, tuple[Any, ...]] = {  # the same on any number of workers
     "a number": (bert(BertForSequenceClassification, num_labels=1), "number"),
     "several labels": (bert(BertForSequenceClassification, problem_type="multi_label_classification"), "several"),
     "tokens": (TAGGER, "tokens"),
-    "mean of rows": (TAGGER, "tokens", MeanOfRows),
+    "mean of rows": (TAGGER, "tokens", own.MeanOfRows),
     "language": (lambda: LlamaForCausalLM(LlamaConfig(**SMALL)), "language"),
     "answers": (bert(BertForQuestionAnswering, num_labels=2), "answers"),
-    "focal": (CLASSIFIER, "class", Focal),
-    "counting": (CLASSIFIER, "class", Counting),
-    "dropping": (CLASSIFIER, "with a place", Dropping),
-    "lists": (CLASSIFIER, "lists", OfLists),
-    "nested": (CLASSIFIER, "class", Nested),
+    "focal": (CLASSIFIER, "class", own.Focal),
+    "counting": (CLASSIFIER, "class", own.Counting),
+    "dropping": (CLASSIFIER, "with a place", own.Dropping),
+    "lists": (CLASSIFIER, "lists", own.OfLists),
+    "nested": (CLASSIFIER, "class", own.Nested),
+    "masked mean": (TAGGER, "tokens", own.MaskedMean),
+    "own step": (CLASSIFIER, "class", own.OwnStep),
+    "undivided step": (CLASSIFIER, "class", own.UndividedStep),
+    "patched": (CLASSIFIER, "class", own.PatchedInstance),
+    "texts": (CLASSIFIER, "texts", own.OfTexts),
+    "names of its own": (CLASSIFIER, "class", own.WithNamesOfItsOwn),
+    "losses for metrics": (CLASSIFIER, "class", own.LossesForMetrics),
 }
+AS_TRANSFORMERS_DIVIDES = {"own step of the model": (CLASSIFIER, "class", own.OwnStepOfTheModel)}
 OTHERS: dict[str, tuple[Any, ...]] = {  # not so
-    "sum": (CLASSIFIER, "class", SumOfLosses),
-    "weighted": (CLASSIFIER, "class", Weighted),
-    "weighted tokens": (TAGGER, "tokens", WeightedTokens),
+    "sum": (CLASSIFIER, "class", own.SumOfLosses),
+    "weighted": (CLASSIFIER, "class", own.Weighted),
+    "weighted tokens": (TAGGER, "tokens", own.WeightedTokens),
     "two losses": (bert(BertForPreTraining), "pairs"),
     "router": (
         lambda: MixtralForCausalLM(
@@ -277,9 +204,15 @@ OTHERS: dict[str, tuple[Any, ...]] = {  # not so
         "language",
     ),
     "no answers": (bert(BertForQuestionAnswering, num_labels=2), "no answers"),
-    "penalty": (bert(BertForSequenceClassification, initializer_range=0.5), "class", Penalty),
-    "in batch": (CLASSIFIER, "class", InBatch),
+    "penalty": (bert(BertForSequenceClassification, initializer_range=0.5), "class", own.Penalty),
+    "in batch": (CLASSIFIER, "class", own.InBatch),
     "masks drawn": (bert(BertForMaskedLM), "masked"),
     "batch norm": (Normalized, "class"),
+    "batch norm, loaded": (lambda: Normalized().eval(), "class"),
+    "weighted in the middle": (CLASSIFIER, "class", own.WeightedMiddle),
+    "weighted in training": (CLASSIFIER, "class", own.WeightedInTraining),
+    "own prediction": (CLASSIFIER, "class", own.OwnPrediction),
+    "weighted, first predicting the same": (with_zero_head, "class", own.Weighted),
+    "weighted, in bfloat16": (CLASSIFIER, "class", own.Weighted, {"bf16": True}),
 }
-LOSSES = MEANS | OTHERS
+LOSSES = MEANS | AS_TRANSFORMERS_DIVIDES | OTHERS

@@ -50,3 +50,15 @@ def test_only_rows_are_gathered_as_rows(loops: list[dict[str, Any]]) -> None:
     assert two["rows"] == one["rows"] == [float(each) for each in range(7)]
     assert two["objects"] == one["objects"] == [f"row {each}" for each in range(7)]
     assert two["other"] == one["other"] * 2
+
+
+def test_a_loop_that_is_broken_off_goes_on_with_another_epoch(loops: list[dict[str, Any]]) -> None:
+    one, two = (each["broken off"] for each in loops)
+    assert two == one
+    assert len({tuple(epoch) for epoch in one}) == 3
+
+
+def test_ranks_draw_numbers_of_their_own_and_the_first_as_if_alone(loops: list[dict[str, Any]]) -> None:
+    ((alone,), (first, second)) = (each["draws"] for each in loops)
+    assert first == alone
+    assert all(one != other for one, other in zip(first, second, strict=True))

@@ -32,6 +32,17 @@ def test_a_mean_is_the_same(losses: list[Found], name: str) -> None:
         assert other["losses"] == pytest.approx(first["losses"], rel=1e-5)
         assert other["loss_is_mean_over"] == first["loss_is_mean_over"]
         assert "eval_loss_depends_on" not in other
+    for each in (first, *others):
+        assert each["eval_loss"] == pytest.approx(each["of all at once"], rel=1e-5), "by the user's class alone"
+
+
+@pytest.mark.parametrize("name", ranks.AS_TRANSFORMERS_DIVIDES)
+def test_a_step_that_divides_as_transformers_does_is_the_same(losses: list[Found], name: str) -> None:
+    first, *others = [each[name] for each in losses]
+    for other in others:
+        assert other["losses"] == pytest.approx(first["losses"], rel=1e-5)
+        assert other["eval_loss"] == pytest.approx(first["eval_loss"], rel=1e-5)
+        assert "perhaps" in other["eval_loss_depends_on"]
 
 
 @pytest.mark.parametrize("name", ranks.OTHERS)
