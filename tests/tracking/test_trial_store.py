@@ -27,8 +27,10 @@ def loop(settings: dict[str, Any]) -> None:
     mlflow.log_metric("seen", 10.0 * level + rank, step=1)
     mlflow.log_params({"level": level, "kind": f"of rank {rank}", "hf_token": "hf_abcdefghijklmnop", "num_workers": 9})
     mlflow.log_metrics({METRIC: 7.0, f"best_{METRIC}": 8.0}, step=1)
-    Path("note.txt").write_text(f"rank {rank}, level {level}")
-    mlflow.log_artifact("note.txt")
+    own = Path(f"of_rank_{rank}", "note.txt")  # ranks of a node share a working directory
+    own.parent.mkdir()
+    own.write_text(f"rank {rank}, level {level}")
+    mlflow.log_artifact(str(own))
     mlflow.log_text("a text", "texts/one.txt")
     mlflow.set_tag("mlflow.runName", "mine")
     mlflow.set_tags({"hfsuite.state": "mine", "colour": f"blue {rank}"})
