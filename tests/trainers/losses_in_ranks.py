@@ -37,10 +37,11 @@ SMALL = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 32, "num_hidd
          "max_position_embeddings": 40}  # fmt: skip
 
 
-def all_losses(config: dict[str, Any]) -> None:
-    """Trains two steps with each loss, and evaluates."""
+def losses(config: dict[str, Any]) -> None:
+    """Trains two steps with each loss, usual ones or others, and evaluates."""
     how = {"largest": config["largest"], "evaluated": config["evaluated"]}
-    run_cases({name: partial(trained, *LOSSES[name], **how) for name in LOSSES}, config["out"])
+    names = [name for name in LOSSES if (name in USUAL) == config["usual"]]
+    run_cases({name: partial(trained, *LOSSES[name], **how) for name in names}, config["out"])
 
 
 def trained(make_model: Any, kind: str, trainer_class: Any = Trainer, arguments: Any = None, *, largest: int,
@@ -216,3 +217,8 @@ OTHERS: dict[str, tuple[Any, ...]] = {  # not so
     "weighted, in bfloat16": (CLASSIFIER, "class", own.Weighted, {"bf16": True}),
 }
 LOSSES = MEANS | AS_TRANSFORMERS_DIVIDES | OTHERS
+USUAL = {  # what is tested each time
+    "classes", "classes, some ignored", "tokens", "mean of rows", "language", "counting", "masked mean", "own step",
+    "texts", "weighted", "weighted, in bfloat16", "weighted in training", "no answers", "masks drawn", "own prediction",
+    "batch norm, loaded",
+}  # fmt: skip
