@@ -13,8 +13,15 @@ import torch
 from accelerate.utils import gather
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from hfsuite.trainers import averaging, probing
-from hfsuite.trainers.averaging import NEITHER, ROWS, Averaging
+from hfsuite.trainers.averaging import NEITHER, ROWS, Averaging, compared, untested
+from hfsuite.trainers.probing import (
+    Labels,
+    groups_to_compare,
+    in_full_precision,
+    rows_of,
+    without_mixed_precision,
+    without_trace,
+)
 
 IGNORED = -100  # a label that counts nothing
 ROUNDING, HALF_ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-5}, 2e-2  # of a loss of 1; up to 1e-6 was seen
@@ -137,14 +144,14 @@ class Weighing:
         is_divided = self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled  # ranks compute together then
         # DDP's own forward pass may wait for other ranks, and a compiled one would be compiled anew for other shapes.
         alone = model if is_divided else self.trainer.accelerator.unwrap_model(model, keep_torch_compile=False)
-        found = [averaging.untested(None if (items := self.items(batch)) is None else float(items))]
+        found = [untested(None if (items := self.items(batch)) is None else float(items))]
         fails: Exception | None = None
         self.is_trying = True
         try:
-            with probing.without_trace(self.trainer, alone):
+            with without_trace(self.trainer, alone):
                 groups: list[list[Any]] = []
                 try:
-                    groups, draws = probing.groups_to_compare(loader, batch, self._labels_of_row, self._label_columns())
+                    groups, draws = groups_to_compare(loader, batch, self._labels_of_row, self._label_columns())
                     found.append(Averaging(draws=draws))
                 except Exception as error:  # noqa: BLE001  whatever a user's dataset or collator does with a few rows
                     fails = error
@@ -164,9 +171,7 @@ class Weighing:
     def _compared(self, model: Any, groups: list[list[Any]], loss_of: Part, *, trains: bool) -> list[Averaging]:
         """How the loss of each first batch follows from those of its parts."""
         rounding = ROUNDING.get(next(model.parameters()).dtype, HALF_ROUNDING)
-        is_exact = probing.in_full_precision(model) and not (
-            self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled
-        )
+        is_exact = in_full_precision(model) and not (self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled)
         if not is_exact and (self.trainer.args.bf16 or self.trainer.args.fp16):
             rounding = HALF_ROUNDING
 
@@ -175,7 +180,7 @@ class Weighing:
                 batch = {name: each for name, each in batch.items() if name in self.names}
             if not is_exact:
                 return float(loss_of(model, batch))
-            with probing.without_mixed_precision(model):
+            with without_mixed_precision(model):
                 return float(loss_of(model, batch))
 
         if trains and not self.trainer.args.gradient_checkpointing and not _may_normalize(model):
@@ -189,8 +194,8 @@ class Weighing:
         for group in groups:
             counts = [self.items(part) for part in group[1:]]
             items = [] if any(count is None for count in counts) else [float(count) for count in counts]  # type: ignore[arg-type]
-            rows = [probing.rows_of(part) or 1 for part in group[1:]]
-            found.append(averaging.compared([loss(each) for each in group], items, rows, rounding))
+            rows = [rows_of(part) or 1 for part in group[1:]]
+            found.append(compared([loss(each) for each in group], items, rows, rounding))
         return found
 
     def _trained_loss(self, model: Any, batch: Any) -> torch.Tensor:
@@ -199,7 +204,7 @@ class Weighing:
             loss: torch.Tensor = self.trainer.compute_loss(model, inputs)
         return loss.detach().mean()
 
-    def _labels_of_row(self, batch: Any) -> probing.Labels:
+    def _labels_of_row(self, batch: Any) -> Labels:
         items, labels = self.items(batch), self._labels(batch)
         return (1.0 if items is None else float(items)), [] if labels is None else labels.flatten().tolist()
 
