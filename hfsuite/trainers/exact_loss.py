@@ -129,14 +129,15 @@ class ExactLoss:
     def evaluation_loop(self: Any, *args: Any, **kwargs: Any) -> Any:
         """As ever; the loss is the mean over all that was evaluated, NaN if any of it is."""
         known, prefix = self._hfsuite, kwargs.get("metric_key_prefix", args[4] if len(args) > 4 else "eval")
-        before = self._hfsuite_evaluates, known.evaluates, self.gather_function  # `compute_metrics` may evaluate too
-        self._hfsuite_evaluates, known.evaluates = [], prefix
+        # `compute_metrics` may evaluate too.
+        before = self._hfsuite_evaluates, known.evaluates, known.is_in_evaluation, self.gather_function
+        self._hfsuite_evaluates, known.evaluates, known.is_in_evaluation = [], prefix, False
         self.gather_function = _of_rows(self.gather_function, known, self.args.eval_batch_size)
         try:
             output = super().evaluation_loop(*args, **kwargs)  # type: ignore[misc]
             measured = self._hfsuite_evaluates
         finally:
-            self._hfsuite_evaluates, known.evaluates, self.gather_function = before
+            self._hfsuite_evaluates, known.evaluates, known.is_in_evaluation, self.gather_function = before
         if measured and (name := f"{prefix}_loss") in (output.metrics or {}):
             total, weight = self.accelerator.reduce(torch.stack(measured).sum(0), "sum").tolist()
             output.metrics[name] = total / weight if weight else math.nan

@@ -25,12 +25,13 @@ from hfsuite.trainers.probing import (
 
 IGNORED = -100  # a label that counts nothing
 ROUNDING, HALF_ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-5}, 2e-2  # of a loss of 1; up to 1e-6 was seen
-TESTED_AGAIN = {1, 2, 4, 8, 16, 32, 64}  # steps, as long as nothing could be told
+TESTED_AT = {2**power for power in range(20)}  # steps, and evaluations: what a loss is may change as a model learns
 ON_BATCHES = "the size of evaluation batches and the number of workers: "
 DEPENDS = {
     NEITHER: f"{ON_BATCHES}the loss is a mean neither over labels nor over rows",
     "untested": f"perhaps {ON_BATCHES}what the loss is a mean over could not be found out",
     "own step": f"perhaps {ON_BATCHES}a `training_step` that computes no loss by `compute_loss` divides as it likes",
+    "router": f"{ON_BATCHES}what a router of experts adds is of a whole batch",
     "draws": "random numbers: the rows of an evaluation, or their losses, are drawn anew each time",
     "batch norm": "how many rows a device trains on at once: batch normalization takes means of them",
     "parallel": "the number of workers and batches: in model-parallel trainings it is as Transformers computes it",
@@ -56,7 +57,8 @@ class Weighing:
         self.shares: list[float] = []  # of the batches of the step at hand, in its loss; times the number of ranks
         self.share = 0.0  # of the batch at hand
         self.steps = 0
-        self.tested: set[tuple[str, int]] = set()  # evaluations: their names and datasets
+        self.evaluated: dict[tuple[str, int], int] = {}  # how often, by names and datasets
+        self.is_in_evaluation = False  # whether the first batch of the evaluation at hand is over
         self.evaluates = ""  # the name of the evaluation at hand
         self.last_loss: torch.Tensor | None = None  # that `compute_loss` gave
         self.rows_of_loss: int | None = None  # that the loss stands for which is gathered next, where rows are dealt
@@ -96,16 +98,19 @@ class Weighing:
     # ---- what a loss is a mean over
 
     def test_training(self, model: Any, loader: Any, batch: Any) -> None:
-        """By the loss that is trained with; again in later steps, as long as nothing can be told."""
-        if self.averaging is None or (not self.averaging.is_tested and self.steps in TESTED_AGAIN):
+        """By the loss that is trained with; again in a few later steps."""
+        if self.steps == 0 or self.steps in TESTED_AT:
             self._add(self._found_out(model, loader, batch, self._trained_loss, trains=True))
 
     def test_evaluation(self, name: str, model: Any, loader: Any, batch: Any, loss_of: Part) -> None:
-        """By the loss of an evaluation, if it is a new one."""
-        evaluation = name, id(getattr(loader, "dataset", None))
-        if evaluation in self.tested:
+        """By the loss of an evaluation, when its first batch is at hand; again in a few later ones."""
+        if self.is_in_evaluation:
             return
-        self.tested.add(evaluation)
+        self.is_in_evaluation = True
+        evaluation = name, id(getattr(loader, "dataset", None))
+        self.evaluated[evaluation] = self.evaluated.get(evaluation, 0) + 1
+        if self.evaluated[evaluation] not in TESTED_AT:
+            return
         found = self._found_out(model, loader, batch, loss_of, trains=False)
         self.draws = self.draws or found.draws
         self._add(found)
@@ -120,6 +125,7 @@ class Weighing:
             return {}
         reasons = {
             NEITHER: known.is_tested and known.over == NEITHER, "untested": not known.is_tested, "draws": self.draws,
+            "router": known.over != NEITHER and self._has_router(),
             "own step": self.has_own_step, "batch norm": self.normalizes,
         }  # fmt: skip
         depends = "; ".join(DEPENDS[reason] for reason, holds in reasons.items() if holds)
@@ -132,6 +138,10 @@ class Weighing:
         names: list[str] = list(self.trainer.label_names or [])
         labels = inputs.get(names[0] if len(names) == 1 else "labels") if isinstance(inputs, Mapping) else None
         return labels if isinstance(labels, torch.Tensor) else None
+
+    def _has_router(self) -> bool:
+        """Whether a mixture of experts adds a loss that is too small to be seen in a few rows."""
+        return bool(getattr(getattr(self.trainer.model, "config", None), "output_router_logits", False))
 
     def _add(self, found: Averaging) -> None:
         if self.averaging is None or not self.averaging.is_tested:

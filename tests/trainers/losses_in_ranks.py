@@ -199,7 +199,7 @@ OTHERS: dict[str, tuple[Any, ...]] = {  # not so
                 num_key_value_heads=2,
                 output_router_logits=True,
                 initializer_range=0.5,
-                router_aux_loss_coef=0.1,
+                router_aux_loss_coef=0.001,
             )
         ),
         "language",
