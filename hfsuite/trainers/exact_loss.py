@@ -72,9 +72,8 @@ class ExactLoss:
 
     def training_step(self: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
         """As ever; the gradient is the batch's part in the step's."""
-        share, batches = self._hfsuite.shares.pop(0), self.current_gradient_accumulation_steps
-        self._hfsuite.share = share
-        with _weighed(self, share, batches) as step:
+        share = self._hfsuite.share = self._hfsuite.shares.pop(0)
+        with _weighed(self, share) as step:
             loss = super().training_step(model, *args, **kwargs)  # type: ignore[misc]
         if self._hfsuite.steps == 1:
             self._hfsuite.note_norms(model)
@@ -93,7 +92,7 @@ class ExactLoss:
                 model, inputs, return_outputs=return_outputs,
                 num_items_in_batch=None if count is None else count.clamp(min=1), **kwargs,
             )  # fmt: skip
-        self._hfsuite.last_loss = found[0] if return_outputs else found
+        self._hfsuite.last_loss = (found[0] if return_outputs else found).detach()
         return found
 
     def log(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -166,7 +165,7 @@ def make_exact(trainer: transformers.Trainer) -> Callable[[], dict[str, str]]:
 
 
 @contextmanager
-def _weighed(trainer: Any, share: float, batches: int) -> Iterator[dict[str, float]]:
+def _weighed(trainer: Any, share: float) -> Iterator[dict[str, float]]:
     """`Accelerator.backward` gets the batch's part in the step's loss, of which it is given a mean.
 
     Transformers divides this mean by the number of batches of the step, unless there is a `compute_loss_func` or the
@@ -174,6 +173,7 @@ def _weighed(trainer: Any, share: float, batches: int) -> Iterator[dict[str, flo
     with what `compute_loss` gave it.
     """
     backward, known = trainer.accelerator.backward, trainer._hfsuite
+    batches = trainer.current_gradient_accumulation_steps
     says = getattr(trainer, "loss_is_scaled_for_ga", None)
     divides = says is False or (says is None and trainer.compute_loss_func is None)
     step, is_own = {"factor": share * (batches if divides else 1)}, _has_own_step(type(trainer))
@@ -197,7 +197,7 @@ def _divisor(trainer: Any, loss: torch.Tensor, batches: int) -> float:
     if batches == planned == 1:
         return 1
     if known.last_loss is not None:
-        mean, passed = float(known.last_loss.detach().mean()), float(loss.detach())
+        mean, passed = float(known.last_loss.mean()), float(loss.detach())
         for divisor in (batches, 1, planned):
             if abs(mean - passed * divisor) <= CLOSE * abs(mean):
                 return divisor

@@ -117,7 +117,7 @@ class Weighing:
 
     def note_norms(self, model: Any) -> None:
         """Whether a model that trains now normalizes batches."""
-        self.normalizes = any(isinstance(each, _BatchNorm) and each.training for each in model.modules())
+        self.normalizes = any(each.training for each in _batch_norms(model))
 
     def told(self) -> dict[str, str]:
         """The tags `loss_is_mean_over` and, if there is something, `eval_loss_depends_on`."""
@@ -193,8 +193,9 @@ class Weighing:
             with without_mixed_precision(model):
                 return float(loss_of(model, batch))
 
-        if trains and not self.trainer.args.gradient_checkpointing and not _may_normalize(model):
-            model.train()  # a loss may be another one in training; what is drawn there cannot be compared
+        if trains and not self.trainer.args.gradient_checkpointing and not _batch_norms(model):
+            # A loss may be another one in training. What is drawn there cannot be compared, and means would be moved.
+            model.train()
         first = [loss(groups[0][0]) for _ in range(2)]
         is_same = abs(first[0] - first[1]) <= rounding or first[0] != first[0]
         if not is_same and model.training:
@@ -226,6 +227,5 @@ class Weighing:
         return len(set(gather(torch.tensor([count], device=self.trainer.args.device)).tolist())) == 1
 
 
-def _may_normalize(model: Any) -> bool:
-    """Whether a model has means of batches, which a forward pass in training mode would move."""
-    return any(isinstance(each, _BatchNorm) for each in model.modules())
+def _batch_norms(model: Any) -> list[_BatchNorm]:
+    return [each for each in model.modules() if isinstance(each, _BatchNorm)]

@@ -25,7 +25,7 @@ from hfsuite.tracking.record import SweepDirectory
 lock = DriverLock(SweepDirectory.at("results", "made"))
 lock.acquire()
 open("held", "w").close()
-time.sleep(60)
+time.sleep(60)  # the lock is held until the test kills this driver
 """
 
 

@@ -67,6 +67,7 @@ def test_a_step_that_divides_as_transformers_does_is_the_same(of_loss: list[dict
 @pytest.mark.parametrize("name", named(ranks.OTHERS))
 def test_what_is_no_mean_is_told_alike(of_loss: list[dict[str, Any]]) -> None:
     assert len({each["eval_loss_depends_on"] for each in of_loss}) == 1
+    assert "perhaps" not in of_loss[0]["eval_loss_depends_on"], "it was found out"
     assert len({each["loss_is_mean_over"] for each in of_loss}) == 1
 
 

@@ -120,6 +120,7 @@ def leave(what: str, rank: int, torch: Any, diary: str) -> None:
         case "a kill" if rank == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         case "a process and a kill" if rank == 1:
+            # Longer than any test waits, as above.
             note(diary, str(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid))
             os.kill(os.getpid(), signal.SIGKILL)
         case "a kill, once" if rank == 1 and is_first(diary):
