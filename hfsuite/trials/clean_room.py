@@ -31,7 +31,7 @@ import numpy as np
 import psutil
 import torch
 
-from hfsuite.trials.library_state import FORGETTING
+from hfsuite.trials.library_state import FORGETTING, autologging
 from hfsuite.trials.process_groups import End, end_process_groups, process_groups_left
 
 PutBack = Callable[[], None]
@@ -65,6 +65,7 @@ class CleanRoom:
         self._memory = _own_memory()
         self._has_cuda = torch.cuda.is_initialized()
         self._interop_threads = torch.get_num_interop_threads()
+        self._autologging = autologging()
 
     def tidy(self) -> list[str]:
         """Puts everything back. Called in the process's main thread, when the trial's function has returned.
@@ -125,6 +126,8 @@ class CleanRoom:
     def _settings_left(self) -> Iterator[str]:
         if (threads := torch.get_num_interop_threads()) != self._interop_threads:
             yield f"torch.set_num_interop_threads({threads}) can be called once in a process"
+        if left := sorted(autologging() - self._autologging):  # it has patched libraries, and waits for their imports
+            yield f"mlflow.autolog() would log the next trial's calls too ({', '.join(left)})"
 
 
 # ---- what is remembered: each function looks at the process and returns what puts it back

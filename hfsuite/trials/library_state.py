@@ -49,4 +49,10 @@ def forget_mlflow() -> None:
         sys.modules["mlflow.tracking.fluent"]._active_experiment_id = None  # type: ignore[attr-defined]
 
 
+def autologging() -> set[str]:
+    """The libraries whose calls MLflow logs by itself."""
+    found = getattr(sys.modules.get("mlflow.utils.autologging_utils"), "AUTOLOGGING_INTEGRATIONS", {})
+    return {name for name, config in found.items() if config and not config.get("disable")}
+
+
 FORGETTING: tuple[Callable[[], None], ...] = (forget_accelerator, forget_deepspeed, forget_compiled, forget_mlflow)

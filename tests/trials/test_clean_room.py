@@ -214,6 +214,15 @@ def in_a_process_of_its_own(what: str) -> Any:
             return [name for name in sys.modules if name.startswith("torch._inductor.cudagraph_trees")]
         case "interop threads":
             torch.set_num_interop_threads(torch.get_num_interop_threads() + 1)
+        case "autologging":
+            import mlflow
+
+            mlflow.autolog()
+        case "autologging ended":
+            import mlflow
+
+            mlflow.autolog()
+            mlflow.autolog(disable=True)
     reasons = room.tidy()
     room.end_processes()
     if what == "compiled code":
@@ -281,3 +290,11 @@ def test_a_mapped_file_is_no_leftover_and_a_setting_without_a_way_back_is(tmp_pa
     assert mapped == []
     assert len(interop) == 1
     assert "can be called once in a process" in interop[0]
+
+
+@pytest.mark.slow
+def test_what_mlflow_logs_by_itself_ends_with_the_trial() -> None:
+    left, ended = ray.get([in_a_process_of_its_own.remote(what) for what in ("autologging", "autologging ended")])
+    assert len(left) == 1
+    assert left[0].startswith("mlflow.autolog() would log the next trial's calls too (mlflow")
+    assert ended == []
