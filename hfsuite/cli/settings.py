@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from hfsuite.errors import ConfigurationError, did_you_mean
-from hfsuite.search.spaces import parse_value
+from hfsuite.search.values import parse_value
 
 Module = Annotated[str, typer.Argument(metavar="MODULE", help="The experiment: a dotted name, or a file.")]
 Run = Annotated[

@@ -17,7 +17,7 @@ from hfsuite.reproduce.plan import Difference, Weight, differences, of_interrupt
 from hfsuite.reproduce.recorded import RecordedRun
 from hfsuite.reproduce.rerun import facts_here, rerun
 from hfsuite.reproduce.verdict import Judgement, Tolerance, Verdict, default_tolerance, judge
-from hfsuite.search.spaces import parse_value
+from hfsuite.search.values import parse_value
 from hfsuite.tracking.recipe import is_hidden
 
 if TYPE_CHECKING:

@@ -10,12 +10,11 @@ from ray.tune.search.sample import Categorical, Domain, Float, Function, Integer
 
 from hfsuite.errors import did_you_mean
 from hfsuite.search.domains import is_logarithmic, normal_of, steps_of
+from hfsuite.search.values import type_fault
 
 Space = Mapping[str, Any]
 # Of a setting that counts only where others have one of the values that are listed for each of them.
 OnlyWhere = Mapping[str, Mapping[str, Sequence[Any]]]
-
-_READS_AS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
 def is_searched(value: Any) -> bool:
@@ -43,7 +42,10 @@ def check_space(space: Space, defaults: Mapping[str, Any]) -> list[str]:
                 f"The search space varies {name!r}, which the experiment does not take. {did_you_mean(name, defaults)}"
             )
             continue
-        for value in _examples(domain):
+        examples = _examples(domain)
+        if isinstance(domain, Categorical) or is_grid(domain):
+            faults += [] if examples else [f"The search space lists no values for {name!r}."]
+        for value in examples:
             if fault := type_fault(name, value, defaults[name]):
                 faults.append(f"In the search space: {fault}")
                 break
@@ -140,42 +142,6 @@ def _all_before(name: str, only_where: OnlyWhere) -> set[str]:
             found.add(other)
             ahead += only_where.get(other, {})
     return found
-
-
-def type_fault(name: str, value: Any, default: Any) -> str | None:
-    """A sentence if `value` cannot stand where `default` does. A whole number may stand for any number."""
-    if default is None or (value is None and not isinstance(default, bool | int | float)):
-        return None
-    kind = type(default)
-    fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-    if fits or (kind is float and isinstance(value, int) and not isinstance(value, bool)):
-        return None
-    expected = _READS_AS.get(kind, f"a {kind.__name__}")
-    return f"{name} must be {expected} (its default is {default!r}), got {value!r}."
-
-
-def parse_value(name: str, text: str, default: Any) -> tuple[Any, str | None]:
-    """A value given as text, read as the type of the setting's default; or a sentence that says why it cannot be."""
-    import yaml
-
-    if isinstance(default, str):
-        return text, None
-    lowered = text.strip().lower()
-    if isinstance(default, bool):
-        if lowered in ("true", "false"):
-            return lowered == "true", None
-        return None, f"{name} must be true or false, got {text!r}."
-    try:
-        if isinstance(default, int):
-            return int(text), None
-        if isinstance(default, float):
-            return float(text), None
-        return yaml.safe_load(text), None
-    except (ValueError, yaml.YAMLError):
-        return (
-            None,
-            f"{name} must be {_READS_AS.get(type(default), 'a value')} (its default is {default!r}), got {text!r}.",
-        )
 
 
 def describe(domain: Any) -> str:

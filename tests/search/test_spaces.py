@@ -1,4 +1,4 @@
-"""Types of settings, texts from the command line, and domains in words."""
+"""Spaces: what is wrong with them, and their domains in words."""
 
 from __future__ import annotations
 
@@ -16,51 +16,8 @@ from hfsuite.search.spaces import (
     grid_size,
     in_order,
     is_searched,
-    parse_value,
-    type_fault,
 )
 from search_spaces import fine_tuning, lora, vision
-
-
-@pytest.mark.parametrize(
-    ("text", "default", "value"),
-    [
-        ("3", 1, 3),
-        ("3e-5", 0.1, 3e-5),
-        ("3", 0.1, 3.0),
-        ("true", False, True),
-        ("3", "text", "3"),
-        ("[1, 2]", None, [1, 2]),
-    ],
-)
-def test_texts_are_read_as_the_settings_type(text: str, default: Any, value: Any) -> None:
-    read, fault = parse_value("key", text, default)
-    assert fault is None
-    assert (read, type(read)) == (value, type(value))
-
-
-@pytest.mark.parametrize(("text", "default"), [("2.5", 1), ("abc", 0.1), ("yes", False), ("", 3)])
-def test_texts_of_another_type_are_refused_with_the_value(text: str, default: Any) -> None:
-    value, fault = parse_value("epochs", text, default)
-    assert value is None
-    assert fault is not None
-    assert repr(text) in fault
-
-
-@pytest.mark.parametrize(
-    ("value", "default", "fits"),
-    [
-        (1, 2, True),
-        (1.5, 2, False),
-        (1, 2.0, True),
-        (True, 2, False),
-        (True, 2.0, False),
-        ("a", "b", True),
-        (1, None, True),
-    ],
-)
-def test_a_whole_number_may_stand_for_any_number_and_nothing_else_may(value: Any, default: Any, fits: bool) -> None:
-    assert (type_fault("key", value, default) is None) is fits
 
 
 def test_a_space_is_checked_against_the_settings() -> None:

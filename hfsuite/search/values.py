@@ -1,0 +1,88 @@
+"""Values of settings as people write them: read from text, and checked against the type of a default."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from hfsuite.trainers.own_values import own_value
+
+if TYPE_CHECKING:
+    import yaml
+
+READS_AS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", tuple: "a list"}
+# As YAML 1.2 has them, and Python: 1e-4 is a number, `no` and 1:30 are texts, 012 is 12.
+SCALARS = {
+    "null": r"~|null|Null|NULL|none|None|",
+    "bool": r"true|True|TRUE|false|False|FALSE",
+    "int": r"[-+]?\d+(_\d+)*|0o[0-7]+|0x[\da-fA-F]+",
+    "float": r"[-+]?(\.\d+|\d+(_\d+)*(\.\d*)?)([eE][-+]?\d+)?|[-+]?\.?(inf|Inf|INF)|\.?(nan|NaN|NAN)",
+}
+
+
+def parse_value(name: str, text: str, default: Any) -> tuple[Any, str | None]:
+    """A value given as text, read as the type of the setting's default; or a sentence that says why it cannot be.
+
+    Where the default says no type (None, a list, a dict), it is read as JSON or YAML 1.2, with Python's numbers.
+    """
+    import yaml
+
+    default = own_value(default)
+    if isinstance(default, str):
+        return text, None
+    if isinstance(default, list | tuple) and text.strip().startswith("(") and text.strip().endswith(")"):
+        text = f"[{text.strip()[1:-1]}]"
+    try:
+        value = yaml.load(text, _loader())
+    except (ValueError, yaml.YAMLError):
+        value = text
+    value = own_value(value, default)
+    if default is None:
+        return value, None
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value), None
+    if isinstance(value, str) or type_fault(name, value, default) is not None:
+        return None, _fault(name, text, default)
+    return value, None
+
+
+def type_fault(name: str, value: Any, default: Any) -> str | None:
+    """A sentence if `value` cannot stand where `default` does. A whole number may stand for any number."""
+    default = own_value(default)
+    value = own_value(value, default)
+    if default is None or (value is None and not isinstance(default, bool | int | float)):
+        return None
+    kind = type(default)
+    fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+    if fits or (kind is float and isinstance(value, int) and not isinstance(value, bool)):
+        return None
+    return _fault(name, value, default)
+
+
+def _fault(name: str, value: Any, default: Any) -> str:
+    expected = READS_AS.get(type(default), f"a {type(default).__name__}")
+    return f"{name} must be {expected} (its default is {default!r}), got {value!r}."
+
+
+@cache
+def _loader() -> type[yaml.SafeLoader]:
+    """PyYAML reads YAML 1.1, in which 1e-4 is a text and `no` is false."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  of this class alone
+
+    for kind, pattern in SCALARS.items():
+        Loader.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(f"(?:{pattern})$"), None)
+    Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: _whole(node.value))
+    Loader.add_constructor("tag:yaml.org,2002:float", lambda _, node: float(_plain(node.value)))
+    return Loader
+
+
+def _whole(text: str) -> int:
+    return int(text, 0) if text.lower().startswith(("0o", "0x")) else int(text)
+
+
+def _plain(text: str) -> str:
+    return text.replace(".inf", "inf").replace(".Inf", "inf").replace(".INF", "inf").replace(".nan", "nan")
