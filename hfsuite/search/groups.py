@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Set
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
 from ray.tune.search.sample import Categorical, Domain
 
 from hfsuite.search.spaces import Space, is_grid
 
+FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodType, functools.partial)
 DIVIDES = "/"  # between the names of groups, in Ray Tune's own records
 CURE = "Search a setting of its own, and put it where it belongs in the training function"
 
@@ -34,6 +37,11 @@ def check_groups(space: Space, defaults: Mapping[str, Any]) -> list[str]:
             ]
     for name, value in defaults.items():
         faults += drawn_in(name, value)
+        if isinstance(value, FUNCTIONS):
+            faults.append(
+                f"The default value of {name!r} is a function, which no record can hold: make the setting a text, and "
+                "look the function up in the training function."
+            )
     return faults
 
 

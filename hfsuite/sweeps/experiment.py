@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hfsuite.errors import ConfigurationError, TrialFailed, UnknownName, did_you_mean
 from hfsuite.search.groups import check_groups, check_names, drawn_in
-from hfsuite.search.spaces import OnlyWhere, check_only_where, check_space, type_fault
+from hfsuite.search.spaces import OnlyWhere, check_only_where, check_space
+from hfsuite.search.values import type_fault
 from hfsuite.trainers.examination import Test
+from hfsuite.trainers.seeds import SETTING
 from hfsuite.trainers.training import HuggingFaceTrainer
 
 if TYPE_CHECKING:
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from hfsuite.sweeps.confirm import Confirmation
     from hfsuite.sweeps.result import SweepResult, TrialResult
     from hfsuite.trials.policy import Decisions, Isolation
+
+
+NAME_LIMIT = 100  # characters of an experiment's name: the folders of its sweeps have longer ones
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,22 +63,17 @@ class Experiment:
     module: str = field(default_factory=lambda: _calling_module())
 
     def __post_init__(self) -> None:
-        faults = []
-        if not self.name or any(character in self.name for character in "/\\:'\""):
-            faults.append(f"An experiment's name is used for folders, so it cannot be {self.name!r}.")
-        if not isinstance(self.trainer, HuggingFaceTrainer):
-            faults.append(f"trainer must be a TransformersTrainer or an AccelerateTrainer, got {self.trainer!r}.")
-        if self.mode not in ("min", "max"):
-            faults.append(f"mode must be 'min' or 'max', got {self.mode!r}.")
-        faults += dict.fromkeys([*check_names(self.space), *check_names(self.defaults)])
-        faults += check_groups(self.space, self.defaults)
-        whole = {name: domain for name, domain in self.space.items() if not check_groups({name: domain}, {})}
-        faults += check_space(whole, self.defaults)
-        faults += check_only_where(self.only_where, self.space, self.defaults)
-        if isinstance(self.trainer, HuggingFaceTrainer):
-            faults += _not_taken(self.trainer, self.defaults)
+        faults = check_declaration(self)
+        if not faults or (isinstance(self.space, Mapping) and isinstance(self.defaults, Mapping)):
+            faults += dict.fromkeys([*check_names(self.space), *check_names(self.defaults)])
+            faults += check_groups(self.space, self.defaults)
+            whole = {name: domain for name, domain in self.space.items() if not check_groups({name: domain}, {})}
+            faults += check_space(whole, self.defaults)
+            faults += check_only_where(self.only_where, self.space, self.defaults)
+            if isinstance(self.trainer, HuggingFaceTrainer):
+                faults += _not_taken(self.trainer, self.defaults)
         if faults:
-            raise ConfigurationError([f"Experiment {self.name!r}: {fault}" for fault in faults])
+            raise ConfigurationError([f"Experiment {str(self.name)[:NAME_LIMIT]!r}: {fault}" for fault in faults])
 
     def sweep(
         self,
@@ -235,9 +235,43 @@ class Experiment:
                 faults.append(f"{self.name} has no setting {name!r}. {did_you_mean(name, self.defaults)}")
             elif inside := drawn_in(name, value) or check_names({name: value}):
                 faults += inside
-            elif fault := type_fault(name, value, self.defaults[name]):
+            elif fault := type_fault(name, value, self.defaults[name]) or seed_fault(name, value):
                 faults.append(fault)
         return faults
+
+
+def check_declaration(experiment: Experiment) -> list[str]:
+    """What is wrong with the parts of a declaration, each for itself; empty if nothing is."""
+    faults, name = [], experiment.name
+    if not isinstance(name, str) or not name or any(character in name for character in "/\\:'\""):
+        faults.append(f"An experiment's name is used for folders, so it cannot be {name!r}.")
+    elif len(name) > NAME_LIMIT:
+        faults.append(f"An experiment's name is used for folders: at most {NAME_LIMIT} characters, got {len(name)}.")
+    if not isinstance(experiment.trainer, HuggingFaceTrainer):
+        faults.append(f"trainer must be a TransformersTrainer or an AccelerateTrainer, got {experiment.trainer!r}.")
+    if not isinstance(experiment.metric, str) or not experiment.metric:
+        faults.append(f"metric must be the name of one reported number, got {experiment.metric!r}.")
+    if experiment.mode not in ("min", "max"):
+        faults.append(f"mode must be 'min' or 'max', got {experiment.mode!r}.")
+    for part in ("space", "defaults"):
+        if not isinstance(value := getattr(experiment, part), Mapping):
+            faults.append(f"{part} must be a dict from the names of settings to their values, got {value!r}.")
+    progress = experiment.progress
+    if isinstance(progress, str) or not (
+        isinstance(progress, Sequence) and all(isinstance(each, str) for each in progress)
+    ):
+        faults.append(f"progress must be a list of names of reported numbers, got {progress!r}.")
+    if experiment.test is not None and not callable(experiment.test):
+        faults.append(f"test must be a function of a checkpoint and the settings, got {experiment.test!r}.")
+    if isinstance(experiment.defaults, Mapping) and (fault := seed_fault(SETTING, experiment.defaults.get(SETTING))):
+        faults.append(fault)
+    return faults
+
+
+def seed_fault(name: str, value: Any) -> str | None:
+    """A sentence if a value cannot be a seed, of a setting that is one."""
+    is_negative = name == SETTING and isinstance(value, int) and value < 0
+    return f"A seed is a whole number from 0, got {value}." if is_negative else None
 
 
 def _not_taken(trainer: HuggingFaceTrainer, defaults: Mapping[str, Any]) -> list[str]:

@@ -46,6 +46,31 @@ def test_all_mistakes_of_a_declaration_are_named_at_once() -> None:
     assert "cannot be 'a/b'" in faults
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"metric": ["a", "b"]}, r"metric must be the name of one reported number, got \['a', 'b'\]"),
+        ({"metric": None}, "metric must be the name of one reported number, got None"),
+        ({"metric": ""}, "metric must be the name of one reported number, got ''"),
+        ({"mode": None}, "mode must be 'min' or 'max', got None"),
+        ({"space": [1]}, r"space must be a dict from the names of settings to their values, got \[1\]"),
+        ({"defaults": None}, "defaults must be a dict"),
+        ({"space": {"x": tune.grid_search([])}}, "lists no values for 'x'"),
+        ({"space": {"x": tune.choice([])}}, "lists no values for 'x'"),
+        ({"progress": "eval_f1"}, "progress must be a list of names of reported numbers, got 'eval_f1'"),
+        ({"defaults": {**toy.DEFAULTS, "act": len}}, "default value of 'act' is a function.*make the setting a text"),
+        ({"defaults": {**toy.DEFAULTS, "act": lambda each: each}}, "default value of 'act' is a function"),
+        ({"name": "e" * 300}, "at most 100 characters, got 300"),
+        ({"name": 3}, "name is used for folders, so it cannot be 3"),
+        ({"test": "f1"}, "test must be a function of a checkpoint and the settings, got 'f1'"),
+    ],
+)
+def test_a_part_of_a_declaration_that_cannot_be_is_one_sentence(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        declare(**changes)
+    assert len(caught.value.faults) == 1
+
+
 def test_a_setting_that_the_function_does_not_take_is_named() -> None:
     def init(train_dataset: None, eval_dataset: None, learning_rate: float) -> None: ...
 
