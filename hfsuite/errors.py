@@ -85,9 +85,13 @@ class StopTraining(BaseException):
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A sentence that names the nearest of `known`, or lists them all when none is near."""
     names = sorted(known)
-    alike = {each: difflib.SequenceMatcher(None, name, each).ratio() for each in names}
-    nearest = max(alike.values(), default=0)
-    near = [each for each in names if alike[each] >= max(0.5, nearest - 0.1)]
-    if near:
+    if near := nearest(name, names):
         return f"Did you mean {' or '.join(repr(n) for n in near)}?"
     return f"Known: {', '.join(names)}." if names else "There are none."
+
+
+def nearest(name: str, known: Iterable[str]) -> list[str]:
+    """Those that are so alike that a name may be a slip for them."""
+    alike = {each: difflib.SequenceMatcher(None, name, each).ratio() for each in sorted(known)}
+    best = max(alike.values(), default=0)
+    return [each for each, ratio in alike.items() if ratio >= max(0.5, best - 0.1)]

@@ -7,16 +7,20 @@ from typing import Any
 
 from ray.tune import Stopper
 
-from hfsuite.errors import MetricNotReported, did_you_mean
+from hfsuite.errors import MetricNotReported, nearest
 from hfsuite.tracking.points import UNUSABLE, is_number, reported
+from hfsuite.trainers.examination import value_at
+from hfsuite.trainers.report_observer import TRAINING_FINISHED, UNEVALUATED
 
+EVALUATED = "eval_"  # how Transformers' metrics of evaluations begin
 SHOWN = 80  # characters of a value in a message
 
 
 class MetricIsReported(Stopper):
     """Ends a sweep at its first report if that lacks the metric to optimise; later reports may leave it out.
 
-    A value that is no number is not missing yet: the next report, or another trial, may have one.
+    A value that is no number is not missing yet: the next report, or another trial, may have one. Nor is one missing
+    that comes with an evaluation, in a report that was due without: unless the training ends with it.
 
     Args:
         metric: what is optimised.
@@ -38,8 +42,14 @@ class MetricIsReported(Stopper):
             self.unusable = None
         elif self.metric in (instead := result.get(UNUSABLE, {})):
             self.unusable = self._missing(f"Its value was {_shown(instead[self.metric])}, not a number.", result)
-        elif self.unusable is None:
-            self.fault = self._missing(did_you_mean(self.metric, reported(result)), result)
+        elif self.unusable is None and (result.get(TRAINING_FINISHED) or not result.get(UNEVALUATED)):
+            near = nearest(self.metric, reported(result))
+            why = f"Did you mean {' or '.join(map(repr, near))}?" if near else ""
+            if self.metric.startswith(EVALUATED) and not any(each.startswith(EVALUATED) for each in reported(result)):
+                why = (
+                    "No evaluation was made: give TrainingArguments an `eval_strategy`, the same as `logging_strategy`."
+                )
+            self.fault = self._missing(why, result)
         is_at_end = self.reports is not None and result["training_iteration"] >= self.reports
         return self.fault is not None or is_at_end
 
@@ -54,7 +64,7 @@ class MetricIsReported(Stopper):
 
     def _missing(self, why: str, result: dict[str, Any]) -> MetricNotReported:
         return MetricNotReported(
-            f"The metric {self.metric!r} is not in the trial's report. {why} "
+            f"The metric {self.metric!r} is not in the trial's report. {why}{' ' if why else ''}"
             f"Reported: {', '.join(sorted(reported(result)))}."
         )
 
@@ -74,6 +84,8 @@ def set_aside(result: dict[str, Any], metric: str, mode: str) -> None:
         metric: what is optimised.
         mode: "min" or "max".
     """
+    if metric not in result and (inside := value_at(result, metric)) is not None:
+        result[metric] = inside  # of a group
     if metric not in result:
         return
     value = result[metric]

@@ -23,7 +23,7 @@ from ray.tune.result import AUTO_RESULT_KEYS, DEBUG_METRICS, SHOULD_CHECKPOINT
 
 from hfsuite.tracking.names import OWN, NamePath, Names, flat, paths
 from hfsuite.trainers import loss_bits
-from hfsuite.trainers.report_observer import FROM_HFSUITE
+from hfsuite.trainers.report_observer import EARLIER, FROM_HFSUITE
 
 KEPT_FROM_TUNE = {"training_iteration", "time_total_s"}
 UNUSABLE = "unusable_metric"  # in a report: what stood for the metric to optimise and cannot be compared, by its name
@@ -123,19 +123,26 @@ class Points:
         if number > 1 and result.get("iterations_since_restore") == 1:
             self.restarts.append(before)
         values = dict(paths(reported(result)))
-        self.names.learn(path for path, value in values.items() if is_number(value))
+        if (self.metric,) in values:  # it may stand in a group too
+            values = {path: each for path, each in values.items() if len(path) == 1 or not self._is_metric(path)}
         texts = {(REPORTED, *path): value for path, value in values.items() if not is_number(value)}
         self._note_texts({path: value for path, value in texts.items() if value is not None})
-        points = []
-        for path, value in values.items():
-            if is_number(value):
-                name = self.names.of(path)
-                points.append((name, self._finite(name, float(value), step), moment, step))
+        points = self._points(values, step, moment)
+        for earlier in result.get(EARLIER, []):
+            points += self._points(dict(paths(earlier)), earlier["step"], moment)
         self._note_unusable(result, step)
         points += self._changed_settings(result.get("config", {}), step, moment)
         self._held.append((number, moment, points))
         if result.get(SHOULD_CHECKPOINT):
             self._settled_until = len(self._held)
+
+    def _is_metric(self, path: NamePath) -> bool:
+        return self.metric in (".".join(path), "/".join(path))
+
+    def _points(self, values: Mapping[NamePath, Any], step: int, moment: int) -> list[Point]:
+        self.names.learn(path for path, value in values.items() if is_number(value))
+        named = [(self.names.of(path), float(value)) for path, value in values.items() if is_number(value)]
+        return [(name, self._finite(name, value, step), moment, step) for name, value in named]
 
     @property
     def is_holding(self) -> bool:

@@ -48,7 +48,7 @@ class Examination:
         rated = [
             (value, each.checkpoint)
             for each in ray.train.get_all_reported_checkpoints()
-            if _is_finite(value := each.metrics.get(self.metric))
+            if _is_finite(value := value_at(each.metrics, self.metric))
             and each.checkpoint is not None
             and manifest.is_sealed(each.checkpoint)
         ]
@@ -65,6 +65,19 @@ class Examination:
         storage = ray.train.get_context().get_storage()
         with storage.storage_filesystem.open_output_stream(f"{storage.experiment_fs_path}/{TEST_FILE}") as stream:
             stream.write(json.dumps({name: float(value) for name, value in found.items()}).encode())
+
+
+def value_at(metrics: Mapping[str, Any], name: str) -> Any:
+    """What a name stands for in a report: a value, or one in groups, with dots or slashes between; or None."""
+    if name in metrics:
+        return metrics[name]
+    for divider in (".", "/"):
+        found: Any = metrics
+        for part in name.split(divider):
+            found = found.get(part) if isinstance(found, Mapping) else None
+        if found is not None:
+            return found
+    return None
 
 
 def _is_number(value: Any) -> bool:

@@ -19,7 +19,9 @@ LAST_REPORT = "last_report.json"  # Ray keeps only those metrics that came with 
 TRAINING_FINISHED = "training_finished"  # a report with this true is the last one: the trial is complete
 WARM_START, LOST = "warm_start", "workers_lost"  # in a trial's first report: did it find living workers, and why not
 FAILED_AT_END = "failed_at_end"  # in its last report: what went wrong after it
-FROM_HFSUITE = {TRAINING_FINISHED, WARM_START, LOST, FAILED_AT_END, LOSS_BITS}
+EARLIER = "logged_earlier"  # in a report: logs between the last one and this one, each with its own step
+UNEVALUATED = "unevaluated"  # a report with this true was due without an evaluation: for its checkpoint
+FROM_HFSUITE = {TRAINING_FINISHED, WARM_START, LOST, FAILED_AT_END, LOSS_BITS, EARLIER, UNEVALUATED}
 
 
 class ReportObserver(UserCallback):

@@ -15,18 +15,19 @@ from transformers.trainer_utils import IntervalStrategy
 from hfsuite.errors import ConfigurationError
 from hfsuite.trainers.checkpoint import TransformersCheckpoint
 from hfsuite.trainers.dealing import separate_streams
-from hfsuite.trainers.report_observer import TRAINING_FINISHED
+from hfsuite.trainers.report_observer import EARLIER, TRAINING_FINISHED, UNEVALUATED
 from hfsuite.trainers.upload import moved
 
 SAMPLES = "samples"  # rows that were trained on, by all ranks
 
 
 class ReportCallback(TrainerCallback):
-    """Makes one report of every logging interval, with the checkpoint if one was saved there. Runs in every rank.
+    """Makes one report of every evaluation, with the checkpoint if one was saved there. Runs in every rank.
 
     Transformers logs first, then evaluates (and logs again), then saves. So what was logged waits until the next step
-    begins, and is then reported as one. All ranks report, rank 0's values count, and one rank hands over the
-    checkpoint; all ranks do where every rank holds a part of it.
+    begins, and is then reported as one. A log without an evaluation waits for the next one with its own step, unless
+    nothing is ever evaluated: then a log with the loss makes a report. All ranks report, rank 0's values count, and one
+    rank hands over the checkpoint; all ranks do where every rank holds a part of it.
 
     Args:
         sharded: whether each rank saves a part of the checkpoint (FSDP, DeepSpeed).
@@ -51,6 +52,8 @@ class ReportCallback(TrainerCallback):
         self.rows_before = 0  # trained by a process before this one, less what an attempt that did not fit has trained
         self.told: dict[str, str] = {}
         self.pending: dict[str, Any] = {}
+        self.earlier: list[dict[str, Any]] = []  # logs at steps before that of what is pending
+        self.is_due = False
         self.last: dict[str, Any] = {}
         self.checkpoint: str | None = None
         self.logged_step = self.evaluated_step = self.saved_step = -1
@@ -58,6 +61,10 @@ class ReportCallback(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Collects what Transformers logs."""
+        if self.pending.get("step", state.global_step) != state.global_step:
+            texts = {name: each for name, each in self.pending.items() if isinstance(each, str)}
+            self.earlier.append({name: each for name, each in self.pending.items() if name not in texts})
+            self.pending = texts
         samples = self.rows_before + self.rows_trained()
         state.log_history[-1][SAMPLES] = samples  # a resumed training counts on from it
         about = self.about()
@@ -67,11 +74,12 @@ class ReportCallback(TrainerCallback):
         self.pending |= {SAMPLES: samples, **(logs or {}), "step": state.global_step, "epoch": state.epoch}
         if "loss" in (logs or {}):
             self.logged_step = state.global_step
+            self.is_due = self.is_due or args.eval_strategy == IntervalStrategy.NO
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Remembers the checkpoint that goes with what was logged."""
         self.checkpoint = os.path.abspath(os.path.join(args.output_dir, f"checkpoint-{state.global_step}"))
-        self.saved_step = state.global_step
+        self.saved_step, self.is_due = state.global_step, True
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Forgets the best checkpoint of an earlier run: its directory is not here."""
@@ -85,7 +93,7 @@ class ReportCallback(TrainerCallback):
         """What an evaluation stops (`EarlyStoppingCallback`) is saved now: at the epoch's end nobody knew of it."""
         if self.evaluated_step < 0:
             self.begins()
-        self.evaluated_step = state.global_step
+        self.evaluated_step, self.is_due = state.global_step, True
         control.should_save = control.should_save or control.should_training_stop
         return control
 
@@ -116,7 +124,9 @@ class ReportCallback(TrainerCallback):
         if not self.steps:
             return  # see `report_finished`
         before = self.last if self.last.get("step") == state.global_step else {}
+        before = {name: value for name, value in before.items() if name not in (EARLIER, UNEVALUATED)}
         self.pending = {**before, **self.pending, TRAINING_FINISHED: True}
+        self.is_due = True
         self._report(args, state)
 
     def report_finished(self, trainer: Any, checkpoint: str) -> None:
@@ -133,9 +143,11 @@ class ReportCallback(TrainerCallback):
         ray.train.report(self.pending | {TRAINING_FINISHED: True}, checkpoint=again)
 
     def _report(self, args: Any, state: Any) -> None:
-        if not self.pending:
+        if not (self.pending and self.is_due):
             return
-        self.last, self.pending = self.pending, {}
+        was_due = args.eval_strategy == IntervalStrategy.NO or self.evaluated_step == self.pending.get("step")
+        added = {**({EARLIER: self.earlier} if self.earlier else {}), **({} if was_due else {UNEVALUATED: True})}
+        self.last, self.pending, self.earlier, self.is_due = {**self.pending, **added}, {}, [], False
         path, self.checkpoint = self.checkpoint, None
         context = ray.train.get_context()
         if path is None or not (self.sharded or context.get_world_rank() == 0):

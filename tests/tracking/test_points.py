@@ -9,6 +9,7 @@ from typing import Any
 
 from hfsuite.tracking.names import mlflow_name
 from hfsuite.tracking.points import SUPERSEDED, Points, current, numbers
+from hfsuite.trainers.report_observer import EARLIER
 from tests.tracking.made import BEGAN, report
 
 
@@ -33,6 +34,13 @@ def test_numbers_are_metrics_at_their_step_and_all_else_is_a_tag() -> None:
     }  # fmt: skip
     assert {moment for _, _, moment, _ in found} == {(BEGAN + 10) * 1_000}, "the time of the report, not of the writing"
     assert points.tags == {"reported.text": "no", "reported.flag": "True", "reported.classes": '["a", "b"]'}
+
+
+def test_what_was_logged_between_two_reports_has_its_own_step() -> None:
+    logged = [{"step": 5, "loss": 0.9, "learning_rate": 1e-3}, {"step": 7, "loss": 0.8}]
+    found = all_of(Points(), report(1, 10, 0.5, **{EARLIER: logged}))
+    assert sorted(named(found, "loss")) == [(5, 0.9), (7, 0.8), (10, 0.5)]
+    assert named(found, "learning_rate") == [(5, 1e-3)]
 
 
 def test_infinity_is_told_from_nan() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hfsuite.trainers.checkpoint import TransformersCheckpoint
+from hfsuite.trainers.report_observer import EARLIER, UNEVALUATED
 from tests.trainers.numbers_in_ranks import classifier, padded, sentences
 from tests.trainers.training import transformers_trainer
 
@@ -23,8 +25,11 @@ def function(train_dataset: Any, eval_dataset: Any = None, **config: Any) -> Any
         def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
             if len(inputs["labels"]) > most:
                 raise RuntimeError("CUDA out of memory.")
+            if logs:
+                self.log({"rows": len(inputs["labels"])})
             return super().training_step(model, inputs, *args, **kwargs)
 
+    logs = config.pop("logs", False)
     most, dropout = config.pop("most", 1_000), config.pop("dropout", 0.0)
     rows, loss = config.pop("rows", 64), config.pop("loss", None)
     arguments = {"per_device_train_batch_size": 8, "disable_tqdm": True, "use_cpu": True, "report_to": [],
@@ -55,6 +60,28 @@ def test_the_last_step_is_logged_and_evaluated_itself(tmp_path: Path) -> None:
     assert reports["loss"].nunique() == 3
     assert reports["eval_loss"].nunique() == 3
     assert reports["samples"].tolist() == [32, 64, 80], "an epoch is 64 rows, of eight steps"
+
+
+@pytest.mark.parametrize(
+    ("config", "steps", "earlier"),
+    [
+        ({"logging_first_step": True}, [2, 4], [[1], []]),
+        ({"eval_delay": 3, "save_strategy": "no"}, [4], [[2]]),
+        ({"eval_delay": 3}, [2, 4], [[], []]),
+        ({"logs": True}, [2, 4], [[0, 1], [2, 3]]),
+    ],
+    ids=["first step", "delayed", "delayed, with checkpoints", "logs of its own"],
+)
+def test_a_log_without_an_evaluation_joins_the_next_report(
+    tmp_path: Path, config: dict[str, Any], steps: list[int], earlier: list[list[int]]
+) -> None:
+    config = {**STEPS, "logging_steps": 2, "eval_steps": 2, "save_steps": 2, "max_steps": 4, **config}
+    reports = transformers_trainer(tmp_path, config, function=function).fit().metrics_dataframe
+    assert reports["step"].tolist() == steps
+    found = reports[EARLIER].tolist() if EARLIER in reports else [math.nan] * len(steps)
+    assert [[each["step"] for each in logged] if isinstance(logged, list) else [] for logged in found] == earlier
+    if UNEVALUATED in reports:
+        assert reports["eval_loss"].isna().tolist() == [True, False]
 
 
 @pytest.mark.slow
