@@ -171,7 +171,11 @@ def newest_complete(filesystem: pyarrow.fs.FileSystem, directory: str) -> Checkp
 def versions() -> dict[str, str]:
     """Versions of what decides whether a checkpoint can be read again."""
     packages = ("hfsuite", "ray", "torch", "transformers", "accelerate")
-    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
+    found = {"python": platform.python_version()}
+    for name in packages:
+        with suppress(importlib.metadata.PackageNotFoundError):  # a source tree that is not installed
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def _sizes(checkpoint: Checkpoint) -> dict[str, int]:

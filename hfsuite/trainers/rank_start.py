@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,12 +24,14 @@ class RankStart:
         start_from: what `ray.train.get_checkpoint()` says until the run has a checkpoint of its own.
         conditions: seeds, determinism and what else surrounds the loop.
         examination: what follows it, if anything does.
+        made_in: the driver's working directory.
     """
 
     loop: Callable[[dict[str, Any]], Any]
     start_from: Checkpoint | None
     conditions: Conditions
     examination: Later | None = None
+    made_in: str = ""
 
     def __call__(self, config: dict[str, Any]) -> Any:
         """Runs in every rank, in the thread that Ray Train makes for it."""
@@ -41,6 +45,8 @@ class RankStart:
                     self.examination.value.hold(dict(config))
             return returned
         except Exception as error:
+            if isinstance(error, OSError) and (path := _meant(str(error), self.made_in)):
+                error.add_note(f"Ranks work in folders of their own. Give the whole path: {path}")
             if _travels(error):
                 raise
             raise ExceptionInWords(f"{type(error).__name__}: {error}").with_traceback(error.__traceback__) from None
@@ -56,6 +62,16 @@ def first_cause(error: BaseException) -> BaseException | None:
     for _, failure in sorted(failures.items()):
         return getattr(failure, "_base_exc", failure)
     return getattr(error, "controller_failure", None)
+
+
+def _meant(said: str, made_in: str) -> str:
+    """The file or folder of the driver's that a rank has looked for in its own working directory; empty if none is."""
+    quoted = [each for pair in re.findall(r"'([^']+)'|\"([^\"]+)\"", said) for each in pair if each]
+    for each in (*quoted, *(word for word in said.split() if os.sep in word)) if made_in else ():
+        relative = os.path.relpath(each, os.getcwd()) if os.path.isabs(each) else each
+        if not relative.startswith(os.pardir) and os.path.exists(path := os.path.join(made_in, relative)):
+            return os.path.normpath(path)
+    return ""
 
 
 def _travels(error: Exception) -> bool:

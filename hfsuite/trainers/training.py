@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import pyarrow.fs
 from ray import cloudpickle
 from ray.train import Checkpoint, DataConfig, Result, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train.base_trainer import BaseTrainer
 from ray.train.torch import TorchTrainer
 
 from hfsuite.errors import ConfigurationError, UnknownName, did_you_mean
@@ -65,6 +66,7 @@ class HuggingFaceTrainer(TorchTrainer):
     ) -> None:
         if resume_from_checkpoint is not None:
             manifest.verify(resume_from_checkpoint)
+        self.made_in = os.getcwd()
         self.function, self.config = function, dict(config or {})
         self.preprocessor, self.start_from = preprocessor, resume_from_checkpoint
         self.goes_on = resume_from_checkpoint is None  # with a run of the same name that was begun before
@@ -230,7 +232,7 @@ class HuggingFaceTrainer(TorchTrainer):
         trainer = type(self).__new__(type(self))
         trainer.is_trial = True
         trainer.__init__(**definition)  # type: ignore[misc]
-        trainer.start_from = self.start_from
+        trainer.start_from, trainer.made_in = self.start_from, self.made_in
         trainer._datasets_are_preprocessed = self._datasets_are_preprocessed
         return trainer
 
@@ -288,7 +290,9 @@ class HuggingFaceTrainer(TorchTrainer):
 
     def _get_train_func(self) -> Callable[[], Any]:
         """Ray Train asks for what a rank runs; datasets are ready by then, so their rows can be counted."""
-        self.train_loop_per_worker = RankStart(self.worker_loop(), self.start_from, self.conditions, self.examination)
+        self.train_loop_per_worker = RankStart(
+            self.worker_loop(), self.start_from, self.conditions, self.examination, self.made_in
+        )
         function: Callable[[], Any] = super()._get_train_func()
         return function
 
@@ -324,6 +328,9 @@ class HuggingFaceTrainer(TorchTrainer):
             return result
         checkpoint = self.checkpoint_class(result.checkpoint.path, result.checkpoint.filesystem)
         return dataclasses.replace(result, checkpoint=checkpoint)
+
+
+BaseTrainer.register(HuggingFaceTrainer)  # so that `tune.Tuner(trainer, ...)` asks it for `as_trainable()`
 
 
 def _locate(path: str) -> tuple[pyarrow.fs.FileSystem, str]:

@@ -85,7 +85,7 @@ class TransformersTrainer(HuggingFaceTrainer):
         if parameters < 3:
             raise ValueError(
                 "trainer_init_per_worker should take at least 3 arguments (train_dataset, eval_dataset, **config), "
-                f"but it accepts {parameters}."
+                f"but it accepts {parameters}. AccelerateTrainer takes a training loop of (config)."
             )
         if RESERVED_KEY in (trainer_init_config or {}):
             raise ValueError(f"'{RESERVED_KEY}' is a reserved key in `trainer_init_config`.")
@@ -177,6 +177,7 @@ class TransformersLoop:
             trainer = self.trainer_init_per_worker(train, evaluation, **config)
         except (TypeError, ImportError) as error:
             raise _renamed(error) or error from None
+        _check_returned(self.trainer_init_per_worker, trainer)
         check_arguments(trainer.args, ray.train.get_context().get_world_size(), is_trial=self.is_trial)
         if trainer.args.push_to_hub and not trainer.args.hub_token:
             warnings.warn(
@@ -230,6 +231,30 @@ def _rows_trained(trainer: Any) -> int:
     """By all ranks; in a model-parallel training, what its steps should have held."""
     steps: int = trainer.state.global_step * trainer.get_total_train_batch_size(trainer.args)
     return trainer._hfsuite.rows_trained if hasattr(trainer, "_hfsuite") else steps
+
+
+def _check_returned(function: TrainerInit, returned: Any) -> None:
+    """Refuses what cannot be trained.
+
+    Raises:
+        ConfigurationError: it is no `transformers.Trainer`, or has trained already.
+    """
+    from transformers import Trainer
+
+    name = getattr(function, "__name__", "trainer_init_per_worker")
+    if not isinstance(returned, Trainer):
+        got = f"the class {returned.__name__}" if isinstance(returned, type) else f"{type(returned).__name__}"
+        got, cure = ("None", "Does it end with `return trainer`?") if returned is None else (got, "")
+        if isinstance(returned, tuple | list) and any(isinstance(each, Trainer) for each in returned):
+            cure = "Return the Trainer alone."
+        elif isinstance(returned, type) and issubclass(returned, Trainer):
+            cure = f"Return {returned.__name__}(...)."
+        raise ConfigurationError(f"{name} must return a transformers.Trainer, got {got}. {cure}".rstrip())
+    if returned.state.global_step:
+        raise ConfigurationError(
+            f"{name} returned a Trainer that has trained {returned.state.global_step} steps already: return it before "
+            "it trains. TransformersTrainer calls `train()`."
+        )
 
 
 def _renamed(error: Exception) -> ConfigurationError | None:

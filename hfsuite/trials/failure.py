@@ -50,7 +50,7 @@ def describe_failure(error: BaseException, rank: int) -> dict[str, Any]:
     return {
         "rank": rank,
         "at": time.time(),
-        "summary": words.splitlines()[0],
+        "summary": " ".join([words.splitlines()[0], *getattr(error, "__notes__", [])]),
         # What hfsuite refuses is explained by its message.
         "traceback": ""
         if isinstance(error, HFSuiteError)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import tomllib
+from pathlib import Path
 
 import ray
 from packaging.requirements import Requirement
@@ -19,7 +21,7 @@ def check_ray_version() -> None:
     Raises:
         ConfigurationError: names the range, and how to try all the same.
     """
-    requirements = map(Requirement, importlib.metadata.requires("hfsuite") or [])
+    requirements = map(Requirement, _requirements())
     tested = next((each.specifier for each in requirements if each.name == "ray"), None)
     if tested is None or tested.contains(ray.__version__, prereleases=True) or os.environ.get(TRY_ANYWAY):
         return
@@ -28,3 +30,14 @@ def check_ray_version() -> None:
         f"internals, which change. Install one of those (pip install 'ray[tune]{tested}'), "
         f"or set {TRY_ANYWAY}=1 to try all the same."
     )
+
+
+def _requirements() -> list[str]:
+    """Those of the installed package; of a source tree that is not installed, those that it declares beside itself."""
+    try:
+        return importlib.metadata.requires("hfsuite") or []
+    except importlib.metadata.PackageNotFoundError:
+        declared = Path(__file__).parents[2] / "pyproject.toml"
+        project = tomllib.loads(declared.read_text())["project"] if declared.is_file() else {}
+        found: list[str] = project.get("dependencies", [])
+        return found

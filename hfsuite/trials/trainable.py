@@ -16,7 +16,7 @@ from ray.train import Checkpoint, CheckpointConfig, LoggingConfig, RunConfig
 from ray.tune import PlacementGroupFactory, Trainable
 from ray.tune.result import DONE, RESULT_DUPLICATE, SHOULD_CHECKPOINT
 
-from hfsuite.errors import CheckpointError, TrialFailed, UnknownName, did_you_mean
+from hfsuite.errors import CheckpointError, ConfigurationError, TrialFailed, UnknownName, did_you_mean
 from hfsuite.trainers import manifest
 from hfsuite.trainers.conditions import Added, Conditions
 from hfsuite.trainers.examination import Examination
@@ -109,7 +109,16 @@ class TrainingTrial(Trainable):
     # ---- in the trial's actor, in the order in which Tune calls them
 
     def setup(self, config: dict[str, Any]) -> None:
-        """The first trial of this actor: its workers start, and import while this process does so too."""
+        """The first trial of this actor: its workers start, and import while this process does so too.
+
+        Raises:
+            ConfigurationError: `tune.with_resources` says what a trial needs, of which its workers would get nothing.
+        """
+        if not self.trial_resources.head_bundle_is_empty:
+            raise ConfigurationError(
+                f"The resources of a trial are those of its workers: give the trainer ScalingConfig(num_workers=..., "
+                f"resources_per_worker={{...}}) instead of tune.with_resources(..., {self.trial_resources.bundles})."
+            )
         self.workers = Workers(self.policy, self.imports, self.owner)
         self.lost = ""  # why the workers of the trial before had to go
         self._begin(config)

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from ray.train import ScalingConfig, TrainingFailedError
-from transformers import TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from hfsuite.errors import ConfigurationError, UnknownName
 from hfsuite.trainers.reporting import check_arguments
 from hfsuite.trainers.transformers import TransformersTrainer
-from tests.tiny import train_function
+from tests.tiny import train_function, train_function_local_dataset
 from tests.trainers.training import ray_datasets, transformers_trainer
 
 STRATEGIES = ["no", "steps", "epoch"]
@@ -205,3 +205,39 @@ def test_a_trial_cannot_set_what_is_not_a_setting(tmp_path: Path) -> None:
         trainer.with_settings({"trainer_init_confg": {}})
     with pytest.raises(UnknownName, match="num_wokers"):
         trainer.with_settings({"scaling_config": {"num_wokers": 2}})
+
+
+def untrained(**_: Any) -> Trainer:
+    return train_function_local_dataset(None, None)
+
+
+def trained() -> Trainer:
+    trainer = train_function_local_dataset(None, None, epochs=1)
+    trainer.train()
+    return trainer
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (lambda: None, r"init must return a transformers\.Trainer, got None\. Does it end with `return trainer`\?"),
+        (lambda: (untrained(), 3), "got tuple. Return the Trainer alone"),
+        (lambda: Trainer, r"got the class Trainer\. Return Trainer\(\.\.\.\)"),
+        (lambda: {"trainer": 1}, "got dict"),
+        (trained, "has trained [0-9]+ steps already: return it before it trains"),
+    ],
+    ids=["nothing", "a pair", "a class", "a dict", "trained"],
+)
+def test_what_is_no_untrained_trainer_is_refused(tmp_path: Path, returned: Any, message: str) -> None:
+    def init(train_dataset: None, eval_dataset: None, **_: Any) -> Any:
+        return returned()
+
+    with pytest.raises(ConfigurationError, match=message):
+        transformers_trainer(tmp_path, {}, workers=0, function=init).fit()
+
+
+def test_the_loop_of_the_other_trainer_is_refused() -> None:
+    def loop(config: dict[str, Any]) -> None: ...
+
+    with pytest.raises(ValueError, match="AccelerateTrainer takes a training loop of"):
+        TransformersTrainer(loop, scaling_config=ScalingConfig(num_workers=1))
