@@ -44,4 +44,7 @@ def run_module(experiment: Experiment) -> None:
 
     The module is imported again by its own name, so that workers find its functions where they are.
     """
+    from hfsuite.sweeps.launching import launch
+
+    launch(experiment)
     main(["sweep", experiment.module, *sys.argv[1:]])

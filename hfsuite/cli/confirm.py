@@ -31,13 +31,14 @@ def confirm(
     json: settings.Json = False,
 ) -> int:
     """Train a sweep's finalists with the same fresh seeds, test them on unseen data, and pick the winner."""
+    from hfsuite.reproduce import recorded as records
     from hfsuite.sweeps.confirm import confirm as confirm_sweep
     from hfsuite.tracking import runs, store
 
     with answer(json) as say:
         client = store.open_store()
         parent = find_parent(client, sweep)
-        experiment = load_experiment(parent.data.tags[runs.MODULE])
+        experiment = load_experiment(parent.data.tags[runs.MODULE], records.declaration(client, parent))
         done = confirm_sweep(
             client, parent, experiment, top=top, seeds=seeds, workers=workers, gpu=gpu, storage=storage, name=name
         )

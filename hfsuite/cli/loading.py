@@ -1,62 +1,59 @@
-"""Finds experiments and search spaces by their dotted names."""
+"""Finds experiments and search spaces: modules by their dotted names, programs by their files."""
 
 from __future__ import annotations
 
 import ast
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from hfsuite.errors import ConfigurationError, UnknownName, did_you_mean
+from hfsuite.tracking.declared import Declaration, is_script
+
+if TYPE_CHECKING:
+    from hfsuite.sweeps.experiment import Experiment
 
 EXPERIMENTS, SPACES = "experiments", "search_spaces"
 
 
-def load_experiment(module: str) -> Any:
-    """The `experiment` that a module declares.
+def load_experiment(module: str, declaration: Declaration | None = None) -> Experiment:
+    """The `experiment` that a module declares, or the one that a program launches.
 
     Args:
         module: a dotted name (`experiments.sentiment`), the name of a module in `experiments/` (`sentiment`), or the
-            path of a file below the working directory (`experiments/sentiment.py`).
+            path of a file (`experiments/sentiment.py`, `tune.py`).
+        declaration: what is recorded of it.
 
     Raises:
         UnknownName: there is no such module.
         ConfigurationError: it has no `experiment`, or importing it fails.
     """
+    _import_from(Path.cwd())
+    if is_script(module):
+        return _load_file(Path(module), declaration)
+    name = _dotted(module)
+    found = _imported(name, module)
+    if not isinstance(found, ModuleType):
+        return found
+    if (experiment := _of_module(found, None)) is not None:
+        return experiment
     from hfsuite.sweeps.experiment import Experiment
 
-    _import_from_here()
-    name = _dotted(module)
-    try:
-        loaded = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name and (name == error.name or name.startswith(f"{error.name}.")):
-            known = [found for found, _ in modules(EXPERIMENTS)] + sorted(_short_names())
-            raise UnknownName(f"There is no module {module!r} here. {did_you_mean(name, known)}") from error
-        raise ConfigurationError(
-            f"{name} needs the module {error.name!r}, which is not installed: pip install it, or remove the import."
-        ) from error
-    except ConfigurationError:
-        raise
-    except Exception as error:  # an experiment is the user's code, which can raise anything
-        line = "" if isinstance(error, SyntaxError) else next((f" (line {e.tb_lineno})" for e in _innermost(error)), "")
-        raise ConfigurationError(f"Importing {name} fails: {type(error).__name__}: {error}{line}") from error
-    experiment = getattr(loaded, "experiment", None)
-    if not isinstance(experiment, Experiment):
-        others = [key for key, value in vars(loaded).items() if isinstance(value, Experiment)]
-        hint = f" It has one called {others[0]!r}: rename it." if others else ""
-        raise ConfigurationError(
-            f"{name} declares no experiment: it must assign `experiment = hfsuite.Experiment(...)`.{hint}"
-        )
-    return experiment
+    others = [key for key, value in vars(found).items() if isinstance(value, Experiment)]
+    hint = f" It has one called {others[0]!r}: rename it." if others else ""
+    raise ConfigurationError(
+        f"{name} declares no experiment: it must assign `experiment = hfsuite.Experiment(...)`.{hint}"
+    )
 
 
 def modules(package: str) -> Iterator[tuple[str, str]]:
     """Dotted name and first line of the docstring of each module in a package, without importing any."""
-    _import_from_here()
+    _import_from(Path.cwd())
     spec = importlib.util.find_spec(package)
     for folder in spec.submodule_search_locations or [] if spec else []:
         for file in sorted(Path(folder).glob("*.py")):
@@ -68,22 +65,80 @@ def modules(package: str) -> Iterator[tuple[str, str]]:
                 yield f"{package}.{file.stem}", text.partition("\n")[0]
 
 
+def _load_file(file: Path, declaration: Declaration | None) -> Experiment:
+    """A file with an `experiment` is a module, which workers import; any other is run up to where it launches one."""
+    name, wanted = file.as_posix(), declaration.experiment if declaration else None
+    if not file.is_file():
+        if declaration is None or declaration.text is None:
+            lost = " Its source was not recorded whole." if declaration else ""
+            raise UnknownName(f"There is no file {name!r} here.{lost}")
+        text = declaration.text
+    else:
+        text = file.read_text(encoding="utf-8")
+        _import_from(file.absolute().parent)  # as Python itself does for a script
+        if (dotted := _importable(file)) is not None:
+            found = _imported(dotted, name)
+            experiment = _of_module(found, wanted) if isinstance(found, ModuleType) else found
+            if experiment is not None and wanted in (None, experiment.name):
+                return experiment
+    from hfsuite.cli.programs import run_to_launch
+
+    arguments = declaration.arguments if declaration else ()
+    return run_to_launch(file.absolute(), text, name=name, wanted=wanted, arguments=arguments)
+
+
+def _importable(file: Path) -> str | None:
+    """The dotted name by which a file below the working directory can be imported; None for any other."""
+    resolved = file.resolve()
+    if not resolved.is_relative_to(Path.cwd()):
+        return None
+    parts = resolved.relative_to(Path.cwd()).with_suffix("").parts
+    return None if any("." in part for part in parts) else ".".join(parts)
+
+
+def _imported(name: str, called: str) -> ModuleType | Experiment:
+    """A module, or the experiment that its import would launch: whose functions then travel by value.
+
+    Raises:
+        UnknownName: there is no such module.
+        ConfigurationError: importing it fails.
+    """
+    from hfsuite.sweeps.launching import Launched, only_loading
+
+    try:
+        with only_loading():
+            return importlib.import_module(name)
+    except Launched as launched:
+        return launched.experiment
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(f"{error.name}.")):
+            known = [found for found, _ in modules(EXPERIMENTS)] + sorted(_short_names())
+            raise UnknownName(f"There is no module {called!r} here. {did_you_mean(called, known)}") from error
+        raise ConfigurationError(
+            f"{name} needs the module {error.name!r}, which is not installed: pip install it, or remove the import."
+        ) from error
+    except ConfigurationError:
+        raise
+    except Exception as error:  # an experiment is the user's code, which can raise anything
+        line = "" if isinstance(error, SyntaxError) else next((f" (line {e.tb_lineno})" for e in _innermost(error)), "")
+        raise ConfigurationError(f"Importing {name} fails: {type(error).__name__}: {error}{line}") from error
+
+
+def _of_module(module: ModuleType, wanted: str | None) -> Experiment | None:
+    """Its `experiment`, or the one with the wanted name, whatever it is called there."""
+    from hfsuite.sweeps.experiment import Experiment
+
+    found = [each for each in vars(module).values() if isinstance(each, Experiment)]
+    if wanted is None:
+        return next((each for each in found if each is getattr(module, "experiment", None)), None)
+    return next((each for each in found if each.name == wanted), None)
+
+
 def _dotted(module: str) -> str:
-    if module.endswith(".py"):
-        path = Path(module)
-        if not path.is_file():
-            raise UnknownName(f"There is no file {module!r} here.")
-        try:
-            relative = path.resolve().relative_to(Path.cwd())
-        except ValueError as error:
-            raise ConfigurationError(
-                f"{module} is not below the working directory, from which workers import it: change to its project."
-            ) from error
-        return ".".join(relative.with_suffix("").parts)
     if module == "__main__":
         raise ConfigurationError(
-            "An experiment that is run as a file has no name by which workers could import it: run it with "
-            "python -m PACKAGE.MODULE, or hfsuite sweep FILE."
+            "This experiment was declared where nothing can be read again (a Python prompt, or a program from a pipe): "
+            "put it into a file."
         )
     if "." not in module and importlib.util.find_spec(module) is None and module in _short_names():
         return f"{EXPERIMENTS}.{module}"
@@ -94,10 +149,13 @@ def _short_names() -> set[str]:
     return {name.rpartition(".")[2] for name, _ in modules(EXPERIMENTS)}
 
 
-def _import_from_here() -> None:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+def _import_from(folder: Path) -> None:
+    """Here, and in the workers of a Ray that this process starts."""
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if folder != Path.cwd() and str(folder) not in known:
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*known, str(folder)]))
 
 
 def _innermost(error: BaseException) -> list[Any]:

@@ -25,12 +25,13 @@ def resume(
     """Take an interrupted sweep up again: finished trials stay, others go on from their last checkpoint."""
     from hfsuite.sweeps.finding import find_directory
     from hfsuite.sweeps.sweep import resume_sweep
+    from hfsuite.tracking import provenance
     from hfsuite.tracking.state import TrialState
 
     with answer(json) as say:
         directory, found = find_directory(sweep, storage)
         record = directory.read_sweep()
-        experiment = load_experiment(record.module)
+        experiment = load_experiment(record.module, provenance.declaration(record.experiment, record.provenance))
         if record.state is TrialState.COMPLETED:
             print(f"The sweep {record.name} had completed: nothing is left to be taken up.", file=sys.stderr)
         result = resume_sweep(experiment, directory, found, retry_failed=retry_failed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json as json_
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,6 +13,7 @@ from hfsuite.cli import settings
 from hfsuite.cli.loading import load_experiment
 from hfsuite.cli.outcome import OK, answer, show_warning
 from hfsuite.errors import ConfigurationError, TrialFailed
+from hfsuite.tracking.declared import Declaration
 
 
 def train(
@@ -28,6 +31,9 @@ def train(
         int | None, typer.Option(min=1, help="End after so many reports.", show_default="no end")
     ] = None,
     reproduces: Annotated[str | None, typer.Option(hidden=True, help="The run that this one repeats.")] = None,
+    recorded: Annotated[
+        Path | None, typer.Option(hidden=True, help="What is recorded of a program that declares it, as JSON.")
+    ] = None,
     facts: Annotated[
         bool, typer.Option("--facts", help="Only say what it would be given and where it would run, as JSON.")
     ] = False,
@@ -38,7 +44,8 @@ def train(
     from hfsuite.sweeps.sweep import run_training
 
     with answer(json or facts) as say:
-        experiment = load_experiment(module)
+        declaration = Declaration(**json_.loads(recorded.read_text(encoding="utf-8"))) if recorded else None
+        experiment = load_experiment(module, declaration)
         fixed, faults = settings.parse_settings(experiment, set_ or [], values)
         device, contradictions = settings.gpu_of(gpu, gpu_share)
         faults += contradictions

@@ -16,6 +16,7 @@ from pathlib import Path
 from hfsuite.errors import ConfigurationError
 from hfsuite.reproduce.recorded import RecordedRun
 from hfsuite.reproduce.surroundings import module_below, module_file
+from hfsuite.tracking.declared import is_script
 from hfsuite.tracking.provenance import digest
 
 
@@ -27,11 +28,13 @@ class Code:
         folder: in which it runs, and from which it imports first.
         also: from which it imports what is not there.
         origin: what that is, in words.
+        text: the source of a program (a notebook, a command, a script that is gone) that lies in no file.
     """
 
     folder: Path
     also: tuple[Path, ...] = ()
     origin: str = "the code that lies here"
+    text: str | None = None
 
 
 @contextmanager
@@ -49,13 +52,15 @@ def code_for(run: RecordedRun, *, restore: bool) -> Iterator[Code]:
     if restore:
         with _worktree(run, here) as folder:
             yield Code(folder, origin=f"commit {run.environment['git']['commit'][:10]} and what was not committed")
-    elif module_file(run.recipe["module"], here) is None:
+    elif module_file(run.recipe["module"], here) is not None:
+        yield Code(here)
+    elif is_script(run.recipe["module"]):
+        yield Code(here, origin=f"{run.recipe['module']} out of the record", text=run.whole_source())
+    else:
         with tempfile.TemporaryDirectory(prefix="hfsuite-") as folder_name:
             folder = Path(folder_name)
             _restore_module(run, here, folder)
             yield Code(folder, also=(here,), origin=f"{run.recipe['module']} out of the record, since it is gone")
-    else:
-        yield Code(here)
 
 
 def _restore_module(run: RecordedRun, here: Path, folder: Path) -> None:
@@ -65,7 +70,7 @@ def _restore_module(run: RecordedRun, here: Path, folder: Path) -> None:
     parts = module.split(".")
     if folder != here and len(parts) > 1 and here.joinpath(parts[0]).is_dir():
         shutil.copytree(here / parts[0], folder / parts[0], ignore=shutil.ignore_patterns("__pycache__"))
-    path = folder.joinpath(*parts).with_suffix(".py")
+    path = folder / module if is_script(module) else folder.joinpath(*parts).with_suffix(".py")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
 
@@ -76,6 +81,10 @@ def _worktree(run: RecordedRun, here: Path) -> Iterator[Path]:
     commit = git.get("commit")
     if commit is None:
         raise ConfigurationError(f"{run.title} was not run from a git repository: there is no commit to restore.")
+    if Path(run.recipe["module"]).is_absolute():
+        raise ConfigurationError(
+            f"{run.recipe['module']} lies in another folder: change to that."
+        )
     root = _import_root(run.recipe["module"], here)
     failing = f"{root} is in no git repository: change to the project's."
     top = Path(_git(root, "rev-parse", "--show-toplevel", failing=failing))
@@ -109,7 +118,7 @@ def _worktree(run: RecordedRun, here: Path) -> Iterator[Path]:
 
 def _import_root(module: str, here: Path) -> Path:
     """The folder from which a module is imported; this one, if it is not to be found."""
-    file = module_file(module, here)
+    file = module_file(module, here) if not is_script(module) else None
     return file.parents[len(module.split(".")) - 1] if file is not None and file.name != "__init__.py" else here
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hfsuite.errors import NotRecorded, UnknownName, did_you_mean
 from hfsuite.tracking import provenance, runs
+from hfsuite.tracking.declared import Declaration
 from hfsuite.tracking.names import mlflow_name
 from hfsuite.tracking.points import CHANGED, INFINITE, OF_SPEED, TESTED, current
 from hfsuite.tracking.recipe import RECIPE_FILE
@@ -198,6 +199,17 @@ def read(client: mlflow.MlflowClient, run: mlflow.entities.Run, *, whole: bool =
         resumed=tuple(json.loads(_text(client, origin, RESUMED))) if RESUMED in shared else (),
         experiment_name=client.get_experiment(run.info.experiment_id).name,
     )
+
+
+def declaration(client: mlflow.MlflowClient, sweep: mlflow.entities.Run) -> Declaration | None:
+    """What is recorded of the program that declared a sweep's experiment; None if nothing is."""
+    shared = _artifacts(client, sweep.info.run_id, provenance.FOLDER)
+    if ENVIRONMENT not in shared:
+        return None
+    found = json.loads(_text(client, sweep.info.run_id, ENVIRONMENT))
+    source = _text(client, sweep.info.run_id, SOURCE) if SOURCE in shared else None
+    experiment = client.get_experiment(sweep.info.experiment_id).name
+    return provenance.declaration(sweep.data.tags.get(runs.EXPERIMENT, experiment), {**found, "source": source})
 
 
 def _why_incomplete(tags: Mapping[str, str]) -> str:

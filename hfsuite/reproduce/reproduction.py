@@ -91,7 +91,7 @@ def planned(
                 run, code, tracking_uri=str(client.tracking_uri), workers=count, storage=_absolute(storage),
                 changes=changes,
             )  # fmt: skip
-        there = surroundings.here(run, folder=code.folder, workers=count, facts=facts, changes=changes)
+        there = surroundings.here(run, folder=code.folder, text=code.text, workers=count, facts=facts, changes=changes)
         found = [*of_interruptions(run), *differences(surroundings.recorded(run), there)]
         found.sort(key=lambda each: -each.weight)
         if fault := weights.fault_of(client, run):

@@ -15,6 +15,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 from hfsuite.errors import TrialFailed
 from hfsuite.reproduce.code import Code
 from hfsuite.reproduce.recorded import RecordedRun
+from hfsuite.tracking.declared import Declaration, is_script
 
 INTERRUPTED = 130
 END_WITHIN_S = 90.0  # its trial unwinds, and MLflow is told
@@ -80,6 +82,11 @@ def _train(
             "--workers", str(workers), "--gpu" if recipe["gpu"] else "--cpu", "--seed", str(recipe["seed"]),
             "--deterministic" if recipe["deterministic"] else "--no-deterministic", *options,
         ]  # fmt: skip
+        if is_script(recipe["module"]):
+            declaration = Declaration.of(recipe["experiment"], run.environment, code.text)
+            recorded = Path(folder, "recorded.json")
+            recorded.write_text(json.dumps(asdict(declaration)), encoding="utf-8")
+            command += ["--recorded", str(recorded)]
         if share := recipe.get("gpu_share"):
             command += ["--gpu-share", str(share)]
         with output.open("wb") as answer, _terminated_like_interrupted():

@@ -10,6 +10,7 @@ from typing import Any
 
 from hfsuite.reproduce.recorded import RecordedRun
 from hfsuite.tracking import provenance
+from hfsuite.tracking.declared import is_script
 from hfsuite.tracking.points import as_text
 from hfsuite.tracking.recipe import without_secret_settings
 
@@ -71,20 +72,22 @@ def as_texts(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def here(
-    run: RecordedRun, *, folder: Path, workers: int, facts: Mapping[str, Any], changes: Mapping[str, Any]
-) -> Surroundings:
+    run: RecordedRun, *, folder: Path, text: str | None, workers: int, facts: Mapping[str, Any],
+    changes: Mapping[str, Any],
+) -> Surroundings:  # fmt: skip
     """Of a run's repetition on this machine.
 
     Args:
         run: what is repeated.
         folder: where its module is imported from.
+        text: the source of a program that does not lie there.
         workers: how many it shall have.
         facts: what `hfsuite train --facts` says; empty if nobody asked.
         changes: settings that shall be others.
     """
     module = run.recipe["module"]
     source = module_file(module, folder)
-    found = provenance.collect(module, source)
+    found = provenance.collect(module, source, text)
     return Surroundings(
         environment={**found, "git": {**found["git"], "diff": None} if found["git"] else None},
         packages=found["packages"],
@@ -100,7 +103,9 @@ def here(
 
 
 def module_below(module: str, folder: Path) -> Path | None:
-    """The file of a module in a folder, or in its folder `src`."""
+    """The file of a module in a folder, or in its folder `src`; of a program, where its name says."""
+    if is_script(module):
+        return folder / module if (folder / module).is_file() else None
     for root in (folder, folder / "src"):
         path = root.joinpath(*module.split("."))
         for candidate in (path.with_suffix(".py"), path / "__init__.py"):
@@ -113,6 +118,8 @@ def module_file(module: str, folder: Path) -> Path | None:
     """The file of a module that would be imported in a folder; found without importing anything."""
     if (found := module_below(module, folder)) is not None:
         return found
+    if is_script(module):
+        return None
     package = module.partition(".")[0]
     if (spec := importlib.util.find_spec(package)) is None:
         return None

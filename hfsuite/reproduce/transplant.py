@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from hfsuite.errors import ConfigurationError
@@ -58,14 +58,13 @@ def transplant(source: str, module: str) -> Transplant:
     """
     tree = ast.parse(source)
     function, runner, config = _trainer(tree, module)
-    gone = [node for node in tree.body if _is_declaration(node) or _is_main(node)]
+    source = _without(source, _only_for_launching(tree, function))
     lines, dropped = source.splitlines(), set[str]()
-    for node in sorted(_imports(tree, gone), key=lambda each: -each.lineno):  # from the end: line numbers stay
+    for node in sorted(_imports(ast.parse(source)), key=lambda each: -each.lineno):  # from the end: line numbers stay
         replaced, without = _replaced(node)
         dropped |= without
         lines[node.lineno - 1 : node.end_lineno] = [" " * node.col_offset + line for line in replaced]
     code = "\n".join([*lines, ""])
-    code = _without(code, _is_declaration, _is_main)
     tree = ast.parse(code)
     faults = [f"{module} cannot be exported: {fault}" for fault in _unsupported(tree, dropped)]
     if faults:
@@ -73,23 +72,66 @@ def transplant(source: str, module: str) -> Transplant:
     return Transplant(code, function, runner, config, frozenset(_packages(tree)))
 
 
-def _imports(tree: ast.Module, gone: Sequence[ast.stmt]) -> list[ast.Import | ast.ImportFrom]:
-    """Those of what is left out, at any depth, but for statements that go anyway."""
-    inside = {id(node) for each in gone for node in ast.walk(each)}
+def _only_for_launching(tree: ast.Module, function: str) -> list[ast.stmt]:
+    """Statements that make and run experiments, and those that need one of these or Ray, unless the training does."""
+    binding: dict[str, list[ast.stmt]] = {}
+    for node in tree.body:
+        for name in _bound(node):
+            binding.setdefault(name, []).append(node)
+    needed, wanted = list[ast.stmt](), [function]
+    while wanted:
+        for node in binding.pop(wanted.pop(), []):
+            needed.append(node)
+            wanted += _used(node)
+    others = [node for node in tree.body if node not in needed or _is_declaration(node)]
+    nowhere = {name for node in _imports(tree) if node in tree.body for name in _replaced(node)[1]}
+    gone = [node for node in others if _declares(node) or _is_main(node)]
+    while True:
+        lost = nowhere.union(*map(_bound, gone))
+        more = [node for node in others if node not in gone and not _is_import(node) and _used(node) & lost]
+        if not more:
+            return gone
+        gone += more
+
+
+def _imports(tree: ast.Module) -> list[ast.Import | ast.ImportFrom]:
+    """Those of what is left out, at any depth."""
     return [
         node
         for node in ast.walk(tree)
-        if isinstance(node, ast.Import | ast.ImportFrom) and id(node) not in inside
-        and any(root in LEFT_OUT for root in _roots(node))
-    ]  # fmt: skip
+        if isinstance(node, ast.Import | ast.ImportFrom) and any(root in LEFT_OUT for root in _roots(node))
+    ]
 
 
-def _without(code: str, *kinds: Callable[[ast.stmt], bool]) -> str:
-    """A module without statements of these kinds, and the comments before them."""
+def _is_import(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Import | ast.ImportFrom)
+
+
+def _bound(node: ast.stmt) -> set[str]:
+    """Names that a statement gives a value to."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return {node.name}
+    inside = list(ast.walk(node))
+    imports = [each for each in inside if isinstance(each, ast.Import | ast.ImportFrom)]
+    return (
+        {each.id for each in inside if isinstance(each, ast.Name) and not isinstance(each.ctx, ast.Load)}
+        | {each.name for each in inside if isinstance(each, ast.FunctionDef | ast.ClassDef)}
+        | {(alias.asname or alias.name).partition(".")[0] for each in imports for alias in each.names}
+    )
+
+
+def _used(node: ast.stmt) -> set[str]:
+    """Names whose values a statement may ask for, now or when it is called."""
+    return {each.id for each in ast.walk(node) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Load)}
+
+
+def _without(code: str, gone: Sequence[ast.stmt]) -> str:
+    """A module without some of its statements, and the comments before them."""
     lines, kept, end = code.splitlines(), [], 0
+    numbers = {node.lineno for node in gone}
     for node in ast.parse(code).body:
         before, start, end = lines[end : _start(node)], _start(node), node.end_lineno or 0
-        if not any(kind(node) for kind in kinds):
+        if node.lineno not in numbers:
             kept += [*before, *lines[start:end]]
     return "\n".join([*kept, ""])
 
@@ -127,8 +169,12 @@ def _trainer(tree: ast.Module, module: str) -> tuple[str, str, dict[str, object]
 
 def _is_declaration(node: ast.stmt) -> bool:
     """`experiment = Experiment(...)`, and a trainer on its own."""
-    is_assigned = isinstance(node, ast.Assign | ast.AnnAssign)
-    calls = [each for each in ast.walk(node) if isinstance(each, ast.Call)] if is_assigned else []
+    return isinstance(node, ast.Assign | ast.AnnAssign) and _declares(node)
+
+
+def _declares(node: ast.stmt) -> bool:
+    """Whether an experiment or a trainer is made in it."""
+    calls = [each for each in ast.walk(node) if isinstance(each, ast.Call)]
     names = {getattr(each.func, "id", getattr(each.func, "attr", "")) for each in calls}
     return bool(names & {"Experiment", *TRAINERS})
 

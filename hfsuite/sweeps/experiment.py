@@ -12,6 +12,8 @@ from hfsuite.errors import ConfigurationError, TrialFailed, UnknownName, did_you
 from hfsuite.search.groups import check_groups, check_names, drawn_in
 from hfsuite.search.spaces import OnlyWhere, check_only_where, check_space
 from hfsuite.search.values import type_fault
+from hfsuite.sweeps.launching import launch
+from hfsuite.tracking import declared
 from hfsuite.trainers.examination import Test
 from hfsuite.trainers.seeds import SETTING
 from hfsuite.trainers.training import HuggingFaceTrainer
@@ -127,6 +129,7 @@ class Experiment:
         """
         from hfsuite.sweeps.sweep import run_sweep
 
+        launch(self)
         return run_sweep(
             self,
             trials=trials,
@@ -174,6 +177,7 @@ class Experiment:
         from hfsuite.sweeps.finding import find_directory
         from hfsuite.sweeps.sweep import resume_sweep
 
+        launch(self)
         directory, found = find_directory(sweep, os.fspath(storage), experiment=self.name)
         return resume_sweep(
             self, directory, found, searcher=searcher, trial_scheduler=trial_scheduler, retry_failed=retry_failed
@@ -198,6 +202,7 @@ class Experiment:
         """
         from hfsuite.sweeps.sweep import run_training
 
+        launch(self)
         trial = run_training(
             self, fixed=config or {}, workers=workers, gpu=gpu, seed=seed, name=name, storage=storage,
             deterministic=deterministic,
@@ -222,6 +227,7 @@ class Experiment:
         from hfsuite.sweeps.confirm import confirm
         from hfsuite.tracking import runs, store
 
+        launch(self)
         client = store.open_store()
         if (parent := runs.find_sweep(client, sweep)) is None:
             raise UnknownName(f"MLflow has no sweep {sweep!r}. {did_you_mean(sweep, runs.sweep_names(client))}")
@@ -287,10 +293,12 @@ def _not_taken(trainer: HuggingFaceTrainer, defaults: Mapping[str, Any]) -> list
 
 
 def _calling_module() -> str:
-    """The module that declares the experiment: two frames above the dataclass's own __init__."""
+    """What declares the experiment: a module, or a program by its file's name; see `hfsuite.tracking.declared`."""
     frame = inspect.currentframe()
     while frame is not None and frame.f_globals.get("__name__") in (__name__, "dataclasses"):
         frame = frame.f_back
     module = frame.f_globals if frame else {}
-    spec = module.get("__spec__")
-    return str(spec.name if spec is not None else module.get("__name__", ""))
+    spec, name = module.get("__spec__"), str(module.get("__name__", ""))
+    if spec is not None:
+        return str(spec.name)
+    return declared.name_of_main() if name == declared.MAIN else name

@@ -24,6 +24,7 @@ from hfsuite.sweeps.observer import SweepObserver
 from hfsuite.sweeps.plan import Plan, checked_plan
 from hfsuite.sweeps.result import SweepResult, TrialResult, address, best_trial
 from hfsuite.sweeps.tuning import run_tune
+from hfsuite.tracking.declared import MAIN
 from hfsuite.tracking.provenance import without_credentials
 from hfsuite.tracking.record import REPORTS_FILE, ReportReader, SweepDirectory
 from hfsuite.tracking.state import TrialState
@@ -217,6 +218,11 @@ def _beforehand(plan: Plan) -> Iterator[str]:
     is_chosen = record.arguments["gpu"] is not None or record.kind != "sweep" or record.params["gpu"]
     if not is_chosen and (gpus := sum(node.get("GPU", 0) for node in resources.cluster_nodes())):
         yield f"The workers are on CPUs, though the cluster has GPUs ({gpus:g}): --gpu gives each worker one."
+    if record.provenance.get("source") is None and record.module == MAIN:
+        yield (
+            "Where this experiment is declared cannot be read again (a Python prompt, or a program from a pipe): its "
+            "trials cannot be reproduced, exported, confirmed or taken up again elsewhere. Put it into a file."
+        )
     constants = {**plan.constants, **constants_of(plan.space)}
     searched = [name for name, domain in plan.space.items() if is_searched(domain)]
     if idle := [name for name in searched if not can_count(name, plan.only_where, plan.space, constants)]:

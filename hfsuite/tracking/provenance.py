@@ -13,11 +13,15 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pynvml
+
+from hfsuite.tracking import declared
+from hfsuite.tracking.declared import Declaration
 
 if TYPE_CHECKING:
     from hfsuite.tracking.record import SweepRecord
@@ -47,19 +51,20 @@ KEYS = re.compile(r"\b(hf_|sk-|ghp_|gho_|github_pat_|glpat-|xox[abp]-|AKIA|dapi)
 HIDDEN = "..."
 
 
-def collect(module: str, source: Path | None = None) -> dict[str, Any]:
+def collect(module: str, source: Path | None = None, text: str | None = None) -> dict[str, Any]:
     """Everything that decides how a sweep goes, beside its settings.
 
     Args:
         module: where the experiment is declared.
         source: its file, if it has not been imported.
+        text: its source, if that is in no file.
     """
-    source = source or _source_of(module)
+    text = declared.text_of(module, source) if text is None else text
     return {
         "command": without_secrets(shlex.join([Path(sys.argv[0]).name, *map(_argument, sys.argv[1:])])),
         "module": module,
-        **_source(source),
-        "git": _git(source.parent if source else Path.cwd()),
+        **_source(text),
+        "git": _git(source.parent if source else declared.folder_of(module)),
         "packages": dict(sorted((dist.name, dist.version) for dist in importlib.metadata.distributions() if dist.name)),
         "python": platform.python_version(),
         "system": platform.platform(),
@@ -91,6 +96,18 @@ def note_resumption(known: dict[str, Any], module: str) -> None:
         known["resumed"] = [*known.get("resumed", []), {"command": now["command"], **changed}]
 
 
+def declaration(experiment: str, found: Mapping[str, Any]) -> Declaration:
+    """What is recorded of the program that declared an experiment, where one did.
+
+    Args:
+        experiment: its name.
+        found: what was collected.
+    """
+    source = found.get("source")
+    is_whole = source is not None and digest(source) == found.get("source_digest")
+    return Declaration.of(experiment, found, source if is_whole else None)
+
+
 def write_provenance(run: Run, sweep: SweepRecord) -> None:
     """Puts it into a run: short values as tags, long ones as artifacts. Again it writes the same."""
     found = dict(sweep.provenance)
@@ -117,11 +134,10 @@ def write_provenance(run: Run, sweep: SweepRecord) -> None:
     )
 
 
-def _source(path: Path | None) -> dict[str, Any]:
+def _source(text: str | None) -> dict[str, Any]:
     """The text of a module without secrets, and the digest of what it really is."""
-    if path is None:
+    if text is None:
         return {"source": None, "source_digest": None}
-    text = path.read_text(errors="replace")
     return {"source": source_without_secrets(text)[:SOURCE_LIMIT], "source_digest": digest(text)}
 
 
@@ -169,11 +185,6 @@ def _argument(text: str) -> str:
     """An argument of the command, without the value of a setting that is a secret."""
     name, sign, _ = text.partition("=")
     return f"{name}={HIDDEN}" if sign and re.search(rf"(?i){SECRET_NAME}$", name) else text
-
-
-def _source_of(module: str) -> Path | None:
-    file = getattr(sys.modules.get(module), "__file__", None)
-    return Path(file) if file and Path(file).is_file() else None
 
 
 def _git(folder: Path) -> dict[str, Any] | None:

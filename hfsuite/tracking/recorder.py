@@ -319,6 +319,7 @@ def _tags(sweep: SweepRecord) -> dict[str, str]:
         runs.KIND: sweep.kind,
         runs.SWEEP: sweep.name,
         runs.MODULE: sweep.module,
+        runs.EXPERIMENT: sweep.experiment,
         runs.PATH: sweep.path,
         runs.METRIC: sweep.metric,
         runs.MODE: sweep.mode,

@@ -68,7 +68,7 @@ def test_imports_are_replaced_and_what_declares_the_experiment_goes() -> None:
 
 def test_all_that_cannot_be_taken_along_is_named() -> None:
     source = MODULE.replace("SIZE = 3", "SIZE = tune.uniform(0, 1)").replace(
-        "    raise Wrong", "    ray.train.get_dataset_shard('train')\n    from . import helper"
+        "    raise Wrong", "    print(SIZE)\n    ray.train.get_dataset_shard('train')\n    from . import helper"
     )
     with pytest.raises(ConfigurationError) as raised:
         transplant(source, "mine")

@@ -1,0 +1,100 @@
+"""Runs a script, a notebook's cells or a command up to where it launches an experiment, and no further. Driver."""
+
+from __future__ import annotations
+
+import ast
+import linecache
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from hfsuite.errors import ConfigurationError
+from hfsuite.sweeps.experiment import Experiment
+from hfsuite.sweeps.launching import Launched, only_loading
+from hfsuite.tracking.declared import LOADED, MAIN
+
+
+def run_to_launch(path: Path, text: str, *, name: str, wanted: str | None, arguments: Sequence[str]) -> Experiment:
+    """The experiment that a program launches. It stays this process's `__main__`, so its functions travel by value.
+
+    Statements run one after another. One that launches another experiment than the wanted one is left out, and with it
+    whatever needs its result.
+
+    Args:
+        path: of its file, or of what stands for it.
+        text: its source.
+        name: by which it is recorded.
+        wanted: the name of the experiment; None for the first.
+        arguments: what it is called with.
+
+    Raises:
+        ConfigurationError: it launches no such experiment, and why.
+    """
+    main = ModuleType(MAIN)
+    main.__file__ = str(path)
+    setattr(main, LOADED, (name, text))
+    sys.modules[MAIN], sys.argv = main, [str(path), *arguments]
+    linecache.cache[str(path)] = (len(text), None, text.splitlines(keepends=True), str(path))  # for tracebacks
+    others: list[str] = []
+    with only_loading():
+        for statement in _parsed(text, name).body:
+            code = compile(ast.Module([statement], []), str(path), "exec", dont_inherit=True, flags=_future(text))
+            try:
+                exec(code, vars(main))
+            except Launched as launched:
+                if wanted in (None, launched.experiment.name):
+                    return launched.experiment
+                others.append(launched.experiment.name)
+            except NameError as error:
+                if not others:
+                    raise _failing(name, statement, error) from error
+            except SystemExit as error:
+                said = f"{name} ends itself (exit code {error.code}) before it launches an experiment."
+                raise ConfigurationError(said) from error
+            except ConfigurationError:
+                raise
+            except Exception as error:  # the user's code can raise anything
+                raise _failing(name, statement, error) from error
+    return _declared(main, name, wanted, others)
+
+
+def _declared(main: ModuleType, name: str, wanted: str | None, others: Sequence[str]) -> Experiment:
+    """What a program declares that launches nothing."""
+    found = {key: each for key, each in vars(main).items() if isinstance(each, Experiment)}
+    if wanted is not None:
+        found = {key: each for key, each in found.items() if each.name == wanted}
+    if "experiment" in found or len(found) == 1:
+        return found.get("experiment") or next(iter(found.values()))
+    if wanted is not None:
+        launched = f" It launches {', '.join(map(repr, others))} before, whose result it may need." if others else ""
+        raise ConfigurationError(f"{name} does not launch or declare the experiment {wanted!r} any more.{launched}")
+    if found:
+        raise ConfigurationError(f"{name} declares {len(found)} experiments: call the one to be run `experiment`.")
+    raise ConfigurationError(
+        f"{name} declares no experiment: it must assign `experiment = hfsuite.Experiment(...)`, or call its sweep()."
+    )
+
+
+def _parsed(text: str, name: str) -> ast.Module:
+    try:
+        return ast.parse(text)
+    except SyntaxError as error:
+        raise ConfigurationError(f"{name} is no Python code: {error.msg} (line {error.lineno}).") from error
+
+
+def _future(text: str) -> int:
+    """The flags of `from __future__` imports, which each statement is compiled with."""
+    import __future__
+
+    names = [
+        each.name
+        for node in ast.parse(text).body
+        if isinstance(node, ast.ImportFrom) and node.module == "__future__"
+        for each in node.names
+    ]
+    return sum(getattr(__future__, each).compiler_flag for each in names)
+
+
+def _failing(name: str, statement: ast.stmt, error: Exception) -> ConfigurationError:
+    return ConfigurationError(f"Running {name} fails: {type(error).__name__}: {error} (line {statement.lineno})")

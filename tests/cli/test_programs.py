@@ -1,0 +1,176 @@
+"""Experiments that scripts, notebooks and commands declare are found again: by their files, or out of the record."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hfsuite.cli.loading import load_experiment
+from hfsuite.errors import ConfigurationError, UnknownName
+from hfsuite.reproduce.transplant import transplant
+from hfsuite.tracking import provenance
+from hfsuite.tracking.declared import Declaration, _python_of
+from tests import program
+
+HEAD = """
+import ray.train
+from ray import tune
+from ray.train import ScalingConfig
+
+from hfsuite import AccelerateTrainer, Experiment
+from beside import square
+
+
+def loop(config):
+    for step in (1, 2):
+        ray.train.report({"loss": square(config["x"]) + config["shift"] + step, "step": step})
+
+
+def made(name, shift=0.0):
+    trainer = AccelerateTrainer(loop, accelerate_config={}, scaling_config=ScalingConfig(num_workers=1))
+    return Experiment(
+        name=name, trainer=trainer, space={"x": tune.uniform(-1, 1)}, metric="loss", mode="min",
+        defaults={"x": 0.0, "shift": shift},
+    )
+
+"""
+WAYS = {
+    "unguarded": 'mine = made("mine")\nmine.sweep(trials=1)\nprint("never")\n',
+    "guarded": 'mine = made("mine")\nif __name__ == "__main__":\n    mine.sweep(trials=1)\n',
+    "in a function": 'def main():\n    made("mine").sweep(trials=1)\n\nif __name__ == "__main__":\n    main()\n',
+    "after another": 'first = made("first").sweep(trials=1)\nprint(first.best)\nmade("mine").sweep(trials=1)\n',
+    "trained once": 'mine = made("mine")\nmine.train({"x": 0.5})\n',
+    "only declared": 'other = made("other")\nmine = made("mine")\n',
+    "handed to the command": 'from hfsuite.cli import run_module\n\nmine = made("mine")\nrun_module(mine)\n',
+}
+
+
+@pytest.fixture(autouse=True)
+def folder(own_directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A project's, with a module beside the script."""
+    (own_directory / "beside.py").write_text("def square(x):\n    return x * x\n")
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setenv("PYTHONPATH", "")
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+    before = set(sys.modules)
+    yield own_directory
+    for name in set(sys.modules) - before:
+        if name in ("beside", "scripted") or name.startswith("jobs"):
+            del sys.modules[name]
+
+
+def wanted(text: str | None = None, *arguments: str) -> Declaration:
+    return Declaration(experiment="mine", text=text, arguments=arguments)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_script_is_run_up_to_where_it_launches(folder: Path, way: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "scripted.py").write_text(HEAD + WAYS[way])
+    assert load_experiment("scripted.py", wanted()).name == "mine"
+    assert "never" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_one_that_is_gone_is_run_out_of_the_record(way: str) -> None:
+    found = load_experiment("scripted.py", wanted(HEAD + WAYS[way]))
+    assert (found.name, found.module) == ("mine", "scripted.py")
+    assert provenance.collect("scripted.py")["source"] == HEAD + WAYS[way]
+
+
+def test_modules_beside_a_script_in_a_folder_are_found(folder: Path) -> None:
+    (folder / "jobs").mkdir()
+    (folder / "beside.py").rename(folder / "jobs" / "beside.py")
+    (folder / "jobs" / "scripted.py").write_text(HEAD + WAYS["unguarded"])
+    assert load_experiment("jobs/scripted.py").name == "mine"
+
+
+def test_it_gets_the_arguments_of_then() -> None:
+    text = HEAD + "import sys\n\nmade('mine', shift=float(sys.argv[2])).sweep()\n"
+    command = {"command": "scripted.py --shift 3", "module": "scripted.py"}
+    declaration = Declaration.of("mine", command, text)
+    assert load_experiment("scripted.py", declaration).defaults["shift"] == 3.0
+    assert (
+        Declaration.of("mine", {"command": "hfsuite sweep scripted.py", "module": "scripted.py"}, text).arguments == ()
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x = 1\n", "does not launch or declare the experiment 'mine' any more"),
+        ("made('first').sweep()\nif 1:\n    first.best\n", r"any more\. It launches 'first' before, whose result"),
+        ("raise SystemExit(2)\n", r"ends itself \(exit code 2\) before it launches"),
+        ("1 / 0\n", r"fails: ZeroDivisionError: division by zero \(line"),
+        ("undefined\n", r"fails: NameError: name 'undefined' is not defined"),
+        ("x = (\n", "is no Python code"),
+    ],
+)
+def test_one_that_cannot_be_run_says_why(text: str, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        load_experiment("scripted.py", wanted(HEAD + text))
+
+
+def test_without_a_file_and_a_record_there_is_none() -> None:
+    with pytest.raises(UnknownName, match=r"There is no file 'scripted.py' here\. Its source was not recorded whole"):
+        load_experiment("scripted.py", wanted())
+    with pytest.raises(UnknownName, match=r"There is no file 'scripted.py' here\.$"):
+        load_experiment("scripted.py")
+
+
+@pytest.mark.parametrize("way", ["unguarded", "guarded", "in a function", "after another"])
+def test_its_training_can_be_exported(way: str) -> None:
+    source = HEAD.replace("from beside import square", "square = abs") + WAYS[way]
+    found = transplant(source, "scripted.py")
+    assert found.function == "loop"
+    names = compile(found.code, "experiment.py", "exec").co_names
+    assert {"loop", "square"} <= set(names)
+    assert not {"made", "mine", "main", "first"} & set(names)
+
+
+@pytest.mark.parametrize(
+    ("cell", "python"),
+    [
+        ("%matplotlib inline\nx = 1\n!ls", "# %matplotlib inline\nx = 1\n# !ls"),
+        ("%%time\nx = 1", "# %%time\nx = 1"),
+        ("%%bash\nls", "# %%bash\n# ls"),
+        ("x = (", "# x = ("),
+    ],
+)
+def test_what_only_ipython_understands_is_a_comment(cell: str, python: str) -> None:
+    assert _python_of(cell) == python
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["script", "command", "notebook"])
+def test_a_program_sweeps_and_is_reproduced_out_of_the_record(folder: Path, kind: str) -> None:
+    text = HEAD + 'import sys\n\nmade("mine").sweep(trials=2, name="s", seed=3)\n'
+    match kind:
+        case "script":
+            (folder / "scripted.py").write_text(text)
+            _ended_well(program.start("scripted.py"))
+            (folder / "scripted.py").unlink()
+        case "command":
+            _ended_well(program.start("-c", text))
+        case "notebook":
+            cells = [HEAD, "%config Application.log_level=30", 'made("mine").sweep(trials=2, name="s", seed=3)']
+            run = "from IPython.core.interactiveshell import InteractiveShell as S\ns = S.instance()\n" + "\n".join(
+                f"s.run_cell({cell!r}, store_history=True).raise_error()" for cell in cells
+            )
+            (folder / "kernel.py").write_text(run)
+            _ended_well(program.start("kernel.py"))
+            (folder / "kernel.py").unlink()
+    said = _ended_well(program.hfsuite("reproduce", "s:best"))
+    assert "All numbers are equal to the last bit" in said
+    said = _ended_well(program.hfsuite("resume", "s"))
+    assert "mine · s" in said
+
+
+def _ended_well(running: subprocess.Popen[str]) -> str:
+    out, err = running.communicate(timeout=240)
+    assert running.returncode == 0, out + err
+    return out + err
