@@ -14,21 +14,15 @@ from rich.console import Console
 from hfsuite.cli import settings
 from hfsuite.cli.loading import load_experiment
 from hfsuite.cli.outcome import answer, show_error, show_warning
+from hfsuite.tracking.adapters import ADAPTER_CONFIG, CLASSES
+from hfsuite.trainers.base_model import FOLDER as BUNDLED
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ray.train import Checkpoint
 
     from hfsuite.sweeps.result import SweepResult
-
-
-ADAPTED = {  # by the task that PEFT writes down
-    "CAUSAL_LM": "AutoPeftModelForCausalLM",
-    "SEQ_2_SEQ_LM": "AutoPeftModelForSeq2SeqLM",
-    "SEQ_CLS": "AutoPeftModelForSequenceClassification",
-    "TOKEN_CLS": "AutoPeftModelForTokenClassification",
-    "QUESTION_ANS": "AutoPeftModelForQuestionAnswering",
-    "FEATURE_EXTRACTION": "AutoPeftModelForFeatureExtraction",
-}
 
 
 def sweep(
@@ -137,16 +131,29 @@ def show(result: SweepResult, progress: list[str]) -> None:
 
 def load_command(checkpoint: Checkpoint, path: str) -> str:
     """A command line that loads the model of a checkpoint, by the class that it was saved from."""
-    adapters = _read_json(checkpoint, "adapter_config.json")
-    if adapters is not None:  # of PEFT; it names the model to which they belong, if that has a name
-        model = ADAPTED.get(adapters.get("task_type", ""), "AutoPeftModel")
-        how = f"{model}.from_pretrained" if adapters.get("base_model_name_or_path") else "load_peft_weights"
-        return f"""{_command("python")} -c "from peft import {how.partition(".")[0]}; print({how}('{path}'))\""""
+    if (adapters := _read_json(checkpoint, ADAPTER_CONFIG)) is not None:  # of PEFT
+        is_bundled = _read_json(checkpoint, f"{BUNDLED}/config.json") is not None
+        return f"""{_command("python")} -c "{_load_adapters(adapters, path, is_bundled=is_bundled)}\""""
     model = ((_read_json(checkpoint, "config.json") or {}).get("architectures") or ["AutoModel"])[0]
     return (
         f'{_command("python")} -c "from hfsuite import TransformersCheckpoint; from transformers import {model}; '
         f"print(TransformersCheckpoint('{path}').get_model({model}))\""
     )
+
+
+def _load_adapters(adapters: Mapping[str, Any], path: str, *, is_bundled: bool) -> str:
+    """With the model that they belong to, if it lies beside them or has a name."""
+    task, base = adapters.get("task_type") or "", adapters.get("base_model_name_or_path")
+    model = CLASSES.get(task, "AutoModel")
+    if is_bundled:
+        below = f"{model}.from_pretrained('{path}/{BUNDLED}')"
+        return (
+            f"from peft import PeftModel; from transformers import {model}; "
+            f"print(PeftModel.from_pretrained({below}, '{path}'))"
+        )
+    own = "AutoPeftModelForFeatureExtraction" if task == "FEATURE_EXTRACTION" else f"AutoPeft{model[4:]}"
+    how = f"{own}.from_pretrained" if base else "load_peft_weights"
+    return f"from peft import {how.partition('.')[0]}; print({how}('{path}'))"
 
 
 def _read_json(checkpoint: Checkpoint, name: str) -> dict[str, Any] | None:

@@ -82,9 +82,7 @@ def _worktree(run: RecordedRun, here: Path) -> Iterator[Path]:
     if commit is None:
         raise ConfigurationError(f"{run.title} was not run from a git repository: there is no commit to restore.")
     if Path(run.recipe["module"]).is_absolute():
-        raise ConfigurationError(
-            f"{run.recipe['module']} lies in another folder: change to that."
-        )
+        raise ConfigurationError(f"{run.recipe['module']} lies in another folder: change to that.")
     root = _import_root(run.recipe["module"], here)
     failing = f"{root} is in no git repository: change to the project's."
     top = Path(_git(root, "rev-parse", "--show-toplevel", failing=failing))

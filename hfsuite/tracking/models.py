@@ -23,6 +23,7 @@ import yaml
 
 from hfsuite.errors import CheckpointError
 from hfsuite.tracking import inputs, runs, store
+from hfsuite.tracking.adapters import PEFT, adapters_in
 from hfsuite.tracking.names import Names, names_of
 from hfsuite.tracking.points import as_text
 from hfsuite.tracking.provenance import as_parameter
@@ -120,11 +121,12 @@ def fetch(client: mlflow.MlflowClient, model: LoggedModel, folder: Path) -> Path
         flavors = yaml.safe_load((found / MLMODEL).read_text())["flavors"]
     except Exception as error:  # whatever a store raises where files are missing
         raise CheckpointError(f"it cannot be fetched ({type(error).__name__})") from error
-    elsewhere = flavors.get("transformers", {}).get("local_base_model_path") or flavors.get(runs.TAG, {}).get(
-        "checkpoint"
-    )
-    places = [found / MODEL, found / PLAIN, *([Path(elsewhere)] if elsewhere else [])]
-    if (place := next((each for each in places if each.is_dir()), None)) is None:
+    flavor = flavors.get("transformers", {})
+    elsewhere = flavor.get("peft_adaptor") or flavor.get("local_base_model_path")
+    elsewhere = elsewhere or flavors.get(runs.TAG, {}).get("checkpoint")
+    places = [found / MODEL, found / PLAIN, *([found / elsewhere] if elsewhere else [])]
+    place: Path | None = next((each for each in places if each.is_dir()), None)
+    if place is None:
         raise CheckpointError("its files are gone")
     return place
 
@@ -232,7 +234,10 @@ def _lay_out(source: Path, target: Path, model_id: str, *, by_reference: bool) -
     files = [file for file in sorted(source.rglob("*")) if file.is_file() and file.suffix in SAFE]
     files = [file for file in files if file.name not in OF_TRAINING]
     config = json.loads((source / CONFIG).read_text()) if (source / CONFIG).is_file() else {}
-    architecture = next(iter(config.get("architectures") or []), None)
+    adapters = adapters_in(source)
+    architecture = adapters.model_type if adapters is not None else next(iter(config.get("architectures") or []), None)
+    place = PEFT if adapters is not None else MODEL if architecture else PLAIN
+    own_config = adapters.config if adapters is not None else source / CONFIG
     flavors: dict[str, Any] = {}
     if architecture is None:
         flavors[runs.TAG] = {"checkpoint": str(source) if by_reference else PLAIN}
@@ -253,15 +258,21 @@ def _lay_out(source: Path, target: Path, model_id: str, *, by_reference: bool) -
             "pipeline_model_type": architecture,
             "source_model_name": config.get("_name_or_path") or architecture,
             "components": list(components),
-            **({"local_base_model_path": str(source)} if by_reference else {"model_binary": MODEL}),
+            **(
+                adapters.places(source, by_reference=by_reference)
+                if adapters is not None
+                else {"local_base_model_path": str(source)}
+                if by_reference
+                else {"model_binary": MODEL}
+            ),
             **{f"{name}_type": types[name] for name in components},
             **{f"{name}_name": config.get("_name_or_path") or architecture for name in components},
         }
         for name, found in components.items():
-            for file in found if name == IMAGES else [*found, source / CONFIG]:
+            for file in found if name == IMAGES or own_config is None else [*found, own_config]:
                 _second_name(file, target / COMPONENTS / name / file.name)
     for file in [] if by_reference else files:
-        _second_name(file, target / (MODEL if architecture else PLAIN) / file.relative_to(source))
+        _second_name(file, target / place / file.relative_to(source))
     _describe(target, model_id, flavors)
 
 

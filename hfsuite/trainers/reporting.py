@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import IntervalStrategy
 
 from hfsuite.errors import ConfigurationError
+from hfsuite.trainers.base_model import save_beside
 from hfsuite.trainers.checkpoint import TransformersCheckpoint
 from hfsuite.trainers.dealing import separate_streams
 from hfsuite.trainers.report_observer import EARLIER, TRAINING_FINISHED, UNEVALUATED
@@ -76,10 +77,12 @@ class ReportCallback(TrainerCallback):
             self.logged_step = state.global_step
             self.is_due = self.is_due or args.eval_strategy == IntervalStrategy.NO
 
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_save(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """Remembers the checkpoint that goes with what was logged."""
         self.checkpoint = os.path.abspath(os.path.join(args.output_dir, f"checkpoint-{state.global_step}"))
         self.saved_step, self.is_due = state.global_step, True
+        if args.should_save and not self.sharded:
+            save_beside(model, self.checkpoint)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Forgets the best checkpoint of an earlier run: its directory is not here."""

@@ -96,10 +96,10 @@ def test_list_names_what_cannot_be_read(own_directory: Path, monkeypatch: pytest
     assert dict(modules("broken_space"))["broken_space.half"].startswith("(cannot be read: invalid syntax")
 
 
-def test_an_experiment_run_as_a_file_is_told_how_to_run(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_experiment_that_nobody_can_read_again_is_told_so(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run(capsys, "sweep", "__main__")
     assert code == 2
-    assert "python -m PACKAGE.MODULE" in err
+    assert "put it into a file" in err
 
 
 def test_list_names_experiments_and_spaces(capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,7 +148,8 @@ def test_no_success_exits_with_1_and_ends_with_the_traceback(capsys: pytest.Capt
 
 def test_adapters_are_loaded_with_their_base_model_if_it_has_a_name(tmp_path: Path) -> None:
     from hfsuite import TransformersCheckpoint
-    from hfsuite.cli.sweep import ADAPTED, load_command
+    from hfsuite.cli.sweep import load_command
+    from hfsuite.tracking.adapters import CLASSES
 
     def command(**config: str) -> str:
         (tmp_path / "adapter_config.json").write_text(json.dumps(config))
@@ -157,4 +158,11 @@ def test_adapters_are_loaded_with_their_base_model_if_it_has_a_name(tmp_path: Pa
     named = command(task_type="CAUSAL_LM", base_model_name_or_path="somebody/base")
     assert "from peft import AutoPeftModelForCausalLM; print(AutoPeftModelForCausalLM.from_pretrained('here'))" in named
     assert "load_peft_weights('here')" in command(task_type="CAUSAL_LM", base_model_name_or_path="")
-    assert all(hasattr(peft, name) for name in ADAPTED.values())
+    own = {"FEATURE_EXTRACTION": "AutoPeftModelForFeatureExtraction"}
+    for task in CLASSES:
+        name = own.get(task, f"AutoPeft{CLASSES[task][4:]}")
+        assert f"import {name};" in command(task_type=task, base_model_name_or_path="a/b")
+        assert hasattr(peft, name)
+    (tmp_path / "base_model").mkdir()
+    (tmp_path / "base_model" / "config.json").write_text("{}")
+    assert "AutoModelForCausalLM.from_pretrained('here/base_model'), 'here')" in command(task_type="CAUSAL_LM")

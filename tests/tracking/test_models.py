@@ -13,6 +13,7 @@ from hfsuite import TransformersCheckpoint
 from hfsuite.tracking import store
 from hfsuite.tracking.record import Snapshot
 from hfsuite.tracking.sync import sync
+from hfsuite.trainers.base_model import save_beside
 from tests.tiny import tiny_model
 from tests.tracking import made
 
@@ -26,13 +27,18 @@ def saved_model(keep: str = "best") -> tuple[Any, Path, Any]:
     model.save_pretrained(folder)
     (folder / "optimizer.pt").write_bytes(b"a pickle")
     TransformersCheckpoint.seal(folder)
-    kept = Snapshot(directory="checkpoint_one", step=10, metrics={}, timestamp=made.BEGAN * 1_000)
-    made.keep(directory, record, kept)
+    return model, folder, kept(directory, record)
+
+
+def kept(directory: Any, record: Any) -> Any:
+    """MLflow's model of the one checkpoint that a trial has kept."""
+    snapshot = Snapshot(directory="checkpoint_one", step=10, metrics={}, timestamp=made.BEGAN * 1_000)
+    made.keep(directory, record, snapshot)
     assert sync(directory).faults == []
     client = store.open_store()
     (experiment,) = [each for each in client.search_experiments() if each.name == "things"]
     (logged,) = client.search_logged_models([experiment.experiment_id])
-    return model, folder, logged
+    return logged
 
 
 def same(one: Any, other: Any) -> bool:
@@ -70,3 +76,40 @@ def test_by_reference_nothing_is_copied() -> None:
     there = Path(logged.artifact_location.removeprefix("file://"))
     assert [path.name for path in there.rglob("*") if path.is_file()] == ["MLmodel"]
     assert f"local_base_model_path: {folder}" in (there / "MLmodel").read_text()
+
+
+def saved_adapters(base: str) -> tuple[Any, Any]:
+    """A sweep whose one trial has kept adapters: the model with them, and MLflow's."""
+    from peft import LoraConfig, get_peft_model
+
+    directory, _ = made.sweep()
+    record = made.trial(directory, 0, [made.report(1, 10, 0.25)])
+    folder = Path(directory.path, "trial_000", "checkpoint_one")
+    below = tiny_model()
+    if base == "named":
+        below.save_pretrained("base")
+        below = type(below).from_pretrained(os.path.abspath("base"))
+    model = get_peft_model(below, LoraConfig(task_type="CAUSAL_LM", r=2, fan_in_fan_out=True))
+    for name, weights in model.named_parameters():
+        weights.data += 0.1 * ("lora_" in name)
+    model.save_pretrained(folder)
+    save_beside(model, str(folder))
+    TransformersCheckpoint.seal(folder)
+    return model, kept(directory, record)
+
+
+@pytest.mark.filterwarnings("ignore")  # MLflow's, of the libraries that it imports
+@pytest.mark.parametrize("base", ["named", "bundled"])
+def test_mlflow_loads_adapters_over_their_model(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, logged = saved_adapters(base)
+    there = Path(logged.artifact_location.removeprefix("file://"))
+    assert (there / "peft" / "base_model").is_dir() == (base == "bundled"), "a model with a name is not saved again"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.tracking_uri())
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(store.tracking_uri())
+    try:
+        loaded = mlflow.transformers.load_model(f"models:/{logged.model_id}", return_type="components")
+    finally:
+        mlflow.set_tracking_uri(before)
+    assert type(loaded["model"]).__name__ == "PeftModelForCausalLM"
+    assert same(model, loaded["model"])
