@@ -12,7 +12,7 @@ import pytest
 import ray
 import ray.data
 from ray import tune
-from ray.train import Checkpoint, CheckpointConfig, ScalingConfig
+from ray.train import Checkpoint, CheckpointConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from hfsuite import AccelerateTrainer
@@ -369,3 +369,32 @@ def test_ranks_agree_and_each_save_their_part_in_one_warm_trial_after_another(
 def test_nothing_is_left_behind(tmp_path: Path) -> None:
     tune_toy(tmp_path, {"train_loop_config": {"reports": 1}}, samples=2)
     program.wait_for_free_cpus()
+
+
+@pytest.mark.filterwarnings("ignore:The Ray Train . Ray Tune integration has been reworked")  # Ray's, of its own ones
+def test_a_tuner_takes_the_trainer_itself_as_ray_2_6_did(tmp_path: Path) -> None:
+    run_config = tune.RunConfig(storage_path=str(tmp_path), verbose=0)
+    (result,) = tune.Tuner(toy.trainer(1), param_space={"train_loop_config": {"x": 0.5}}, run_config=run_config).fit()
+    assert result.metrics["step"] == 30
+    assert result.config["train_loop_config"]["x"] == 0.5
+
+
+def test_resources_that_are_not_the_workers_are_refused(tmp_path: Path) -> None:
+    trainable = tune.with_resources(toy.trainer(2).as_trainable(), {"cpu": 1})
+    (result,) = tune.Tuner(trainable, run_config=tune.RunConfig(storage_path=str(tmp_path), verbose=0)).fit()
+    assert "give the trainer ScalingConfig(num_workers=..., resources_per_worker={...}) instead" in str(result.error)
+
+
+def test_a_relative_path_of_the_drivers_is_explained(tmp_path: Path) -> None:
+    def loop(config: dict[str, Any]) -> None:
+        Path("rows.txt").read_text()
+
+    (tmp_path / "rows.txt").write_text("1 2 3")
+    trainer = AccelerateTrainer(
+        loop,
+        accelerate_config={},
+        scaling_config=ScalingConfig(num_workers=1),
+        run_config=RunConfig(storage_path=str(tmp_path / "results")),
+    )
+    with pytest.raises(TrainingFailedError, match=f"Give the whole path: {tmp_path}/rows.txt"):
+        trainer.fit()
