@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hfsuite.cli import best, confirm, diff, export, list_, register, reproduce, resume, sweep, sync, train, ui
+from hfsuite.cli import best, confirm, diff, export, list_, new, register, reproduce, resume, sweep, sync, train, ui
 from hfsuite.cli.outcome import run_command
 
 if TYPE_CHECKING:
     from hfsuite.sweeps.experiment import Experiment
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        try:
+            typer.echo(f"hfsuite {importlib.metadata.version('hfsuite')}")
+        except importlib.metadata.PackageNotFoundError:
+            typer.echo("hfsuite, from a source tree that is not installed")
+        raise typer.Exit
+
 
 app = typer.Typer(
     name="hfsuite",
@@ -31,7 +42,17 @@ app.command("reproduce")(reproduce.reproduce)
 app.command("register")(register.register)
 app.command("sync")(sync.sync)
 app.command("list")(list_.list_)
+app.command("new")(new.new)
 app.command("ui")(ui.ui)
+
+
+@app.callback()
+def hfsuite(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
+    """Hyperparameter sweeps over distributed Hugging Face training."""
 
 
 def main(arguments: list[str] | None = None) -> None:

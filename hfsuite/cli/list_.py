@@ -9,22 +9,24 @@ from rich.console import Console
 from rich.table import Table
 
 from hfsuite.cli import settings
-from hfsuite.cli.loading import EXPERIMENTS, SPACES, modules
+from hfsuite.cli.here import experiments_here, spaces_here
+from hfsuite.cli.new import shipped
 
 
 def list_(json: settings.Json = False) -> int:
     """List the experiments and search spaces that can be imported from here."""
-    found = {package: dict(modules(package)) for package in (EXPERIMENTS, SPACES)}
+    found = {"experiments": experiments_here(), "search_spaces": spaces_here()}
     if json:
         typer.echo(json_.dumps(found))
         return 0
     console = Console()
-    for package, entries in found.items():
-        table = Table(
-            title=package.replace("_", " "), title_justify="left", show_header=False, box=None, pad_edge=False
-        )
+    for kind, entries in found.items():
+        table = Table(title=kind.replace("_", " "), title_justify="left", show_header=False, box=None, pad_edge=False)
         for name, summary in entries.items():
             table.add_row(name, summary, style=None)
-        console.print(table if entries else f"There are no {package.replace('_', ' ')} here.")
+        console.print(table if entries else f"There are no {kind.replace('_', ' ')} here.")
         console.print()
+    others = [name for name in shipped("experiments") if f"experiments.{name}" not in found["experiments"]]
+    if others:
+        console.print(f"Shipped, to be copied: hfsuite new NAME --from {'|'.join(others)}", highlight=False)
     return 0

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from hfsuite.cli.here import experiments_here
+from hfsuite.cli.new import shipped
 from hfsuite.errors import ConfigurationError, UnknownName, did_you_mean
 from hfsuite.tracking.declared import Declaration, is_script
 
 if TYPE_CHECKING:
     from hfsuite.sweeps.experiment import Experiment
 
-EXPERIMENTS, SPACES = "experiments", "search_spaces"
+EXPERIMENTS = "experiments"  # the folder in which a module is found by its last name alone
 
 
 def load_experiment(module: str, declaration: Declaration | None = None) -> Experiment:
@@ -49,20 +49,6 @@ def load_experiment(module: str, declaration: Declaration | None = None) -> Expe
     raise ConfigurationError(
         f"{name} declares no experiment: it must assign `experiment = hfsuite.Experiment(...)`.{hint}"
     )
-
-
-def modules(package: str) -> Iterator[tuple[str, str]]:
-    """Dotted name and first line of the docstring of each module in a package, without importing any."""
-    _import_from(Path.cwd())
-    spec = importlib.util.find_spec(package)
-    for folder in spec.submodule_search_locations or [] if spec else []:
-        for file in sorted(Path(folder).glob("*.py")):
-            if file.stem != "__init__":
-                try:
-                    text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
-                except SyntaxError as error:
-                    text = f"(cannot be read: {error})"
-                yield f"{package}.{file.stem}", text.partition("\n")[0]
 
 
 def _load_file(file: Path, declaration: Declaration | None) -> Experiment:
@@ -112,8 +98,7 @@ def _imported(name: str, called: str) -> ModuleType | Experiment:
         return launched.experiment
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
-            known = [found for found, _ in modules(EXPERIMENTS)] + sorted(_short_names())
-            raise UnknownName(f"There is no module {called!r} here. {did_you_mean(called, known)}") from error
+            raise UnknownName(_no_module(called)) from error
         raise ConfigurationError(
             f"{name} needs the module {error.name!r}, which is not installed: pip install it, or remove the import."
         ) from error
@@ -140,13 +125,19 @@ def _dotted(module: str) -> str:
             "This experiment was declared where nothing can be read again (a Python prompt, or a program from a pipe): "
             "put it into a file."
         )
-    if "." not in module and importlib.util.find_spec(module) is None and module in _short_names():
-        return f"{EXPERIMENTS}.{module}"
-    return module
+    if "." in module or importlib.util.find_spec(module) is not None:
+        return module
+    inside = f"{EXPERIMENTS}.{module}"
+    return inside if Path(EXPERIMENTS, f"{module}.py").is_file() else module
 
 
-def _short_names() -> set[str]:
-    return {name.rpartition(".")[2] for name, _ in modules(EXPERIMENTS)}
+def _no_module(called: str) -> str:
+    if (last := called.rpartition(".")[2]) in shipped("experiments"):
+        return f"There is no module {called!r} here. It comes with hfsuite: hfsuite new NAME --from {last}"
+    here = experiments_here()
+    known = [*here, *(name.rpartition(".")[2] for name in here)]
+    hint = did_you_mean(called, known) if known else "Write one: hfsuite new NAME --from sentiment"
+    return f"There is no module {called!r} here. {hint}"
 
 
 def _import_from(folder: Path) -> None:
