@@ -3,6 +3,7 @@
 HFSuiteError
 ├── ConfigurationError(ValueError)       what the user asked for cannot be: all mistakes at once
 │   ├── UnknownName                      a name that does not exist, with the nearest that do
+│   ├── WrongFunction                    a training function that cannot work, whatever the settings
 │   └── ResourcesError                   a trial that the cluster can never hold
 ├── CheckpointError(ValueError)          a checkpoint that is incomplete or was changed
 ├── NotRecorded(LookupError)             a run in MLflow without what it takes to run it again
@@ -36,6 +37,10 @@ class ConfigurationError(HFSuiteError, ValueError):
 
 class UnknownName(ConfigurationError):
     """A name (of a module, searcher, trial scheduler, setting, sweep) that does not exist."""
+
+
+class WrongFunction(ConfigurationError):
+    """A training function cannot work, whatever its settings: no other trial of its sweep need be tried."""
 
 
 class ResourcesError(ConfigurationError):

@@ -8,7 +8,7 @@ from typing import Any
 
 from ray.tune.search.sample import Categorical, Domain, Float, Function, Integer
 
-from hfsuite.errors import did_you_mean
+from hfsuite.errors import did_you_mean, nearest
 from hfsuite.search.domains import is_logarithmic, normal_of, steps_of
 from hfsuite.search.values import type_fault
 
@@ -36,10 +36,15 @@ def is_grid(value: Any) -> bool:
 def check_space(space: Space, defaults: Mapping[str, Any]) -> list[str]:
     """What is wrong with a space, given the settings of an experiment and their default values; empty if nothing is."""
     faults = []
+    if space and not defaults:
+        values = ", ".join(f"{name!r}: ..." for name in space)
+        return [f"There are no defaults: give every setting a value, defaults={{{values}}}."]
     for name, domain in space.items():
         if name not in defaults:
+            near = f"{did_you_mean(name, defaults)} Or" if nearest(name, defaults) else "To search it,"
             faults.append(
-                f"The search space varies {name!r}, which the experiment does not take. {did_you_mean(name, defaults)}"
+                f"The search space varies {name!r}, which the experiment does not take. {near} add it to defaults: "
+                f"defaults={{..., {name!r}: VALUE}}."
             )
             continue
         examples = _examples(domain)
@@ -47,9 +52,19 @@ def check_space(space: Space, defaults: Mapping[str, Any]) -> list[str]:
             faults += [] if examples else [f"The search space lists no values for {name!r}."]
         for value in examples:
             if fault := type_fault(name, value, defaults[name]):
-                faults.append(f"In the search space: {fault}")
+                faults.append(f"In the search space: {fault}{_meant(domain)}")
                 break
     return faults
+
+
+def _meant(value: Any) -> str:
+    """What somebody wants who writes a bare list or pair as a search space."""
+    if not isinstance(value, list | tuple) or not value:
+        return ""
+    numbers = [each for each in value if isinstance(each, int | float) and not isinstance(each, bool)]
+    if len(value) == len(numbers) == 2 and 0 < value[0] < value[1]:
+        return f" For a range write tune.loguniform({value[0]!r}, {value[1]!r}), for two values tune.choice({value!r})."
+    return f" To draw one of these values write tune.choice({list(value)!r})."
 
 
 def check_only_where(only_where: OnlyWhere, space: Space, defaults: Mapping[str, Any]) -> list[str]:

@@ -212,7 +212,8 @@ def confirm(
         gpu=gpu if gpu is not None else float(params.get("gpu_share", 0)) or params.get("gpu") == "True",
         deterministic=params.get("deterministic") == "True",
         fixed={key: value for key, value in finalists[0].config.items() if key not in varied and key != SETTING},
-        seed=asked, name=name, storage=storage, worker_policy={}, confirms=parent.info.run_id,
+        seed=asked, name=name, storage=storage, worker_policy={},
+        confirms=(parent.info.run_id, parent.data.tags[runs.SWEEP]),
     )  # fmt: skip
     if result.interrupted:
         raise KeyboardInterrupt

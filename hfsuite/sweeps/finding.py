@@ -9,6 +9,7 @@ from contextlib import suppress
 import pyarrow.fs
 
 from hfsuite.errors import ConfigurationError, UnknownName, did_you_mean
+from hfsuite.tracking.lock import DriverLock
 from hfsuite.tracking.provenance import without_credentials
 from hfsuite.tracking.record import SweepDirectory, SweepRecord
 from hfsuite.tracking.state import TrialState
@@ -23,7 +24,8 @@ def find_directory(
         sweep: its name, or the path of its directory; None for the newest.
         storage: where sweeps are.
         experiment: only sweeps of this experiment.
-        unfinished: whether the newest is the newest of those that have not completed.
+        unfinished: whether the newest is the newest of those that have not completed, that nobody runs, and
+            that are no confirmations, which begin anew.
 
     Raises:
         UnknownName: there is none, with the nearest names.
@@ -42,13 +44,17 @@ def find_directory(
     wanted = [
         record
         for record in found.values()
-        if record.kind == "sweep" and (record.state is not TrialState.COMPLETED or not unfinished)
+        if record.kind == "sweep"
+        and not (unfinished and (record.state is TrialState.COMPLETED or record.confirms is not None))
     ]
     if not wanted:
         sweeps = sorted(name for name, record in found.items() if record.kind == "sweep")
         known = f" Known: {', '.join(sweeps)}." if sweeps else ""
         what = "no sweep that was interrupted" if unfinished else "no sweep"
         raise UnknownName(f"There is {what} in {shown}.{known} Name its storage with --storage.")
+    if unfinished:  # where somebody runs each of them, the newest says who
+        idle = [each for each in wanted if not DriverLock(SweepDirectory.at(storage, each.name)).is_held]
+        wanted = idle or wanted
     newest = max(wanted, key=lambda record: record.created_at)
     return SweepDirectory.at(storage, newest.name), storage
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ray.tune import Stopper
 
-from hfsuite.errors import MetricNotReported, nearest
+from hfsuite.errors import MetricNotReported, TrialFailed, nearest
 from hfsuite.tracking.points import UNUSABLE, is_number, reported
 from hfsuite.trainers.examination import value_at
 from hfsuite.trainers.report_observer import TRAINING_FINISHED, UNEVALUATED
@@ -31,6 +31,7 @@ class MetricIsReported(Stopper):
 
     def __init__(self, metric: str, reports: int | None = None, *, mode: str = "min", seen: bool = False) -> None:
         self.metric, self.reports, self.mode, self.seen = metric, reports, mode, seen
+        self.hopeless: TrialFailed | None = None  # why no trial can do better than one that has failed
         self.fault: MetricNotReported | None = None
         self.unusable: MetricNotReported | None = None  # what there was instead, until there is a number
 
@@ -70,7 +71,7 @@ class MetricIsReported(Stopper):
 
     def stop_all(self) -> bool:
         """Whether the sweep ends here."""
-        return self.fault is not None
+        return (self.fault or self.hopeless) is not None
 
 
 def set_aside(result: dict[str, Any], metric: str, mode: str) -> None:

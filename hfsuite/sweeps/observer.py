@@ -17,7 +17,7 @@ from ray.train import Checkpoint
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from hfsuite.errors import CheckpointError
+from hfsuite.errors import CheckpointError, TrialFailed, WrongFunction
 from hfsuite.search.trial_schedulers import Budget
 from hfsuite.sweeps.display import Display
 from hfsuite.sweeps.interruption import Interruption
@@ -76,6 +76,7 @@ class SweepObserver(Callback):
         self._live: dict[str, Trial] = {}
         self._stopped_at_report: dict[str, bool] = {}
         self._reports: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {}  # by trial and checkpoint
+        self.give_up: Callable[[TrialFailed], None] = lambda _: None  # a trial has failed as all others would
         self.ends_all: Callable[[], Exception | None] = lambda: None  # what ends the sweep before its time
         self._news: set[str] = set()  # trials to tell of when Ray Tune has saved what it knows
 
@@ -172,7 +173,9 @@ class SweepObserver(Callback):
         result, last = self.result(trial), trial.last_result or {}
         if last.get(FAILED_AT_END):
             result.failure = last[FAILED_AT_END]
-            self._end(trial, TrialState.FAILED, _first_line(result.failure))
+            self._end(trial, TrialState.FAILED, why := _first_line(result.failure))
+        if f"{WrongFunction.__name__}: " in why:  # as would all other trials
+            self.give_up(TrialFailed(why))
         elif self._stopped_at_report.get(trial.trial_id, False) or not last.get("done"):  # or while it was paused
             pruned = TrialState.PRUNED, f"{self.trial_scheduler} at step {step_of(last) if last else 0}"
             self._end(trial, *(self._cut_short() if self.ends_all() else pruned))  # its own report may end all

@@ -97,7 +97,7 @@ def checked_plan(
     keep: str,
     deterministic: bool | None,
     known_faults: Sequence[str],
-    confirms: str | None = None,
+    confirms: tuple[str, str] | None = None,
     reports: int | None = None,
     reproduces: str | None = None,
     resumed: SweepRecord | None = None,
@@ -171,7 +171,7 @@ def checked_plan(
             slots = resources.concurrent_trials(trainer.scaling_config, uses_ray_data=is_streamed(trainer.datasets))
             deterministic = not trainer.scaling_config.use_gpu if deterministic is None else deterministic
             trainable = trainable_for(
-                trainer, seeds=seeds, deterministic=deterministic, **asdict(policy),
+                trainer, seeds=seeds, deterministic=deterministic, metric=experiment.metric, **asdict(policy),
                 examination=Examination(test, experiment.metric, experiment.mode) if test is not None else None,
                 logged_to=functools.partial(
                     rank_logs.logged_to, address=store.address(uri), sweep_id=sweep_id,
@@ -209,7 +209,8 @@ def checked_plan(
             provenance=provenance.collect(experiment.module),
             created_at=int(time.time() * 1_000),
             reproduces=reproduces,
-            confirms=confirms,
+            confirms=confirms[0] if confirms else None,
+            confirms_sweep=confirms[1] if confirms else None,
             decides_at_end=isinstance(make_trial_scheduler(trial_scheduler), PopulationBasedTraining),
         )
         record.state, record.ended_at, record.fault = TrialState.RUNNING, None, None

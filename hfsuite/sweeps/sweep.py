@@ -72,13 +72,13 @@ def run_sweep(
     worker_policy: Mapping[str, Any],
     keep: str = "best",
     deterministic: bool | None = None,
-    confirms: str | None = None,
+    confirms: tuple[str, str] | None = None,
     faults: Sequence[str] = (),
 ) -> SweepResult:
     """Searches. See `Experiment.sweep` for the arguments and what is raised.
 
     Args:
-        confirms: the run of the sweep whose finalists these are; each trial that ends by itself is then tested.
+        confirms: run id and name of the sweep whose finalists these are; each trial that ends by itself is then tested.
         faults: mistakes that the caller has found already; they are named with all others.
     """
     space = {key: value for key, value in experiment.space.items() if key not in fixed}
@@ -113,7 +113,8 @@ def resume_sweep(
         )
     if record.confirms is not None:
         raise ConfigurationError(
-            f"{record.name!r} is a confirmation, which begins anew: hfsuite confirm {record.confirms}."
+            f"{record.name!r} is a confirmation, which begins anew: "
+            f"hfsuite confirm {record.confirms_sweep or record.confirms}."
         )
     asked = record.arguments
     chosen = {"searcher": searcher or asked["searcher"], "trial_scheduler": trial_scheduler or asked["trial_scheduler"]}
@@ -205,7 +206,7 @@ def _run(plan: Plan) -> SweepResult:
         what = "sweep" if record.kind == "sweep" else "training"
         again = f"Take the {what} up again: hfsuite resume {record.name}{_where(plan)}"
         if record.confirms is not None:
-            again = f"A confirmation begins anew: hfsuite confirm {record.confirms}"
+            again = f"A confirmation begins anew: hfsuite confirm {record.confirms_sweep or record.confirms}"
         observer.display.console.print(again, soft_wrap=True)
     return result
 

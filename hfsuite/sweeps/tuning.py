@@ -57,7 +57,8 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
         experiment.metric, plan.reports, mode=experiment.mode,
         seen=any(experiment.metric in each.best.metrics for each in plan.known.values() if each.best is not None),
     )  # fmt: skip
-    observer.ends_all = lambda: metric_is_reported.fault
+    observer.ends_all = lambda: metric_is_reported.fault or metric_is_reported.hopeless
+    observer.give_up = functools.partial(setattr, metric_is_reported, "hopeless")
     names = TrialNames(record.path, {each.trial_id: each.number for each in plan.known.values()})
     directory = Path(plan.storage, record.name) if "://" not in plan.storage else None
     slots = resources.concurrent_trials(plan.trainer.scaling_config, uses_ray_data=is_streamed(plan.trainer.datasets))

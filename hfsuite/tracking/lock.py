@@ -57,6 +57,19 @@ class DriverLock:
                 raise self._taken()
             threading.Thread(target=self._beat_on, name="driver-lives", daemon=True).start()
 
+    @property
+    def is_held(self) -> bool:
+        """Whether somebody runs the sweep now."""
+        if not self.directory.is_local:
+            return bool(time.time() - self._holder().get("beat", 0) < DEAD_AFTER_S)
+        if not os.path.exists(self._file.lock_file):
+            return False
+        try:
+            with self._file.acquire(timeout=0):
+                return False
+        except filelock.Timeout:
+            return True
+
     def close(self) -> None:
         """Gives it back."""
         self._ended.set()

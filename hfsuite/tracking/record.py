@@ -127,6 +127,7 @@ class SweepRecord:
         fault: of the driver, if it ended by an error.
         reproduces: of a training that repeats one: the id of that one's run.
         confirms: of a sweep over the finalists of another: the id of that one's run.
+        confirms_sweep: likewise, its name.
         decides_at_end: whether only a finished sweep knows which checkpoints may go, since a population exploits them.
     """
 
@@ -151,6 +152,7 @@ class SweepRecord:
     fault: str | None = None
     reproduces: str | None = None
     confirms: str | None = None
+    confirms_sweep: str | None = None
     decides_at_end: bool = False
 
     @classmethod

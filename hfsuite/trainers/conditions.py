@@ -32,6 +32,7 @@ class Conditions:
         ends_at_first_step: whether the training is only begun, to learn what it is given: see `facts`.
         logged_to: from a world rank to what takes what its training function logs itself, which yields what is told of
             each report, and answers with what is to be added to it; None for nothing.
+        metric: what a sweep optimises; empty where none does.
     """
 
     seed: int | None = None
@@ -39,6 +40,7 @@ class Conditions:
     notes_losses: bool = False
     ends_at_first_step: bool = False
     logged_to: Callable[[int], AbstractContextManager[Added]] | None = None
+    metric: str = ""
 
     @contextmanager
     def in_force(self) -> Iterator[Added]:

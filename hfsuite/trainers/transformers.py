@@ -15,7 +15,7 @@ import ray.train.torch
 from huggingface_hub.constants import HF_HOME
 from ray.train import Checkpoint, DataConfig, RunConfig, ScalingConfig
 
-from hfsuite.errors import ConfigurationError
+from hfsuite.errors import ConfigurationError, WrongFunction
 from hfsuite.trainers import datasets as ray_data
 from hfsuite.trainers import hyperparameters
 from hfsuite.trainers.checkpoint import TransformersCheckpoint
@@ -137,7 +137,7 @@ class TransformersTrainer(HuggingFaceTrainer):
     def worker_loop(self) -> TransformersLoop:
         """What every rank runs."""
         rows = ray_data.row_counts(self.datasets)
-        return TransformersLoop(self.function, rows, self.is_trial, self.running_in_local_mode)
+        return TransformersLoop(self.function, rows, self.is_trial, self.running_in_local_mode, self.conditions.metric)
 
 
 @dataclass(frozen=True)
@@ -149,12 +149,14 @@ class TransformersLoop:
         rows: rows of each Ray Dataset, counted on the driver; None for one that is streamed.
         is_trial: whether other trials may run beside this one.
         is_local: whether this is the driver's own process, where nothing is uploaded.
+        metric: what a sweep optimises; empty where none does.
     """
 
     trainer_init_per_worker: TrainerInit
     rows: Mapping[str, int | None]
     is_trial: bool
     is_local: bool
+    metric: str = ""
 
     def __call__(self, config: dict[str, Any]) -> None:
         """Trains. Runs in every rank, in the thread that Ray Train makes for it."""
@@ -178,6 +180,7 @@ class TransformersLoop:
         except (TypeError, ImportError) as error:
             raise _renamed(error) or error from None
         _check_returned(self.trainer_init_per_worker, trainer)
+        _check_evaluates(trainer, self.metric)
         check_arguments(trainer.args, ray.train.get_context().get_world_size(), is_trial=self.is_trial)
         if trainer.args.push_to_hub and not trainer.args.hub_token:
             warnings.warn(
@@ -237,7 +240,7 @@ def _check_returned(function: TrainerInit, returned: Any) -> None:
     """Refuses what cannot be trained.
 
     Raises:
-        ConfigurationError: it is no `transformers.Trainer`, or has trained already.
+        WrongFunction: it is no `transformers.Trainer`, or has trained already.
     """
     from transformers import Trainer
 
@@ -249,11 +252,31 @@ def _check_returned(function: TrainerInit, returned: Any) -> None:
             cure = "Return the Trainer alone."
         elif isinstance(returned, type) and issubclass(returned, Trainer):
             cure = f"Return {returned.__name__}(...)."
-        raise ConfigurationError(f"{name} must return a transformers.Trainer, got {got}. {cure}".rstrip())
+        raise WrongFunction(f"{name} must return a transformers.Trainer, got {got}. {cure}".rstrip())
     if returned.state.global_step:
-        raise ConfigurationError(
+        raise WrongFunction(
             f"{name} returned a Trainer that has trained {returned.state.global_step} steps already: return it before "
             "it trains. TransformersTrainer calls `train()`."
+        )
+
+
+def _check_evaluates(trainer: transformers.Trainer, metric: str) -> None:
+    """Refuses a training that can never report what is optimised, before it begins.
+
+    Only of Transformers' own trainers and callbacks is it known that they evaluate nothing of their own accord.
+
+    Raises:
+        WrongFunction: the metric comes with an evaluation, and none will be made.
+    """
+    args = trainer.args
+    if not metric.startswith("eval_") or args.eval_strategy != "no" or getattr(args, "eval_on_start", False):
+        return
+    parts = [trainer, *trainer.callback_handler.callbacks]
+    if all(type(each).__module__.partition(".")[0] == "transformers" for each in parts):
+        raise WrongFunction(
+            f"The metric {metric!r} comes with an evaluation, and none will be made: give TrainingArguments "
+            f"eval_strategy={str(args.logging_strategy.value)!r}, the same as `logging_strategy`, and the Trainer an "
+            "eval_dataset."
         )
 
 

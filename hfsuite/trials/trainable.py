@@ -42,6 +42,7 @@ WORKERS_LOST = "workers_lost.txt"  # likewise: why its workers could not serve a
 def trainable_for(
     trainer: HuggingFaceTrainer, *, seeds: SeedRule | None = None, deterministic: bool = False,
     examination: Examination | None = None, logged_to: Callable[..., AbstractContextManager[Added]] | None = None,
+    metric: str = "",
     **worker_policy: Any,
 ) -> type[TrainingTrial]:  # fmt: skip
     """The class whose instances are trials of `trainer`. Driver.
@@ -52,6 +53,7 @@ def trainable_for(
         deterministic: whether PyTorch shall compute the same bits each time.
         examination: what follows each training, if anything does.
         logged_to: from a world rank and a `trial_id` to what takes what that rank's training function logs itself.
+        metric: what a sweep optimises; a training that can never report it is not begun.
         worker_policy: see `WorkerPolicy`.
     """
     if unknown := sorted(set(worker_policy) - {field.name for field in dataclasses.fields(WorkerPolicy)}):
@@ -70,6 +72,7 @@ def trainable_for(
         "deterministic": deterministic,
         "examination": Later(examination) if examination is not None else None,
         "logged_to": Later(logged_to) if logged_to is not None else None,
+        "metric": metric,
         "policy": WorkerPolicy(**worker_policy),
         "owner": uuid.uuid4().hex,
         "imports": trainer.modules_of_ranks(),
@@ -91,6 +94,7 @@ class TrainingTrial(Trainable):
     deterministic: ClassVar[bool]
     examination: ClassVar[Later | None]
     logged_to: ClassVar[Later | None]
+    metric: ClassVar[str]
     policy: ClassVar[WorkerPolicy]
     owner: ClassVar[str]
     imports: ClassVar[tuple[str, ...]]
@@ -270,6 +274,7 @@ class TrainingTrial(Trainable):
         if self.logged_to is not None:
             logged_to = functools.partial(self.logged_to.value, trial_id=self.trial_id)
             conditions = dataclasses.replace(conditions, logged_to=logged_to)
+        conditions = dataclasses.replace(conditions, metric=self.metric)
         trainer.start_from, trainer.conditions, trainer.examination = self.start_from, conditions, self.examination
         return trainer
 

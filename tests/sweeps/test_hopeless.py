@@ -1,0 +1,66 @@
+"""A training function that cannot work, whatever its settings, ends its sweep at the first trial, before it trains."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from ray import tune
+from ray.train import ScalingConfig
+from transformers import TrainerCallback
+
+from hfsuite import Experiment, TransformersTrainer
+from hfsuite.errors import WrongFunction
+from hfsuite.tracking.state import TrialState
+from hfsuite.trainers.transformers import _check_evaluates
+from tests.tiny import train_function_local_dataset
+
+STEPS = {"logging_strategy": "steps", "logging_steps": 1, "max_steps": 1, "save_strategy": "no"}
+
+
+class Evaluates(TrainerCallback):
+    """Of a user: it may evaluate whenever it likes."""
+
+
+def forgets_to_return(train_dataset: Any, eval_dataset: Any, **settings: Any) -> None:
+    train_function_local_dataset(train_dataset, eval_dataset, **STEPS)
+
+
+def never_evaluates(train_dataset: Any, eval_dataset: Any, **settings: Any) -> Any:
+    return train_function_local_dataset(train_dataset, eval_dataset, eval_strategy="no", **STEPS)
+
+
+@pytest.mark.parametrize(
+    ("function", "why"),
+    [
+        (forgets_to_return, r"forgets_to_return must return a transformers\.Trainer, got None"),
+        pytest.param(
+            never_evaluates,
+            r"'eval_loss' comes with an evaluation, and none will be made: .* eval_strategy='steps'",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_no_other_trial_is_tried(function: Any, why: str) -> None:
+    result = Experiment(
+        name="hopeless",
+        trainer=TransformersTrainer(function, scaling_config=ScalingConfig(num_workers=4)),
+        space={"x": tune.uniform(0, 1)},
+        metric="eval_loss",
+        mode="min",
+        defaults={"x": 0.5},
+    ).sweep(trials=3)
+    assert result.trials[0].state is TrialState.FAILED
+    assert re.search(why, result.trials[0].failure or "")
+    assert not any(trial.iterations for trial in result.trials)
+    assert len(result.trials) < 3 or "WrongFunction" in result.trials[2].why
+
+
+def test_only_what_certainly_never_evaluates_is_refused() -> None:
+    trainer = never_evaluates(None, None)
+    with pytest.raises(WrongFunction):
+        _check_evaluates(trainer, "eval_loss")
+    _check_evaluates(trainer, "loss")
+    trainer.add_callback(Evaluates())
+    _check_evaluates(trainer, "eval_loss")
