@@ -8,7 +8,7 @@ import os
 import warnings
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ray import tune
 from ray.tune.logger import CSVLoggerCallback
@@ -23,11 +23,13 @@ from hfsuite.sweeps.metric_check import MetricIsReported, set_aside
 from hfsuite.sweeps.report_log import ReportLog
 from hfsuite.sweeps.trial_names import TrialNames
 from hfsuite.trainers.datasets import is_streamed
+from hfsuite.trainers.own_values import own_values
 from hfsuite.trials import resources
 from hfsuite.trials.tune_loop import (
     actors_outlive_pauses,
     comparable_reports,
     lasting_state,
+    settings_taken_over,
     time_to_end,
     whole_populations,
 )
@@ -78,10 +80,16 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
     comparable = comparable_reports(
         experiment.metric, functools.partial(set_aside, metric=experiment.metric, mode=experiment.mode)
     )
+
+    def own(config: dict[str, Any]) -> dict[str, Any]:
+        argument = plan.trainer.config_argument
+        return {**config, argument: own_values(config.get(argument, {}), experiment.defaults)}
+
     with (
         observer.display,
         observer.interruption,
         observer.removals,
+        settings_taken_over(own),
         _tune_as_a_sweep_needs_it(),
         patience,
         lasting,
