@@ -27,6 +27,9 @@ def train(
     reports: Annotated[
         int | None, typer.Option(min=1, help="End after so many reports.", show_default="no end")
     ] = None,
+    by_text: Annotated[
+        list[str] | None, typer.Option(hidden=True, help="A setting of which the file holds a text instead.")
+    ] = None,
     reproduces: Annotated[str | None, typer.Option(hidden=True, help="The run that this one repeats.")] = None,
     facts: Annotated[
         bool, typer.Option("--facts", help="Only say what it would be given and where it would run, as JSON.")
@@ -39,7 +42,7 @@ def train(
 
     with answer(json or facts) as say:
         experiment = load_experiment(module)
-        fixed, faults = settings.parse_settings(experiment, set_ or [], values)
+        fixed, faults = settings.parse_settings(experiment, set_ or [], values, by_text or [])
         device, contradictions = settings.gpu_of(gpu, gpu_share)
         faults += contradictions
         if facts:

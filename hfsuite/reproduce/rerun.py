@@ -80,6 +80,8 @@ def _train(
             "--workers", str(workers), "--gpu" if recipe["gpu"] else "--cpu", "--seed", str(recipe["seed"]),
             "--deterministic" if recipe["deterministic"] else "--no-deterministic", *options,
         ]  # fmt: skip
+        for name in recipe["not_written"]:
+            command += [] if name in changes else ["--by-text", name]  # the experiment must know what it stands for
         if share := recipe.get("gpu_share"):
             command += ["--gpu-share", str(share)]
         with output.open("wb") as answer, _terminated_like_interrupted():

@@ -16,6 +16,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from hfsuite.errors import ConfigurationError
+from hfsuite.search.own_choices import OwnChoices
 from hfsuite.search.searchers import VARIANTS, AnySearcher
 from hfsuite.search.spaces import can_count, constants_of, counts, is_searched
 from hfsuite.search.trial_schedulers import Budget, what_hyperband_needs
@@ -123,6 +124,8 @@ def resume_sweep(
         if value is None
     ]
     space = {key: value for key, value in experiment.space.items() if key not in asked["fixed"]}
+    choices = OwnChoices.of(experiment.space, experiment.defaults)
+    faults += choices.faults(asked["fixed"], asked.get("not_written", []))
     if faults:
         raise ConfigurationError(faults)
     plan = checked_plan(

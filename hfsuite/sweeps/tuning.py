@@ -23,7 +23,6 @@ from hfsuite.sweeps.metric_check import MetricIsReported, set_aside
 from hfsuite.sweeps.report_log import ReportLog
 from hfsuite.sweeps.trial_names import TrialNames
 from hfsuite.trainers.datasets import is_streamed
-from hfsuite.trainers.own_values import own_values
 from hfsuite.trials import resources
 from hfsuite.trials.tune_loop import (
     actors_outlive_pauses,
@@ -66,7 +65,8 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
     budget = Budget.of(plan.trial_scheduler)
     searcher = make_searcher(
         plan.searcher, seed=plan.seed, study_name=record.name, directory=directory, budget=budget,
-        only_where=plan.only_where, defaults={**plan.constants, **constants_of(plan.space)},
+        only_where=plan.choices.told_conditions(plan.only_where),
+        defaults=plan.choices.told({**plan.constants, **constants_of(plan.space)}),
     )  # fmt: skip
     # HyperBand pauses trials until its bracket is full, which a limit would never let happen.
     limits_itself = isinstance(searcher, ConcurrencyLimiter) or isinstance(plan.trial_scheduler, HyperBandScheduler)
@@ -81,9 +81,10 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
         experiment.metric, functools.partial(set_aside, metric=experiment.metric, mode=experiment.mode)
     )
 
+    argument, choices = plan.trainer.config_argument, plan.choices
+
     def own(config: dict[str, Any]) -> dict[str, Any]:
-        argument = plan.trainer.config_argument
-        return {**config, argument: own_values(config.get(argument, {}), experiment.defaults)}
+        return {**config, argument: choices.read(config.get(argument, {}))}
 
     with (
         observer.display,
@@ -102,7 +103,7 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
                 plan.trainable,
                 name=record.name,
                 storage_path=plan.storage,
-                config={plan.trainer.config_argument: {**plan.constants, **plan.space}},
+                config={argument: choices.told({**plan.constants, **plan.space})},
                 num_samples=1 if grid_size(plan.space) else plan.trials,
                 search_alg=searcher,
                 scheduler=plan.trial_scheduler,

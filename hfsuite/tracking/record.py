@@ -19,6 +19,7 @@ import pyarrow.fs
 
 from hfsuite.errors import ConfigurationError
 from hfsuite.tracking.state import TrialState
+from hfsuite.trainers.own_values import as_text
 
 OWN_FOLDER = ".hfsuite"  # of what concerns the sweep as a whole
 SWEEP_FILE = f"{OWN_FOLDER}/sweep.json"
@@ -62,6 +63,7 @@ class TrialRecord:
         started_at: milliseconds since 1970; None until it has.
         ended_at: likewise.
         warm_start: whether its workers had run a trial before.
+        not_written: the names of settings that no file can hold: a text stands for each of them in `config`.
         failure: what went wrong, in one line; the traceback is in `failure.txt`.
         best: its best report so far; of those with a checkpoint that is still there, if any is.
         last: the last report that came with a checkpoint, when the trial is over; that may be gone.
@@ -75,6 +77,7 @@ class TrialRecord:
     why: str = ""
     config: dict[str, Any] = field(default_factory=dict)
     searched: list[str] = field(default_factory=list)
+    not_written: list[str] = field(default_factory=list)
     reports: int = 0
     seconds: float = 0.0
     started_at: int | None = None
@@ -272,7 +275,7 @@ class SweepDirectory:
         return values
 
     def _write(self, name: str, values: Mapping[str, Any]) -> None:
-        self.write(name, json.dumps({"format": FORMAT, **values}, default=str).encode())
+        self.write(name, json.dumps({"format": FORMAT, **values}, default=as_text).encode())
 
 
 class ReportReader:

@@ -39,7 +39,10 @@ def as_text(value: Any) -> str:
 
 def as_written(value: Any) -> Any:
     """What comes back of a value from a file of JSON: of a tuple a list, of a class or an enum a text."""
-    return json.loads(json.dumps(value, default=as_text))
+    try:
+        return json.loads(json.dumps(value, default=as_text))
+    except (TypeError, ValueError):  # names that are no texts, or a circle
+        return as_text(value)
 
 
 def is_written(value: Any) -> bool:
