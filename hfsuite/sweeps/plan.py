@@ -148,12 +148,13 @@ def checked_plan(
     can_vary = {name: each for name, each in space.items() if can_count(name, only_where, space, constants)}
     attempt(lambda: check_searcher(searcher, choices.told(can_vary) if kind == "sweep" else None))
     argument = experiment.trainer.config_argument
-    attempt(lambda: check_trial_scheduler(trial_scheduler, searcher, argument, experiment.defaults))
     policy = attempt(lambda: WorkerPolicy(**worker_policy))
     attempt(lambda: keeping.parse_keep(keep))
     if resumed is None:
         attempt(lambda: _check_storage(storage, name))
     trainer = attempt(lambda: _scaled(experiment.trainer, workers, gpu))
+    size = trainer.scaling_config.num_workers if trainer is not None else 1
+    attempt(lambda: check_trial_scheduler(trial_scheduler, searcher, argument, experiment.defaults, size))
     attempt(cluster.connect)
     if trainer is not None and ray.is_initialized():
         attempt(lambda: resources.check_fits(trainer.scaling_config, uses_ray_data=is_streamed(trainer.datasets)))

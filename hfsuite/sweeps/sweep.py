@@ -26,7 +26,7 @@ from hfsuite.sweeps.plan import Plan, checked_plan
 from hfsuite.sweeps.result import SweepResult, TrialResult, address, best_trial
 from hfsuite.sweeps.tuning import run_tune
 from hfsuite.tracking.provenance import without_credentials
-from hfsuite.tracking.record import REPORTS_FILE, ReportReader, SweepDirectory
+from hfsuite.tracking.record import REPORTS_FILE, ReportReader, SweepDirectory, trial_directory
 from hfsuite.tracking.state import TrialState
 from hfsuite.trainers.datasets import is_streamed
 from hfsuite.trainers.determinism import COST
@@ -265,9 +265,12 @@ def _observer(plan: Plan) -> SweepObserver:
         }
 
     def new_trial(number: int, trial: Trial) -> TrialResult:
-        path = address(trial.storage.trial_fs_path, record.path)
+        path = address(f"{plan.directory.path}/{trial_directory(number)}", record.path)
         result = TrialResult(number, trial.trial_id, *settings(number, trial.config), path=path)
-        if not plan.directory.is_local:  # Ray Tune appends to a file of the driver's, and copies it now and then
+        has_begun = bool(trial.storage.trial_dir_name)  # otherwise Ray Tune knows no folder of it
+        if (
+            not plan.directory.is_local and has_begun
+        ):  # Ray Tune appends to a file of the driver's, and copies it now and then
             here = ReportReader(pyarrow.fs.LocalFileSystem(), f"{trial.local_path}/{REPORTS_FILE}")
             plan.writer.recorder.readers[trial.trial_id] = here
         return result

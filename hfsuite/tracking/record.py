@@ -92,7 +92,7 @@ class TrialRecord:
     @property
     def directory(self) -> str:
         """In the sweep's directory."""
-        return f"trial_{self.number:03d}"
+        return trial_directory(self.number)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> TrialRecord:
@@ -160,6 +160,11 @@ class SweepRecord:
     def from_json(cls, values: Mapping[str, Any]) -> SweepRecord:
         """What `sweep.json` holds."""
         return cls(**{**values, "state": TrialState(values["state"])})
+
+
+def trial_directory(number: int) -> str:
+    """The name of a trial's directory, in its sweep's."""
+    return f"trial_{number:03d}"
 
 
 class SweepDirectory:
