@@ -29,7 +29,6 @@ from hfsuite.tracking.record import Snapshot, SweepDirectory, SweepRecord, Trial
 from hfsuite.tracking.state import TrialState
 from hfsuite.tracking.writer import Writer
 from hfsuite.trainers import manifest
-from hfsuite.trainers.own_values import as_written, is_written
 from hfsuite.trainers.report_observer import FAILED_AT_END, LOST, TRAINING_FINISHED, WARM_START
 from hfsuite.trials.trainable import FAILURE
 from hfsuite.trials.tune_loop import Removals
@@ -294,9 +293,7 @@ class SweepObserver(Callback):
         if (result := self.trials.get(trial_id)) is not None:
             record.state, record.why, record.failure = result.state, result.why, _first_line(result.failure)
             record.searched = list(result.searched)
-            if not record.config:  # parameters do not change; metrics tell how they did
-                record.config = as_written(result.config)
-                record.not_written = [name for name, value in result.config.items() if not is_written(value)]
+            record.note_settings(result.config)
             record.seconds = round(result.seconds, 3)
         self.directory.write_trial(record)
         self.writer.touch(record)

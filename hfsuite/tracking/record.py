@@ -19,7 +19,7 @@ import pyarrow.fs
 
 from hfsuite.errors import ConfigurationError
 from hfsuite.tracking.state import TrialState
-from hfsuite.trainers.own_values import as_text
+from hfsuite.trainers.own_values import as_text, as_written, is_written
 
 OWN_FOLDER = ".hfsuite"  # of what concerns the sweep as a whole
 SWEEP_FILE = f"{OWN_FOLDER}/sweep.json"
@@ -93,6 +93,12 @@ class TrialRecord:
     def directory(self) -> str:
         """In the sweep's directory."""
         return trial_directory(self.number)
+
+    def note_settings(self, config: Mapping[str, Any]) -> None:
+        """As the trial began with them: parameters do not change, and metrics tell how settings did."""
+        if not self.config:
+            self.config = as_written(dict(config))
+            self.not_written = [name for name, value in config.items() if not is_written(value)]
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> TrialRecord:
