@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from hfsuite.errors import ConfigurationError, did_you_mean
+from hfsuite.search.own_choices import OwnChoices
 from hfsuite.search.values import parse_value
 
 Module = Annotated[str, typer.Argument(metavar="MODULE", help="The experiment: a dotted name, or a file.")]
@@ -53,15 +54,23 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on sta
 
 
 def parse_settings(
-    experiment: Any, assignments: Sequence[str], file: Path | None = None
+    experiment: Any, assignments: Sequence[str], file: Path | None = None, unwritten: Sequence[str] = ()
 ) -> tuple[dict[str, Any], list[str]]:
     """`key=value` texts as values of the settings' types, over those of a file, and a sentence for each that cannot be.
+
+    Args:
+        experiment: whose settings they are.
+        assignments: the texts.
+        file: of JSON.
+        unwritten: the names of settings for whose values the file holds texts, since it could not hold them.
 
     Raises:
         ConfigurationError: the file cannot be read as an object of settings.
     """
+    choices = OwnChoices.of(experiment.space, experiment.defaults)
     values = _read(file) if file is not None else {}
-    faults: list[str] = []
+    faults = choices.faults(values, unwritten)
+    values = choices.read(values)
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         key = key.strip()
@@ -69,6 +78,8 @@ def parse_settings(
             faults.append(f"--set takes KEY=VALUE, got {assignment!r}.")
         elif key not in experiment.defaults:
             faults.append(f"{experiment.name} has no setting {key!r}. {did_you_mean(key, experiment.defaults)}")
+        elif type(own := choices.read({key: text})[key]) is not str:  # an enum's, a class, a tuple
+            values[key] = own
         else:
             value, fault = parse_value(key, text, experiment.defaults[key])
             if fault:

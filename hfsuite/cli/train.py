@@ -30,6 +30,9 @@ def train(
     reports: Annotated[
         int | None, typer.Option(min=1, help="End after so many reports.", show_default="no end")
     ] = None,
+    by_text: Annotated[
+        list[str] | None, typer.Option(hidden=True, help="A setting of which the file holds a text instead.")
+    ] = None,
     reproduces: Annotated[str | None, typer.Option(hidden=True, help="The run that this one repeats.")] = None,
     recorded: Annotated[
         Path | None, typer.Option(hidden=True, help="What is recorded of a program that declares it, as JSON.")
@@ -46,7 +49,7 @@ def train(
     with answer(json or facts) as say:
         declaration = Declaration(**json_.loads(recorded.read_text(encoding="utf-8"))) if recorded else None
         experiment = load_experiment(module, declaration)
-        fixed, faults = settings.parse_settings(experiment, set_ or [], values)
+        fixed, faults = settings.parse_settings(experiment, set_ or [], values, by_text or [])
         device, contradictions = settings.gpu_of(gpu, gpu_share)
         faults += contradictions
         if facts:

@@ -66,6 +66,11 @@ def export(client: mlflow.MlflowClient, name: str, folder: Path) -> RecordedRun:
         raise ConfigurationError(f"The folder {folder} is not empty: give another.")
     mlflow_run = records.find(client, name)
     run = records.read(client, mlflow_run)
+    if unwritten := run.recipe["not_written"]:
+        raise ConfigurationError(
+            f"{run.title} had settings that no file can hold ({', '.join(unwritten)}), so a training without hfsuite "
+            "cannot be given them: make them texts or numbers in the experiment."
+        )
     module = transplant(run.whole_source(), run.recipe["module"])
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as parent:

@@ -216,8 +216,3 @@ def check_repeatable(run: RecordedRun, changes: Mapping[str, Any]) -> None:
         raise ConfigurationError(
             f"{run.title} had secrets among its settings, which are not recorded: give them, {given}"
         )
-    if unwritten := [name for name in recipe["not_written"] if name not in changes]:
-        raise ConfigurationError(
-            f"{run.title} had settings that no file can hold ({', '.join(unwritten)}): give them as numbers, texts or "
-            "lists in the experiment."
-        )

@@ -87,6 +87,8 @@ def _train(
             recorded = Path(folder, "recorded.json")
             recorded.write_text(json.dumps(asdict(declaration)), encoding="utf-8")
             command += ["--recorded", str(recorded)]
+        for name in recipe["not_written"]:
+            command += [] if name in changes else ["--by-text", name]  # the experiment must know what it stands for
         if share := recipe.get("gpu_share"):
             command += ["--gpu-share", str(share)]
         with output.open("wb") as answer, _terminated_like_interrupted():

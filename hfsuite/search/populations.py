@@ -70,13 +70,22 @@ def put_back(domain: Domain, value: Any, *, old: Any, towards: int = 0) -> Any:
         return value
     steps = steps_of(domain)
     if steps is None:
-        return min(max(float(value), domain.lower), domain.upper)
+        held = min(max(float(value), domain.lower), domain.upper)
+        return _whole(held, domain) if type(old) is int else held
     index = steps.nearest(float(value))
     if towards and isinstance(old, Real):
         before = steps.nearest(float(old))
         if (index - before) * towards <= 0:
             index = min(max(before + towards, steps.first), steps.last)
     return int(steps.value(index)) if isinstance(domain, Integer) else float(steps.value(index))
+
+
+def _whole(value: float, domain: Any) -> int:
+    """The next whole number that a range holds, of a setting that is one; if it holds none, the next of all."""
+    nearest = round(value)
+    if nearest < domain.lower and nearest + 1 <= domain.upper:
+        return nearest + 1
+    return nearest - 1 if nearest > domain.upper and nearest - 1 >= domain.lower else nearest
 
 
 def _listed(values: Sequence[Any], value: Any, old: Any, towards: int) -> Any:

@@ -14,8 +14,10 @@ from ray.tune.schedulers import (
     HyperBandScheduler,
     MedianStoppingRule,
     PopulationBasedTraining,
+    ResourceChangingScheduler,
     TrialScheduler,
 )
+from ray.tune.schedulers.resource_changing_scheduler import DistributeResources
 
 from hfsuite.errors import ConfigurationError, UnknownName, did_you_mean
 from hfsuite.search.populations import keep_within_domains
@@ -36,7 +38,7 @@ SCHEDULERS: dict[str, tuple[str, Callable[[], TrialScheduler]]] = {
 
 
 def check_trial_scheduler(
-    scheduler: str | TrialScheduler, searcher: Any, configuration: str, settings: Collection[str]
+    scheduler: str | TrialScheduler, searcher: Any, configuration: str, settings: Collection[str], workers: int = 1
 ) -> None:
     """Refuses a name that does not exist, and a scheduler of Ray Tune's that cannot work in this sweep.
 
@@ -45,18 +47,19 @@ def check_trial_scheduler(
         searcher: which shall propose beside it.
         configuration: what the settings are called in Ray Tune's configuration, "trainer_init_config" for example.
         settings: the names of those that a trial is given.
+        workers: of a trial.
 
     Raises:
         UnknownName: with the nearest names.
         ConfigurationError: it has a metric of its own; or it is Population Based Training, and a searcher proposes
-            too, or its mutations name no settings.
+            too, or its mutations name no settings; or it changes resources in a way that a trial's workers cannot have.
     """
     if isinstance(scheduler, str):
         if scheduler not in SCHEDULERS:
             raise UnknownName(f"There is no trial scheduler {scheduler!r}. {did_you_mean(scheduler, SCHEDULERS)}")
     elif not isinstance(scheduler, TrialScheduler):
         raise ConfigurationError(f"A trial scheduler is a name or one of Ray Tune's schedulers, got {scheduler!r}.")
-    elif getattr(scheduler, "_metric", None) is not None:
+    elif _has_metric(scheduler) or _has_metric(_base(scheduler)):
         raise ConfigurationError(
             f"This {type(scheduler).__name__} has a metric already, its own or another sweep's: make a new one without "
             "metric and mode, which the experiment names."
@@ -80,6 +83,33 @@ def check_trial_scheduler(
                     for name in unknown
                 )
             )
+
+    elif isinstance(scheduler, ResourceChangingScheduler):
+        _check_reallocation(scheduler, workers)
+
+
+def _check_reallocation(scheduler: ResourceChangingScheduler, workers: int) -> None:
+    base, function = _base(scheduler), scheduler._resources_allocation_function
+    if isinstance(base, PopulationBasedTraining | HyperBandScheduler | ResourceChangingScheduler):
+        raise ConfigurationError(
+            f"ResourceChangingScheduler pauses trials, and {type(base).__name__} as its base_scheduler does so too: "
+            "neither would find them as it left them. Give it ASHAScheduler, MedianStoppingRule or FIFOScheduler."
+        )
+    if workers > 1 and isinstance(function, DistributeResources) and not function.add_bundles:
+        raise ConfigurationError(
+            f"A trial has {workers} workers, one bundle each, and {type(function).__name__} would leave it one with "
+            "all resources: give ResourceChangingScheduler(resources_allocation_function="
+            f"{type(function).__name__}(add_bundles=True)), which adds workers."
+        )
+
+
+def _base(scheduler: TrialScheduler) -> TrialScheduler:
+    """What decides about trials: of a scheduler that changes resources the one inside of it."""
+    return scheduler._base_scheduler if isinstance(scheduler, ResourceChangingScheduler) else scheduler
+
+
+def _has_metric(scheduler: TrialScheduler) -> bool:
+    return getattr(scheduler, "_metric", None) is not None
 
 
 def make_trial_scheduler(
@@ -144,6 +174,7 @@ class Budget:
     @classmethod
     def of(cls, scheduler: TrialScheduler) -> Budget:
         """The budget of a scheduler of Ray Tune's. Its name there differs by class."""
+        scheduler = _base(scheduler)
         longest = getattr(scheduler, "_max_t", None) or getattr(scheduler, "_max_t_attr", None)
         return cls(longest, getattr(scheduler, "_time_attr", "training_iteration"))
 

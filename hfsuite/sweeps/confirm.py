@@ -19,6 +19,7 @@ from ray import tune
 from hfsuite.errors import ConfigurationError, TrialFailed
 from hfsuite.reproduce import recorded as records
 from hfsuite.reproduce.reproduction import check_repeatable
+from hfsuite.search.own_choices import OwnChoices, check_read
 from hfsuite.search.rounds import Rounds, Values
 from hfsuite.sweeps.plan import absolute
 from hfsuite.sweeps.sequential import FEWEST, Comparison, compare
@@ -169,7 +170,7 @@ def confirm(
         TrialFailed: no finalist has succeeded with any seed.
     """
     sweep = parent.data.tags[runs.SWEEP]
-    finalists = _finalists(client, parent, top)
+    finalists = _finalists(client, parent, top, OwnChoices.of(experiment.space, experiment.defaults))
     faults = []
     if seeds < 1 or top < 1:
         faults.append(f"At least one finalist and one seed are needed, got top={top} and seeds={seeds}.")
@@ -234,7 +235,7 @@ def confirm(
     return done
 
 
-def _finalists(client: Any, parent: Any, top: int) -> list[Finalist]:
+def _finalists(client: Any, parent: Any, top: int, choices: OwnChoices) -> list[Finalist]:
     tags = parent.data.tags
     best, sign = mlflow_name(f"best_{tags[runs.METRIC]}"), _sign(tags[runs.MODE])
     rated = [
@@ -248,7 +249,8 @@ def _finalists(client: Any, parent: Any, top: int) -> list[Finalist]:
     for value, run in rated[: max(0, top)]:
         recorded = records.read(client, run)
         check_repeatable(recorded, {})
-        found.append(Finalist(int(run.data.tags[runs.TRIAL]), run.info.run_id, recorded.recipe["config"], value))
+        config = check_read(choices, recorded.recipe["config"], recorded.recipe["not_written"])
+        found.append(Finalist(int(run.data.tags[runs.TRIAL]), run.info.run_id, config, value))
     return found
 
 

@@ -70,6 +70,7 @@ class SweepObserver(Callback):
         self.new_trial, self.settings, self.display, self.budget = new_trial, settings, display, budget
         self.trial_scheduler, self.keep = trial_scheduler, keep
         self.records: dict[str, TrialRecord] = dict(known)
+        self.has_begun = bool(known)  # whether there was ever a trial
         self.trials: dict[str, TrialResult] = {}
         self.interruption, self.removals = Interruption(), Removals(self._in_use)
         self._began: dict[str, float] = {}  # when those that are not over began, less what they had run before
@@ -99,6 +100,7 @@ class SweepObserver(Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """A trial's actor runs, for the first time or again."""
+        self.has_begun = True
         result = self.result(trial)
         result.state, result.why = TrialState.RUNNING, ""
         self._began.setdefault(trial.trial_id, time.monotonic() - result.seconds)
@@ -294,7 +296,7 @@ class SweepObserver(Callback):
         if (result := self.trials.get(trial_id)) is not None:
             record.state, record.why, record.failure = result.state, result.why, _first_line(result.failure)
             record.searched = list(result.searched)
-            record.config = record.config or dict(result.config)  # parameters do not change; metrics tell how they did
+            record.note_settings(result.config)
             record.seconds = round(result.seconds, 3)
         self.directory.write_trial(record)
         self.writer.touch(record)

@@ -21,6 +21,7 @@ import ray
 from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
 
 from hfsuite.errors import ConfigurationError, TrackingError
+from hfsuite.search.own_choices import OwnChoices
 from hfsuite.search.searchers import SAMPLERS, AnySearcher, check_searcher
 from hfsuite.search.spaces import OnlyWhere, can_count, constants_of, describe, grid_size
 from hfsuite.search.trial_schedulers import check_trial_scheduler, make_trial_scheduler
@@ -35,6 +36,7 @@ from hfsuite.tracking.sync import mark_lost
 from hfsuite.tracking.writer import Writer
 from hfsuite.trainers.datasets import is_streamed
 from hfsuite.trainers.examination import Examination
+from hfsuite.trainers.own_values import is_written
 from hfsuite.trainers.seeds import SETTING, SeedRule
 from hfsuite.trainers.training import HuggingFaceTrainer
 from hfsuite.trials import resources
@@ -65,6 +67,7 @@ class Plan:
     space: Mapping[str, Any]
     only_where: OnlyWhere
     constants: Mapping[str, Any]
+    choices: OwnChoices
     trials: int
     seed: int
     seeds: SeedRule
@@ -108,11 +111,14 @@ def checked_plan(
     The sweep's directory is the caller's alone, from now until it releases the plan's lock. The arguments are those of
     `Experiment.sweep`, `confirms` is that of `run_sweep`, and `reports` and `reproduces` are those of `run_training`.
     """
+    fixed = OwnChoices.of(experiment.space, experiment.defaults).read(fixed)
+    choices = OwnChoices.of(experiment.space, experiment.defaults, fixed)
     asked = {
-        "trials": trials, "workers": workers, "gpu": gpu, "fixed": dict(fixed), "seed": seed, "storage": str(storage),
+        "trials": trials, "workers": workers, "gpu": gpu, "fixed": fixed, "seed": seed, "storage": str(storage),
         "searcher": searcher if isinstance(searcher, str) else None,
         "trial_scheduler": trial_scheduler if isinstance(trial_scheduler, str) else None,
         "worker_policy": dict(worker_policy), "keep": keep, "deterministic": deterministic,
+        "not_written": [name for name, value in fixed.items() if not is_written(value)],
     }  # fmt: skip
     faults = [*known_faults, *experiment.setting_faults(fixed)]
     if trials < 1:
@@ -140,14 +146,15 @@ def checked_plan(
         if name in space and isinstance(searcher, str) and searcher in SAMPLERS
     }
     can_vary = {name: each for name, each in space.items() if can_count(name, only_where, space, constants)}
-    attempt(lambda: check_searcher(searcher, can_vary if kind == "sweep" else None))
+    attempt(lambda: check_searcher(searcher, choices.told(can_vary) if kind == "sweep" else None))
     argument = experiment.trainer.config_argument
-    attempt(lambda: check_trial_scheduler(trial_scheduler, searcher, argument, experiment.defaults))
     policy = attempt(lambda: WorkerPolicy(**worker_policy))
     attempt(lambda: keeping.parse_keep(keep))
     if resumed is None:
         attempt(lambda: _check_storage(storage, name))
     trainer = attempt(lambda: _scaled(experiment.trainer, workers, gpu))
+    size = trainer.scaling_config.num_workers if trainer is not None else 1
+    attempt(lambda: check_trial_scheduler(trial_scheduler, searcher, argument, experiment.defaults, size))
     attempt(cluster.connect)
     if trainer is not None and ray.is_initialized():
         attempt(lambda: resources.check_fits(trainer.scaling_config, uses_ray_data=is_streamed(trainer.datasets)))
@@ -227,6 +234,7 @@ def checked_plan(
             space=space,
             only_where=only_where,
             constants={**experiment.defaults, **fixed},
+            choices=choices,
             seeds=seeds,
             trials=trials,
             seed=seed,

@@ -16,6 +16,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from hfsuite.errors import ConfigurationError
+from hfsuite.search.own_choices import OwnChoices
 from hfsuite.search.searchers import VARIANTS, AnySearcher
 from hfsuite.search.spaces import can_count, constants_of, counts, is_searched
 from hfsuite.search.trial_schedulers import Budget, what_hyperband_needs
@@ -26,7 +27,7 @@ from hfsuite.sweeps.result import SweepResult, TrialResult, address, best_trial
 from hfsuite.sweeps.tuning import run_tune
 from hfsuite.tracking.declared import MAIN
 from hfsuite.tracking.provenance import without_credentials
-from hfsuite.tracking.record import REPORTS_FILE, ReportReader, SweepDirectory
+from hfsuite.tracking.record import REPORTS_FILE, ReportReader, SweepDirectory, trial_directory
 from hfsuite.tracking.state import TrialState
 from hfsuite.trainers.datasets import is_streamed
 from hfsuite.trainers.determinism import COST
@@ -125,6 +126,8 @@ def resume_sweep(
         if value is None
     ]
     space = {key: value for key, value in experiment.space.items() if key not in asked["fixed"]}
+    choices = OwnChoices.of(experiment.space, experiment.defaults)
+    faults += choices.faults(asked["fixed"], asked.get("not_written", []))
     if faults:
         raise ConfigurationError(faults)
     plan = checked_plan(
@@ -269,9 +272,12 @@ def _observer(plan: Plan) -> SweepObserver:
         }
 
     def new_trial(number: int, trial: Trial) -> TrialResult:
-        path = address(trial.storage.trial_fs_path, record.path)
+        path = address(f"{plan.directory.path}/{trial_directory(number)}", record.path)
         result = TrialResult(number, trial.trial_id, *settings(number, trial.config), path=path)
-        if not plan.directory.is_local:  # Ray Tune appends to a file of the driver's, and copies it now and then
+        has_begun = bool(trial.storage.trial_dir_name)  # otherwise Ray Tune knows no folder of it
+        if (
+            not plan.directory.is_local and has_begun
+        ):  # Ray Tune appends to a file of the driver's, and copies it now and then
             here = ReportReader(pyarrow.fs.LocalFileSystem(), f"{trial.local_path}/{REPORTS_FILE}")
             plan.writer.recorder.readers[trial.trial_id] = here
         return result

@@ -8,13 +8,14 @@ import os
 import warnings
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ray import tune
 from ray.tune.logger import CSVLoggerCallback
-from ray.tune.schedulers import HyperBandScheduler, PopulationBasedTraining
+from ray.tune.schedulers import HyperBandScheduler, PopulationBasedTraining, ResourceChangingScheduler
 from ray.tune.search import ConcurrencyLimiter
 
+from hfsuite.errors import ConfigurationError, HFSuiteError
 from hfsuite.search.searchers import make_searcher
 from hfsuite.search.spaces import constants_of, grid_size
 from hfsuite.search.trial_schedulers import Budget
@@ -24,10 +25,12 @@ from hfsuite.sweeps.report_log import ReportLog
 from hfsuite.sweeps.trial_names import TrialNames
 from hfsuite.trainers.datasets import is_streamed
 from hfsuite.trials import resources
+from hfsuite.trials.reallocation import reallocate_gangs
 from hfsuite.trials.tune_loop import (
     actors_outlive_pauses,
     comparable_reports,
     lasting_state,
+    settings_taken_over,
     time_to_end,
     whole_populations,
 )
@@ -65,7 +68,8 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
     budget = Budget.of(plan.trial_scheduler)
     searcher = make_searcher(
         plan.searcher, seed=plan.seed, study_name=record.name, directory=directory, budget=budget,
-        only_where=plan.only_where, defaults={**plan.constants, **constants_of(plan.space)},
+        only_where=plan.choices.told_conditions(plan.only_where),
+        defaults=plan.choices.told({**plan.constants, **constants_of(plan.space)}),
     )  # fmt: skip
     # HyperBand pauses trials until its bracket is full, which a limit would never let happen.
     limits_itself = isinstance(searcher, ConcurrencyLimiter) or isinstance(plan.trial_scheduler, HyperBandScheduler)
@@ -79,10 +83,19 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
     comparable = comparable_reports(
         experiment.metric, functools.partial(set_aside, metric=experiment.metric, mode=experiment.mode)
     )
+
+    if is_reallocated := isinstance(plan.trial_scheduler, ResourceChangingScheduler):
+        reallocate_gangs(plan.trial_scheduler)
+    argument, choices = plan.trainer.config_argument, plan.choices
+
+    def own(config: dict[str, Any]) -> dict[str, Any]:
+        return {**config, argument: choices.read(config.get(argument, {}))}
+
     with (
         observer.display,
         observer.interruption,
         observer.removals,
+        settings_taken_over(own),
         _tune_as_a_sweep_needs_it(),
         patience,
         lasting,
@@ -95,14 +108,14 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
                 plan.trainable,
                 name=record.name,
                 storage_path=plan.storage,
-                config={plan.trainer.config_argument: {**plan.constants, **plan.space}},
+                config={argument: choices.told({**plan.constants, **plan.space})},
                 num_samples=1 if grid_size(plan.space) else plan.trials,
                 search_alg=searcher,
                 scheduler=plan.trial_scheduler,
                 metric=experiment.metric,
                 mode=experiment.mode,
                 max_concurrent_trials=None if limits_itself else slots,
-                reuse_actors=True,
+                reuse_actors=not is_reallocated,  # an actor keeps the resources that it was made with
                 trial_name_creator=names,
                 trial_dirname_creator=names,
                 callbacks=[observer.interruption, observer, plan.head_start, ReportLog(), CSVLoggerCallback()],
@@ -117,12 +130,24 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
                 ),
                 **({"resume": True, "resume_config": resume} if resumed else {}),
             )
-        except BaseException:  # a second Ctrl-C, for example
+        except BaseException as error:  # a second Ctrl-C, for example
             observer.stop_rest()
+            if isinstance(error, Exception) and not isinstance(error, HFSuiteError) and not observer.has_begun:
+                raise ConfigurationError(_cannot_begin(plan, error)) from error
             raise
     metric_is_reported.at_end()
     if told := getattr(searcher, "exhausted", None):
         observer.display.console.print(told, soft_wrap=True)
+
+
+def _cannot_begin(plan: Plan, error: Exception) -> str:
+    """What went wrong in a searcher or a trial scheduler of the user's choice, or in a library of theirs."""
+    chosen = plan.record.params
+    lines = str(error).strip().splitlines() or [""]
+    return (
+        f"No trial could begin with the searcher {chosen['searcher']} and the trial scheduler "
+        f"{chosen['trial_scheduler']}: {type(error).__name__}: {lines[-1]}"
+    )
 
 
 def _pauses(plan: Plan) -> bool:

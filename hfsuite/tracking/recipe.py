@@ -7,7 +7,6 @@ writer's thread, or in `hfsuite sync`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -48,7 +47,7 @@ def write_recipe(
         "metric": sweep.metric,
         "mode": sweep.mode,
         "config": config,
-        "not_written": [name for name, value in config.items() if not _is_json(value)],
+        "not_written": record.not_written,
         "restarts": list(restarts),
         "searched": record.searched,
         "seed": _seed_of(sweep, record),
@@ -98,12 +97,3 @@ def _clean(name: str, value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_clean(name, each) for each in value]
     return as_parameter(name, value) if isinstance(value, str) else value
-
-
-def _is_json(value: Any) -> bool:
-    """Whether it comes back from a file as it was; a tuple comes back as a list, which trainings take as well."""
-    try:
-        json.dumps(value)
-    except (TypeError, ValueError):
-        return False
-    return True

@@ -19,6 +19,7 @@ import pyarrow.fs
 
 from hfsuite.errors import ConfigurationError
 from hfsuite.tracking.state import TrialState
+from hfsuite.trainers.own_values import as_text, as_written, is_written
 
 OWN_FOLDER = ".hfsuite"  # of what concerns the sweep as a whole
 SWEEP_FILE = f"{OWN_FOLDER}/sweep.json"
@@ -62,6 +63,7 @@ class TrialRecord:
         started_at: milliseconds since 1970; None until it has.
         ended_at: likewise.
         warm_start: whether its workers had run a trial before.
+        not_written: the names of settings that no file can hold: a text stands for each of them in `config`.
         failure: what went wrong, in one line; the traceback is in `failure.txt`.
         best: its best report so far; of those with a checkpoint that is still there, if any is.
         last: the last report that came with a checkpoint, when the trial is over; that may be gone.
@@ -75,6 +77,7 @@ class TrialRecord:
     why: str = ""
     config: dict[str, Any] = field(default_factory=dict)
     searched: list[str] = field(default_factory=list)
+    not_written: list[str] = field(default_factory=list)
     reports: int = 0
     seconds: float = 0.0
     started_at: int | None = None
@@ -89,7 +92,13 @@ class TrialRecord:
     @property
     def directory(self) -> str:
         """In the sweep's directory."""
-        return f"trial_{self.number:03d}"
+        return trial_directory(self.number)
+
+    def note_settings(self, config: Mapping[str, Any]) -> None:
+        """As the trial began with them: parameters do not change, and metrics tell how settings did."""
+        if not self.config:
+            self.config = as_written(dict(config))
+            self.not_written = [name for name, value in config.items() if not is_written(value)]
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> TrialRecord:
@@ -159,6 +168,11 @@ class SweepRecord:
     def from_json(cls, values: Mapping[str, Any]) -> SweepRecord:
         """What `sweep.json` holds."""
         return cls(**{**values, "state": TrialState(values["state"])})
+
+
+def trial_directory(number: int) -> str:
+    """The name of a trial's directory, in its sweep's."""
+    return f"trial_{number:03d}"
 
 
 class SweepDirectory:
@@ -274,7 +288,7 @@ class SweepDirectory:
         return values
 
     def _write(self, name: str, values: Mapping[str, Any]) -> None:
-        self.write(name, json.dumps({"format": FORMAT, **values}, default=str).encode())
+        self.write(name, json.dumps({"format": FORMAT, **values}, default=as_text).encode())
 
 
 class ReportReader:

@@ -21,6 +21,7 @@ from hfsuite.trainers import manifest
 from hfsuite.trainers.conditions import Added, Conditions
 from hfsuite.trainers.examination import Examination
 from hfsuite.trainers.later import Later
+from hfsuite.trainers.own_values import own_value
 from hfsuite.trainers.report_observer import FAILED_AT_END, LOST, TRAINING_FINISHED, WARM_START
 from hfsuite.trainers.reported_checkpoint import newest_reported
 from hfsuite.trainers.seeds import SETTING, SeedRule
@@ -298,5 +299,8 @@ def _is_streamed(trainer: HuggingFaceTrainer) -> bool:
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A trial's sample of the search space; Tune adds entries of its own, with double underscores."""
-    return {name: value for name, value in config.items() if not name.startswith("__")}
+    """A trial's sample of the search space; Tune adds entries of its own, with double underscores.
+
+    Searchers may draw NumPy's numbers and texts: in a sweep those are Python's already, under a bare Tuner only here.
+    """
+    return {name: own_value(value) for name, value in config.items() if not name.startswith("__")}

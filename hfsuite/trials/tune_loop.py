@@ -81,6 +81,32 @@ def lasting_state(keep: Callable[[str, str], None], restored: Callable[[list[Any
 
 
 @contextmanager
+def settings_taken_over(read: Callable[[dict[str, Any]], dict[str, Any]]) -> Iterator[None]:
+    """Has the configuration of each trial pass through a function before its ranks, or any record, get it.
+
+    A trial has its configuration from a searcher, from Ray Tune's state when a sweep is taken up again, or from a trial
+    scheduler that changes it. The first two end with the trial's placement group, for which the configuration is whole;
+    the last one sets it.
+
+    Args:
+        read: from a configuration to the one that counts; what has passed through stays the same.
+    """
+    own_request, own_set = Trial.create_placement_group_factory, Trial.set_config
+
+    def set_config(trial: Any, config: dict[str, Any]) -> None:
+        own_set(trial, read(config))
+
+    def create_placement_group_factory(trial: Any) -> None:
+        trial.set_config(trial.config)
+        own_request(trial)
+
+    with mock.patch.multiple(
+        Trial, set_config=set_config, create_placement_group_factory=create_placement_group_factory
+    ):
+        yield
+
+
+@contextmanager
 def actors_outlive_pauses() -> Iterator[None]:
     """Has Ray Tune keep the actors of trials that pause, and their workers with them, until those go on.
 

@@ -69,6 +69,13 @@ def test_a_whole_number_is_multiplied_and_moves_by_one_at_least() -> None:
     assert low[0] in (1, 3)
 
 
+def test_a_whole_number_stays_one_though_its_domain_is_a_range() -> None:
+    seen = [each["x"] for each in explored({"x": tune.uniform(1.6, 9.4)}, {"x": 5}, resample_probability=0.3)]
+    assert {type(each) for each in seen} == {int}
+    assert min(seen) >= 2
+    assert max(seen) <= 9
+
+
 def test_a_function_is_held_to_the_domain_of_the_space_if_there_is_one() -> None:
     mutations = {"x": lambda: 100, "free": lambda: 100, "kind": lambda: 9}
     space = {"x": tune.choice([1, 2, 4]), "free": 3, "kind": tune.grid_search([1, 2])}

@@ -78,6 +78,7 @@ def test_values_are_pythons_own_whoever_drew_them() -> None:
     kinds = [type(found["a"]), type(found["b"]), type(found["c"][0]), type(found["c"][1][0]), type(found["d"]["e"])]
     assert kinds == [str, bool, int, float, float]
     assert own_value([0.9, 0.99], (0.9, 0.999)) == (0.9, 0.99)
+    assert [repr(own_value(value, 0.5)) for value in (1, np.int64(1), True, None)] == ["1.0", "1.0", "True", "None"]
 
 
 def test_numpys_numbers_and_lists_for_tuples_fit() -> None:

@@ -11,8 +11,15 @@ from typing import Any
 import pytest
 import ray.train
 from ray import tune
-from ray.train import Checkpoint
-from ray.tune.schedulers import HyperBandScheduler, PopulationBasedTraining
+from ray.train import Checkpoint, ScalingConfig
+from ray.tune.schedulers import (
+    ASHAScheduler,
+    FIFOScheduler,
+    HyperBandScheduler,
+    PopulationBasedTraining,
+    ResourceChangingScheduler,
+)
+from ray.tune.schedulers.resource_changing_scheduler import DistributeResources
 
 from hfsuite import AccelerateTrainer, Experiment, StopTraining
 from hfsuite.tracking import runs, store
@@ -142,3 +149,52 @@ def population(every: int = 2) -> PopulationBasedTraining:
         resample_probability=0.0,
         synch=True,
     )
+
+
+def waits_for_company(settings: dict[str, Any]) -> None:
+    """Trial 0 reports twice. The other one goes on until it has two workers, and then for two reports more."""
+    context = ray.train.get_context()
+    is_short = context.get_experiment_name() == "trial_000"
+    checkpoint = ray.train.get_checkpoint()
+    done = int(Path(checkpoint.path, "step").read_text()) if checkpoint else 0
+    left = 2 if is_short or context.get_world_size() > 1 else 200
+    for step in range(done + 1, done + left + 1):
+        entry = {"step": step, "rank": context.get_world_rank(), "workers": context.get_world_size()}
+        toy.note(settings["diary"], {**entry, "trial": context.get_experiment_name()})
+        time.sleep(0.3)
+        kept = None
+        if context.get_world_rank() == 0:
+            Path("saved").mkdir(exist_ok=True)
+            Path("saved/step").write_text(str(step))
+            kept = Checkpoint.from_directory("saved")
+        ray.train.report({"loss": settings["x"] / step, "step": step}, checkpoint=kept)
+
+
+@pytest.mark.parametrize("base", [FIFOScheduler, ASHAScheduler])
+def test_a_trial_gets_the_workers_of_one_that_has_ended(base: Any, own_directory: Path) -> None:
+    diary = own_directory / "diary"
+    experiment = dataclasses.replace(
+        members,
+        trainer=AccelerateTrainer(
+            waits_for_company,
+            accelerate_config={},
+            scaling_config=ScalingConfig(num_workers=1, resources_per_worker={"CPU": 2}),
+        ),
+        space={"x": tune.grid_search([1.0, 0.5])},
+        defaults={"x": 1.0, "diary": ""},
+    )
+    scheduler = ResourceChangingScheduler(
+        base(grace_period=300, max_t=1000) if base is ASHAScheduler else base(), DistributeResources(add_bundles=True)
+    )
+    result = experiment.sweep(
+        trials=2, searcher="grid", trial_scheduler=scheduler, set={"diary": str(diary)}, name="changing"
+    )
+    assert [trial.failure for trial in result.trials] == [None, None]
+    assert [trial.state for trial in result.trials] == [TrialState.COMPLETED] * 2
+    steps = [entry for entry in toy.read(diary) if entry["trial"] == "trial_001" and entry["rank"] == 0]
+    assert {entry["workers"] for entry in steps} == {1, 2}
+    assert [entry["step"] for entry in steps] == list(range(1, len(steps) + 1)), "from its checkpoint, none twice"
+    assert result.trials[1].iterations == len(steps)
+    client = store.open_store()
+    history = client.get_metric_history(str(result.trials[1].run_id), "loss")
+    assert [point.step for point in history] == [entry["step"] for entry in steps]

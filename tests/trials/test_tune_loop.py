@@ -120,6 +120,25 @@ def test_a_member_that_saves_is_not_asked_for_its_checkpoint_again() -> None:
         assert TuneController._schedule_trial_save(MagicMock(), trial, result={}) == "under way"
 
 
+def test_a_configuration_passes_through_before_anybody_has_it() -> None:
+    def read(config: dict[str, Any]) -> dict[str, Any]:
+        return {name: str(value) for name, value in config.items()}
+
+    adds = inspect.getsource(TuneController.add_trial)
+    places = [adds.index(each) for each in ("resolve_config_placeholders(", "create_placement_group_factory(", "on_tr")]
+    assert places == sorted(places), "whole, and not yet known to the trial scheduler"
+    trial: Any = Trial.__new__(Trial)
+    trial.config, trial._state_json = {"x": 1}, None
+    trial._default_placement_group_factory, trial._setup_default_resource, trial.trainable_name = None, False, "none"
+    with mock.patch.object(Trial, "get_trainable_cls", return_value=None), tune_loop.settings_taken_over(read):
+        trial.create_placement_group_factory()
+        assert trial.config == {"x": "1"}
+        trial.set_config({"x": 2})
+        assert trial.config == {"x": "2"}
+    trial.set_config({"x": 3})
+    assert trial.config == {"x": 3}, "as before, for Tuners of the user's own"
+
+
 def test_ray_tunes_cache_of_actors() -> None:
     assert "self._actor_cache = _ObjectCache(" in inspect.getsource(TuneController.__init__)
     assert "if self._search_alg.is_finished() and" in inspect.getsource(TuneController._maybe_cache_trial_actor)
