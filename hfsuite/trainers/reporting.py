@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import ray.train
@@ -171,7 +172,7 @@ class ReportCallback(TrainerCallback):
             ray.train.report(self.last)
             return
         checkpoint = TransformersCheckpoint.from_directory(path)
-        if self.keep_local or os.path.isabs(args.output_dir):
+        if self.keep_local or is_elsewhere(args.output_dir):
             ray.train.report(self.last, checkpoint=checkpoint)
             return  # a directory that the user chose is the user's
         ray.train.report(self.last, checkpoint=checkpoint, checkpoint_upload_fn=moved)
@@ -219,9 +220,10 @@ def check_arguments(args: Any, world_size: int, *, is_trial: bool = False) -> No
             "set `RunConfig(checkpoint_config=CheckpointConfig(checkpoint_score_attribute=...))` and call "
             "`result.get_best_checkpoint(...)`."
         )
-    if is_trial and os.path.isabs(args.output_dir):
+    if is_trial and is_elsewhere(args.output_dir):
+        kind = "the absolute path" if os.path.isabs(args.output_dir) else "outside of the working directory,"
         faults.append(
-            f"`output_dir` is the absolute path {args.output_dir}, where all trials of a sweep would write over "
+            f"`output_dir` is {kind} {args.output_dir}, where all trials of a sweep would write over "
             "each other: give a relative one; checkpoints are kept in the trial's own directory."
         )
     if args.world_size != world_size:
@@ -236,6 +238,11 @@ def check_arguments(args: Any, world_size: int, *, is_trial: bool = False) -> No
         )
     if faults:
         raise ConfigurationError(faults)
+
+
+def is_elsewhere(directory: str) -> bool:
+    """Whether a directory is not in the working directory, which each attempt at a training has for itself."""
+    return not Path(directory).resolve().is_relative_to(Path.cwd().resolve())
 
 
 def _is_multiple(number: float, of: float) -> bool:
