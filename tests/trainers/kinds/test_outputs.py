@@ -15,7 +15,7 @@ from hfsuite.trainers.reporting import check_arguments
 from tests.trainers.kinds import in_ranks, outputs
 from tests.trainers.training import checkpoints, transformers_trainer
 
-LOGGED = {"logging_strategy": "epoch", "use_cpu": True, "report_to": []}
+LOGGED = {"logging_strategy": "epoch", "save_strategy": "no", "use_cpu": True, "report_to": []}
 
 
 def function(train_dataset: Any, eval_dataset: Any = None, **config: Any) -> Any:
@@ -39,6 +39,7 @@ def test_other_folders_are_refused_in_trials(own_directory: Path, folder: str) -
     check_arguments(TrainingArguments(folder, **LOGGED), 1)
 
 
+@pytest.mark.slow
 def test_a_folder_that_a_user_chose_keeps_its_checkpoints_and_the_run_has_its_own(tmp_path: Path) -> None:
     chosen = tmp_path / "chosen"
     result = transformers_trainer(tmp_path, {"folder": str(chosen)}, function=function, workers=2).fit()
