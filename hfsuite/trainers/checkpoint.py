@@ -176,4 +176,5 @@ def _argument_classes() -> list[Any]:
 
 def _derived(kind: type) -> list[type]:
     """The classes that derive from one, directly or not, as far as they have been imported."""
-    return [found for each in kind.__subclasses__() for found in (each, *_derived(each))]
+    direct: list[type] = kind.__subclasses__()
+    return [*direct, *(found for each in direct for found in _derived(each))]
