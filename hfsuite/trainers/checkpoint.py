@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from enum import EnumType
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.fs
@@ -111,7 +113,8 @@ class TransformersCheckpoint(Checkpoint):
     def get_training_arguments(self) -> TrainingArguments | None:
         """The `TrainingArguments` of the run, or None where the checkpoint has none.
 
-        The file is a pickle; only classes of training arguments are allowed to be in it.
+        The file is a pickle; only classes of training arguments are allowed to be in it. Import another library's own
+        (`trl.SFTConfig`) before.
         """
         import torch
 
@@ -142,7 +145,11 @@ def store_preprocessor(checkpoint: Checkpoint, preprocessor: Preprocessor) -> No
 
 
 def _argument_classes() -> list[Any]:
-    """Everything that Transformers itself puts into `training_args.bin`."""
+    """Everything that Transformers puts into `training_args.bin`.
+
+    Arguments of another library's trainers, or of the user's own, are among them once their class has been imported,
+    with the enumerations that its module knows.
+    """
     import accelerate.state
     import accelerate.utils
     import torch
@@ -157,9 +164,17 @@ def _argument_classes() -> list[Any]:
         accelerate.state,
         accelerate.utils,
     ]
+    derived = _derived(transformers.training_args.TrainingArguments)
+    known = [value for each in derived for value in vars(sys.modules[each.__module__]).values()]
     return [
         value
         for module in modules
         for value in vars(module).values()
         if isinstance(value, type) and value.__module__.split(".")[0] in ("transformers", "accelerate")
-    ] + [set, torch.device]
+    ] + [set, torch.device, *derived, *(each for each in known if isinstance(each, EnumType))]
+
+
+def _derived(kind: type) -> list[type]:
+    """The classes that derive from one, directly or not, as far as they have been imported."""
+    direct: list[type] = kind.__subclasses__()
+    return [*direct, *(found for each in direct for found in _derived(each))]

@@ -1,4 +1,4 @@
-"""Which learning rate a training uses that goes on from a checkpoint."""
+"""What a training that goes on from a checkpoint takes from it: states, and no hyperparameters."""
 
 from __future__ import annotations
 
@@ -39,6 +39,32 @@ def keep_own(trainer: transformers.Trainer) -> None:
             schedule._last_lr = rates
 
     trainer._load_optimizer_and_scheduler = load_state
+
+
+def keep_states_of_callbacks(trainer: transformers.Trainer) -> None:
+    """Has callbacks of a `transformers.Trainer` that resumes go on where they were (`ExportableState`). In every rank.
+
+    Transformers leaves them as new ones: an `EarlyStoppingCallback` would forget for how long nothing has improved, and
+    stop later than without the interruption. What a callback was built with stays its own. Where the user asks for
+    `restore_callback_states_from_checkpoint`, Transformers makes all of them anew; what reports stays the last of them.
+    """
+    from transformers.trainer_callback import ExportableState
+
+    load = trainer._load_callback_state
+
+    def load_states() -> None:
+        before = list(trainer.callback_handler.callbacks)
+        if trainer.args.restore_callback_states_from_checkpoint:
+            load()
+            trainer.callback_handler.callbacks.sort(key=lambda each: each is before[-1])
+            return
+        for name, saved in trainer.state.stateful_callbacks.items():
+            own = [each for each in before if type(each).__name__ == name and isinstance(each, ExportableState)]
+            for callback, state in zip(own, saved if isinstance(saved, list) else [saved], strict=False):
+                for attribute, value in state.get("attributes", {}).items():
+                    setattr(callback, attribute, value)
+
+    trainer._load_callback_state = load_states
 
 
 def _groups(trainer: transformers.Trainer) -> list[dict[str, Any]]:

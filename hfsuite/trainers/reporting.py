@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import ray.train
@@ -62,23 +63,20 @@ class ReportCallback(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Collects what Transformers logs."""
-        if self.pending.get("step", state.global_step) != state.global_step:
-            texts = {name: each for name, each in self.pending.items() if isinstance(each, str)}
-            self.earlier.append({name: each for name, each in self.pending.items() if name not in texts})
-            self.pending = texts
-        samples = self.rows_before + self.rows_trained()
-        state.log_history[-1][SAMPLES] = samples  # a resumed training counts on from it
+        self._begin(state)
+        state.log_history[-1][SAMPLES] = self.pending[SAMPLES]  # a resumed training counts on from it
         about = self.about()
         self.pending |= {name: "" for name in self.told if name not in about}  # it has turned out otherwise
         self.pending |= {name: text for name, text in about.items() if self.told.get(name) != text}
         self.told = about
-        self.pending |= {SAMPLES: samples, **(logs or {}), "step": state.global_step, "epoch": state.epoch}
+        self.pending |= {**(logs or {}), "step": state.global_step, "epoch": state.epoch}
         if "loss" in (logs or {}):
             self.logged_step = state.global_step
             self.is_due = self.is_due or args.eval_strategy == IntervalStrategy.NO
 
     def on_save(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        """Remembers the checkpoint that goes with what was logged."""
+        """Remembers the checkpoint that goes with what was logged, or with nothing but its step."""
+        self._begin(state)
         self.checkpoint = os.path.abspath(os.path.join(args.output_dir, f"checkpoint-{state.global_step}"))
         self.saved_step, self.is_due = state.global_step, True
         if args.should_save and not self.sharded:
@@ -94,6 +92,7 @@ class ReportCallback(TrainerCallback):
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """What an evaluation stops (`EarlyStoppingCallback`) is saved now: at the epoch's end nobody knew of it."""
+        self._begin(state)
         if self.evaluated_step < 0:
             self.begins()
         self.evaluated_step, self.is_due = state.global_step, True
@@ -108,11 +107,13 @@ class ReportCallback(TrainerCallback):
                 state.global_step != self.evaluated_step and args.eval_strategy != IntervalStrategy.NO
             )
             control.should_save = state.global_step != self.saved_step
+        self._expect_log(args, state, control)
         return control
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Counts what was trained."""
         self.steps += 1
+        self._expect_log(args, state, control)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Reports the interval that has just ended."""
@@ -145,11 +146,28 @@ class ReportCallback(TrainerCallback):
         again = TransformersCheckpoint.from_directory(checkpoint) if is_first else None
         ray.train.report(self.pending | {TRAINING_FINISHED: True}, checkpoint=again)
 
+    def _expect_log(self, args: Any, state: Any, control: Any) -> None:
+        """The loss is logged next. In every rank, also where a user's `log` keeps it to the first."""
+        if control.should_log and state.global_step != self.logged_step:
+            self._begin(state)
+            self.logged_step = state.global_step
+            self.is_due = self.is_due or args.eval_strategy == IntervalStrategy.NO
+
+    def _begin(self, state: Any) -> None:
+        """From now on what is pending is of this step. In every rank: not all log, where an evaluation is a user's."""
+        if self.pending.get("step", state.global_step) != state.global_step:
+            texts = {name: each for name, each in self.pending.items() if isinstance(each, str)}
+            self.earlier.append({name: each for name, each in self.pending.items() if name not in texts})
+            self.pending = texts
+        samples = self.rows_before + self.rows_trained()
+        self.pending |= {SAMPLES: samples, "step": state.global_step, "epoch": state.epoch}
+
     def _report(self, args: Any, state: Any) -> None:
-        if not (self.pending and self.is_due):
+        if not self.is_due:
             return
-        was_due = args.eval_strategy == IntervalStrategy.NO or self.evaluated_step == self.pending.get("step")
-        added = {**({EARLIER: self.earlier} if self.earlier else {}), **({} if was_due else {UNEVALUATED: True})}
+        rated_step = self.logged_step if args.eval_strategy == IntervalStrategy.NO else self.evaluated_step
+        is_rated = rated_step == self.pending.get("step") and self.steps > 0  # not at the start, without a loss
+        added = {**({EARLIER: self.earlier} if self.earlier else {}), **({} if is_rated else {UNEVALUATED: True})}
         self.last, self.pending, self.earlier, self.is_due = {**self.pending, **added}, {}, [], False
         path, self.checkpoint = self.checkpoint, None
         context = ray.train.get_context()
@@ -157,7 +175,7 @@ class ReportCallback(TrainerCallback):
             ray.train.report(self.last)
             return
         checkpoint = TransformersCheckpoint.from_directory(path)
-        if self.keep_local or os.path.isabs(args.output_dir):
+        if self.keep_local or is_elsewhere(args.output_dir):
             ray.train.report(self.last, checkpoint=checkpoint)
             return  # a directory that the user chose is the user's
         ray.train.report(self.last, checkpoint=checkpoint, checkpoint_upload_fn=moved)
@@ -205,9 +223,10 @@ def check_arguments(args: Any, world_size: int, *, is_trial: bool = False) -> No
             "set `RunConfig(checkpoint_config=CheckpointConfig(checkpoint_score_attribute=...))` and call "
             "`result.get_best_checkpoint(...)`."
         )
-    if is_trial and os.path.isabs(args.output_dir):
+    if is_trial and is_elsewhere(args.output_dir):
+        kind = "the absolute path" if os.path.isabs(args.output_dir) else "outside of the working directory,"
         faults.append(
-            f"`output_dir` is the absolute path {args.output_dir}, where all trials of a sweep would write over "
+            f"`output_dir` is {kind} {args.output_dir}, where all trials of a sweep would write over "
             "each other: give a relative one; checkpoints are kept in the trial's own directory."
         )
     if args.world_size != world_size:
@@ -222,6 +241,11 @@ def check_arguments(args: Any, world_size: int, *, is_trial: bool = False) -> No
         )
     if faults:
         raise ConfigurationError(faults)
+
+
+def is_elsewhere(directory: str) -> bool:
+    """Whether a directory is not in the working directory, which each attempt at a training has for itself."""
+    return not Path(directory).resolve().is_relative_to(Path.cwd().resolve())
 
 
 def _is_multiple(number: float, of: float) -> bool:

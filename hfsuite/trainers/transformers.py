@@ -188,6 +188,7 @@ class TransformersLoop:
                 "so pushing will most likely fail: set `hub_token` in TrainingArguments.",
                 stacklevel=2,
             )
+        _prepare_anew(trainer)
         ray_data.keep_ray_split(trainer)
         about_loss = make_exact(trainer)
         for integration in get_reporting_integration_callbacks(trainer.args.report_to):
@@ -207,6 +208,7 @@ class TransformersLoop:
         )  # fmt: skip
         trainer.add_callback(reports)
         hyperparameters.keep_own(trainer)
+        hyperparameters.keep_states_of_callbacks(trainer)
 
         if checkpoint := ray.train.get_checkpoint():
             with checkpoint.as_directory() as directory:
@@ -278,6 +280,21 @@ def _check_evaluates(trainer: transformers.Trainer, metric: str) -> None:
             f"eval_strategy={str(args.logging_strategy.value)!r}, the same as `logging_strategy`, and the Trainer an "
             "eval_dataset."
         )
+
+
+def _prepare_anew(trainer: Any) -> None:
+    """Has `train()` prepare a model for training that was evaluated before.
+
+    Accelerate marks what it has prepared for an evaluation, and prepares nothing twice: no rank's model would become a
+    part of DDP, and each would train on its own rows alone.
+    """
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled or not trainer.accelerator._models:
+        return
+    trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # takes mixed precision off
+    for each in (trainer.model, *trainer.accelerator._models):
+        vars(each).pop("_is_accelerate_prepared", None)
+    trainer.accelerator._models.clear()
+    trainer.model_wrapped = trainer.model
 
 
 def _renamed(error: Exception) -> ConfigurationError | None:
