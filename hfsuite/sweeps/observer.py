@@ -12,15 +12,15 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-import pyarrow.fs
 from ray.train import Checkpoint
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from hfsuite.errors import CheckpointError, TrialFailed, WrongFunction
+from hfsuite.errors import CheckpointError, TrialFailed
 from hfsuite.search.trial_schedulers import Budget
 from hfsuite.sweeps.display import Display
 from hfsuite.sweeps.interruption import Interruption
+from hfsuite.sweeps.reasons import failure_text, first_line, is_hopeless, of_error
 from hfsuite.sweeps.result import TrialResult
 from hfsuite.sweeps.trial_names import TrialNames
 from hfsuite.tracking import keeping, saved
@@ -30,7 +30,6 @@ from hfsuite.tracking.state import TrialState
 from hfsuite.tracking.writer import Writer
 from hfsuite.trainers import manifest
 from hfsuite.trainers.report_observer import FAILED_AT_END, LOST, TRAINING_FINISHED, WARM_START
-from hfsuite.trials.trainable import FAILURE
 from hfsuite.trials.tune_loop import Removals
 
 BY_USER = "by the user"
@@ -93,7 +92,7 @@ class SweepObserver(Callback):
                 result.iterations, result.warm_start = record.reports, record.warm_start
                 result.metrics = dict(record.best.metrics) if record.best is not None else {}
                 if record.state is TrialState.FAILED:
-                    result.failure = self._failure_text(trial)
+                    result.failure = failure_text(self.directory, record.directory, trial)
         return self.trials[trial.trial_id]
 
     # ---- Ray Tune's events
@@ -175,9 +174,7 @@ class SweepObserver(Callback):
         result, last = self.result(trial), trial.last_result or {}
         if last.get(FAILED_AT_END):
             result.failure = last[FAILED_AT_END]
-            self._end(trial, TrialState.FAILED, why := _first_line(result.failure))
-        if f"{WrongFunction.__name__}: " in why:  # as would all other trials
-            self.give_up(TrialFailed(why))
+            self._end(trial, TrialState.FAILED, first_line(result.failure))
         elif self._stopped_at_report.get(trial.trial_id, False) or not last.get("done"):  # or while it was paused
             pruned = TrialState.PRUNED, f"{self.trial_scheduler} at step {step_of(last) if last else 0}"
             self._end(trial, *(self._cut_short() if self.ends_all() else pruned))  # its own report may end all
@@ -187,8 +184,10 @@ class SweepObserver(Callback):
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """The trial failed, and has no attempt left."""
         result = self.result(trial)
-        result.failure = self._failure_text(trial)
-        self._end(trial, TrialState.FAILED, _first_line(result.failure))
+        result.failure = failure_text(self.directory, self.records[trial.trial_id].directory, trial)
+        if is_hopeless(result.failure):
+            self.give_up(TrialFailed(first_line(result.failure)))
+        self._end(trial, TrialState.FAILED, first_line(result.failure))
 
     def on_experiment_end(self, trials: list[Trial], **_: Any) -> None:
         """What still runs now was ended. Of a sweep that was taken up again Tune names all trials here."""
@@ -223,9 +222,9 @@ class SweepObserver(Callback):
     def _cut_short(self) -> tuple[TrialState, str]:
         """What becomes of a trial that runs when the sweep ends: by the user, by what ends all, or by an error."""
         if (fault := self.ends_all()) is not None:
-            return TrialState.STOPPED, _of_error(fault)
+            return TrialState.STOPPED, of_error(fault)
         if isinstance(error := sys.exception(), Exception):  # Ray Tune ends its trials while it handles its loop's
-            return TrialState.LOST, _of_error(error)
+            return TrialState.LOST, of_error(error)
         return TrialState.STOPPED, BY_USER
 
     def _record_interruption(self) -> None:
@@ -294,7 +293,7 @@ class SweepObserver(Callback):
         """Brings the record up to what the result says, and tells storage and MLflow."""
         record = self.records[trial_id]
         if (result := self.trials.get(trial_id)) is not None:
-            record.state, record.why, record.failure = result.state, result.why, _first_line(result.failure)
+            record.state, record.why, record.failure = result.state, result.why, first_line(result.failure)
             record.searched = list(result.searched)
             record.note_settings(result.config)
             record.seconds = round(result.seconds, 3)
@@ -328,26 +327,6 @@ class SweepObserver(Callback):
             return not math.isnan(ours) or not old
         return bool(ours > theirs if self.sweep.mode == "max" else ours < theirs)
 
-    @staticmethod
-    def _failure_text(trial: Trial) -> str:
-        """The failed rank's own traceback; where no rank could write one, what Tune knows."""
-        filesystem: pyarrow.fs.FileSystem = trial.storage.storage_filesystem
-        path = f"{trial.storage.trial_fs_path}/{FAILURE}"
-        if filesystem.get_file_info(path).is_file:
-            with filesystem.open_input_stream(path) as stream:
-                return str(stream.read().decode()).strip()
-        return str(trial.get_error() or "The trial's process ended without a word: look at Ray's logs.").strip()
-
 
 def _now() -> int:
     return int(time.time() * 1_000)
-
-
-def _of_error(error: Exception) -> str:
-    """An error in one line: its message, or what stands under the traceback that Ray Tune makes of another's."""
-    lines = str(error).strip().splitlines() or [""]
-    return lines[-1] if lines[0].startswith("Traceback") else f"{type(error).__name__}: {lines[0]}"
-
-
-def _first_line(text: str | None) -> str:
-    return text.splitlines()[0] if text else ""

@@ -50,11 +50,11 @@ def test_no_other_trial_is_tried(function: Any, why: str) -> None:
         metric="eval_loss",
         mode="min",
         defaults={"x": 0.5},
-    ).sweep(trials=3)
+    ).sweep(trials=6)
     assert result.trials[0].state is TrialState.FAILED
     assert re.search(why, result.trials[0].failure or "")
     assert not any(trial.iterations for trial in result.trials)
-    assert len(result.trials) < 3 or "WrongFunction" in result.trials[2].why
+    assert len(result.trials) < 3, "its workers take all CPUs, so the second had not begun"
 
 
 def test_only_what_certainly_never_evaluates_is_refused() -> None:
