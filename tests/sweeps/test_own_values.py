@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import ray.train
 from ray import tune
 from ray.tune.search import Searcher
@@ -83,6 +84,7 @@ def test_numpys_values_are_pythons_in_trials_and_in_records(own_directory: Path)
     assert runs.find_sweep(client, "own") is not None
 
 
+@pytest.mark.slow
 def test_a_fixed_list_is_a_tuple_where_the_default_is_one(own_directory: Path) -> None:
     diary = own_directory / "diary"
     fixed = dataclasses.replace(experiment, space={})

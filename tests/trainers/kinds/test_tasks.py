@@ -15,8 +15,7 @@ SAME = [
 ]  # fmt: skip
 DEPENDS = ["tasks.answers_padded_by_batch", "tasks.weighted", "tasks.weighted_unprepared", "media.spoken_added_up"]
 ONLY_RUN = ["media.images_flipped_by_chance"]
-USUAL = ["tasks.tags", "tasks.answers_from_the_start", "tasks.several_sets", "media.images",
-         "tasks.weighted_unprepared"]  # fmt: skip
+USUAL = ["tasks.tags", "tasks.several_sets", "tasks.weighted_unprepared"]
 
 
 @pytest.fixture(scope="module")

@@ -20,10 +20,7 @@ SAME = [
     "variants.compiled_again", "variants.compiled_by_inductor",
 ]  # fmt: skip
 ONLY_RUN = ["variants.noisy", "variants.stopping", "variants.stopping_without_checkpoints"]
-USUAL = [
-    "variants.predicting", "variants.flattened", "variants.smoothed", "variants.logging_in_one_rank",
-    "variants.without_a_number", "variants.adapted", "variants.stopping_without_checkpoints",
-]  # fmt: skip
+USUAL = ["variants.predicting", "variants.logging_in_one_rank", "variants.adapted"]
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +56,9 @@ def test_the_numbers_are_those_of_one_process_without_this_project(kind: str, fo
     assert "reported.eval_loss_depends_on" not in found.tags[kind]
 
 
-def test_a_metric_that_is_no_number_is_recorded_as_what_it_is(usual: in_ranks.Compared) -> None:
-    metrics, tags = (each["variants.without_a_number"] for each in (usual.trials, usual.tags))
+@pytest.mark.slow
+def test_a_metric_that_is_no_number_is_recorded_as_what_it_is(others: in_ranks.Compared) -> None:
+    metrics, tags = (each["variants.without_a_number"] for each in (others.trials, others.tags))
     assert math.isnan(metrics.metrics["eval_score"])
     assert tags["infinite.eval_other"] == "+inf at step 1, +inf at step 2, +inf at step 3"
     assert tags["reported.eval_note"] == "none"
@@ -84,6 +82,7 @@ def function(train_dataset: Any, eval_dataset: Any = None, *, kind: str) -> Any:
     return in_ranks.kind_named(kind)()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_a_callback_asks_for_is_of_its_own_step(tmp_path: Path) -> None:
     """Between two evaluations: it was taken for one of the next report's step."""
     config = {"kind": "variants.saving_between_reports"}
