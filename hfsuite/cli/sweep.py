@@ -44,6 +44,9 @@ def sweep(
     memory_limit_gb: settings.MemoryLimit = 1.5,
     keep: settings.Keep = "best",
     deterministic: settings.Deterministic = None,
+    try_defaults: Annotated[
+        bool, typer.Option("--try-defaults/--no-try-defaults", help="The default settings are the first trial's.")
+    ] = True,
     json: settings.Json = False,
 ) -> int:
     """Search for the best settings of an experiment."""
@@ -73,6 +76,7 @@ def sweep(
             },
             keep=keep,
             deterministic=deterministic,
+            try_defaults=try_defaults,
             faults=[*faults, *contradictions],
         )
         if json:

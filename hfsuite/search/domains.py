@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from ray.tune.search.sample import Domain, Float, Integer, LogUniform, Normal, Quantized
+from ray.tune.search.sample import Categorical, Domain, Float, Integer, LogUniform, Normal, Quantized
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,19 @@ def steps_of(domain: Domain) -> Steps | None:
     by = sampler.q if isinstance(sampler, Quantized) else 1
     first, last = _index(domain.lower, by, math.ceil), _index(domain.upper, by, math.floor)
     return Steps(first, last - 1 if is_whole and by == 1 else last, by)
+
+
+def holds(domain: Any, value: Any) -> bool:
+    """Whether a value could be drawn from a domain, bounds included; of functions nobody knows."""
+    if isinstance(domain, Categorical):
+        return any(type(each) is type(value) and each == value for each in domain.categories)
+    if not isinstance(domain, Integer | Float):
+        return True
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    steps = steps_of(domain)
+    is_inside = bool(domain.lower <= value <= domain.upper)
+    return is_inside and (steps is None or (isinstance(domain, Integer) and steps.by == 1) or value in steps)
 
 
 def is_logarithmic(domain: Domain) -> bool:

@@ -49,14 +49,16 @@ class TrialAwareOptunaSearch(OptunaSearch):
         budget: of the trial scheduler: a trial stopped at its end is complete.
         only_where: which settings count only where others have certain values.
         defaults: of all settings.
+        tries_defaults: whether they are the first proposal.
     """
 
     def __init__(
         self, *, budget: Budget, only_where: OnlyWhere | None = None, defaults: Mapping[str, Any] | None = None,
-        **kwargs: Any,
+        tries_defaults: bool = False, **kwargs: Any,
     ) -> None:  # fmt: skip
         super().__init__(**kwargs)
         self._budget, self._only_where, self._defaults = budget, only_where or {}, defaults or {}
+        self._tries_defaults = tries_defaults
         self._went_on_after: dict[str, int] = {}
         self._steps: dict[str, Steps] = {}  # of quantised numbers, by their paths
         self._tried: set[Key] = set()
@@ -91,6 +93,8 @@ class TrialAwareOptunaSearch(OptunaSearch):
         """What to try next; `Searcher.FINISHED` if nothing is left. Driver."""
         if not self._ot_trials:
             self._end_lost_trials()
+            if self._tries_defaults:
+                self._ot_study.enqueue_trial(self._space.usual)
         proposal = self._propose(trial_id)
         repeated: list[optuna.Trial] = []  # they run until a new one is found: samplers keep away from what runs
         try:

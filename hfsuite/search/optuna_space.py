@@ -42,6 +42,11 @@ class DependentSpace:
                 idle[path] = values[name]
         return idle
 
+    @property
+    def usual(self) -> Point:
+        """The default values of the settings that count with them."""
+        return {path: self.defaults[name] for name, path in self._paths if counts(name, self.only_where, self.defaults)}
+
     def points(self, *, enough: int, draws: random.Random) -> Iterator[Point]:
         """What can be drawn, each point once and at random; so many values of each setting, or all if it has fewer."""
         return self._points(self._paths, dict(self.defaults), enough, draws)

@@ -91,6 +91,7 @@ def make_searcher(
     budget: Budget,
     only_where: OnlyWhere | None = None,
     defaults: Mapping[str, Any] | None = None,
+    tries_defaults: bool = False,
 ) -> AnySearcher:
     """The searcher of a sweep. Driver.
 
@@ -102,6 +103,7 @@ def make_searcher(
         budget: of the trial scheduler.
         only_where: see `TrialAwareOptunaSearch`. Ray Tune's searchers, `VARIANTS` too, draw every setting each time.
         defaults: likewise.
+        tries_defaults: whether they are tried first; by `SAMPLERS` alone.
     """
     if not isinstance(searcher, str):
         return searcher
@@ -116,8 +118,9 @@ def make_searcher(
     if searcher in LEARNS_FROM:
         sampler = Learning(sampler, LEARNS_FROM[searcher])
     return TrialAwareOptunaSearch(
-        sampler=sampler, study_name=study_name, storage=storage, budget=budget, only_where=only_where, defaults=defaults
-    )
+        sampler=sampler, study_name=study_name, storage=storage, budget=budget, only_where=only_where,
+        defaults=defaults, tries_defaults=tries_defaults,
+    )  # fmt: skip
 
 
 def _database(directory: Path) -> optuna.storages.RDBStorage:

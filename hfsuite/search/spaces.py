@@ -9,7 +9,7 @@ from typing import Any
 from ray.tune.search.sample import Categorical, Domain, Float, Function, Integer
 
 from hfsuite.errors import did_you_mean, nearest
-from hfsuite.search.domains import is_logarithmic, normal_of, steps_of
+from hfsuite.search.domains import holds, is_logarithmic, normal_of, steps_of
 from hfsuite.search.values import type_fault
 
 Space = Mapping[str, Any]
@@ -26,6 +26,11 @@ def grid_size(space: Space) -> int | None:
     """How many combinations of values a space lists with `grid_search`; None if it lists none."""
     lists = [values for domain in space.values() if (values := _grid(domain)) is not None]
     return math.prod(map(len, lists)) if lists else None
+
+
+def outside(space: Space, defaults: Mapping[str, Any]) -> list[str]:
+    """Settings whose default value the space cannot give."""
+    return [name for name, domain in space.items() if isinstance(domain, Domain) and not holds(domain, defaults[name])]
 
 
 def is_grid(value: Any) -> bool:

@@ -96,6 +96,7 @@ class Experiment:
         memory_limit_gb: float = 1.5,
         keep: str = "best",
         deterministic: bool | None = None,
+        try_defaults: bool = True,
     ) -> SweepResult:
         """Searches. Returns when all trials have ended. Driver; of several threads one after another.
 
@@ -121,6 +122,7 @@ class Experiment:
                 instead of holding them; for storage that whoever loads a model can read).
             deterministic: whether PyTorch shall compute the same bits each time; by default on CPUs, where a step
                 takes 1.015 times as long.
+            try_defaults: whether the first trial has the default settings, with the searchers whose names are Optuna's.
 
         Raises:
             ConfigurationError: something asked for cannot be; all mistakes are named, and nothing was started.
@@ -150,6 +152,7 @@ class Experiment:
             },
             keep=keep,
             deterministic=deterministic,
+            try_defaults=try_defaults,
         )
 
     def resume(

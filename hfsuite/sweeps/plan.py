@@ -23,7 +23,7 @@ from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
 from hfsuite.errors import ConfigurationError, TrackingError
 from hfsuite.search.own_choices import OwnChoices
 from hfsuite.search.searchers import SAMPLERS, AnySearcher, check_searcher
-from hfsuite.search.spaces import OnlyWhere, can_count, constants_of, describe, grid_size
+from hfsuite.search.spaces import OnlyWhere, can_count, constants_of, describe, grid_size, outside
 from hfsuite.search.trial_schedulers import check_trial_scheduler, make_trial_scheduler
 from hfsuite.sweeps import cluster, tune_state
 from hfsuite.tracking import keeping, provenance, rank_logs, store
@@ -75,6 +75,7 @@ class Plan:
     trial_scheduler: TrialScheduler
     worker_policy: WorkerPolicy
     keep: str
+    tries_defaults: bool  # first of all
     trainable: type[TrainingTrial]
     head_start: HeadStart
     reports: int | None  # after which a trial ends
@@ -99,6 +100,7 @@ def checked_plan(
     worker_policy: Mapping[str, Any],
     keep: str,
     deterministic: bool | None,
+    try_defaults: bool,
     known_faults: Sequence[str],
     confirms: tuple[str, str] | None = None,
     reports: int | None = None,
@@ -118,6 +120,7 @@ def checked_plan(
         "searcher": searcher if isinstance(searcher, str) else None,
         "trial_scheduler": trial_scheduler if isinstance(trial_scheduler, str) else None,
         "worker_policy": dict(worker_policy), "keep": keep, "deterministic": deterministic,
+        "try_defaults": try_defaults,
         "not_written": [name for name, value in fixed.items() if not is_written(value)],
     }  # fmt: skip
     faults = [*known_faults, *experiment.setting_faults(fixed)]
@@ -242,6 +245,7 @@ def checked_plan(
             trial_scheduler=make_trial_scheduler(trial_scheduler, {argument: space}),
             worker_policy=policy,
             keep=keep,
+            tries_defaults=try_defaults and not outside(can_vary, experiment.defaults),
             trainable=trainable,
             head_start=head_start,
             reports=reports,

@@ -17,8 +17,8 @@ from ray.tune.schedulers import TrialScheduler
 
 from hfsuite.errors import ConfigurationError
 from hfsuite.search.own_choices import OwnChoices
-from hfsuite.search.searchers import VARIANTS, AnySearcher
-from hfsuite.search.spaces import can_count, constants_of, counts, is_searched
+from hfsuite.search.searchers import SAMPLERS, VARIANTS, AnySearcher
+from hfsuite.search.spaces import can_count, constants_of, counts, describe, is_searched, outside
 from hfsuite.search.trial_schedulers import Budget, what_hyperband_needs
 from hfsuite.sweeps.display import Display
 from hfsuite.sweeps.observer import SweepObserver
@@ -73,6 +73,7 @@ def run_sweep(
     worker_policy: Mapping[str, Any],
     keep: str = "best",
     deterministic: bool | None = None,
+    try_defaults: bool = False,
     confirms: tuple[str, str] | None = None,
     faults: Sequence[str] = (),
 ) -> SweepResult:
@@ -86,7 +87,7 @@ def run_sweep(
     plan = checked_plan(
         experiment, kind="sweep", space=space, trials=trials, workers=workers, gpu=gpu, fixed=fixed, seed=seed,
         name=name, storage=storage, searcher=searcher, trial_scheduler=trial_scheduler, worker_policy=worker_policy,
-        keep=keep, deterministic=deterministic, confirms=confirms, known_faults=faults,
+        keep=keep, deterministic=deterministic, try_defaults=try_defaults, confirms=confirms, known_faults=faults,
     )  # fmt: skip
     return _run(plan)
 
@@ -134,7 +135,7 @@ def resume_sweep(
         experiment, kind=record.kind, space=space, trials=asked["trials"], workers=asked["workers"], gpu=asked["gpu"],
         fixed=asked["fixed"], seed=asked["seed"], name=record.name, storage=storage, keep=asked["keep"],
         worker_policy=asked["worker_policy"], deterministic=asked["deterministic"], known_faults=(), resumed=record,
-        retry_failed=retry_failed, **chosen,
+        retry_failed=retry_failed, try_defaults=asked.get("try_defaults", False), **chosen,
     )  # fmt: skip
     return _run(plan)
 
@@ -163,7 +164,7 @@ def run_training(
     plan = checked_plan(
         experiment, kind="train", space={}, trials=1, workers=workers, gpu=gpu, fixed=fixed, seed=seed, name=name,
         storage=storage, searcher="grid", trial_scheduler="fifo", worker_policy={}, keep="best",
-        deterministic=deterministic, known_faults=faults, reports=reports, reproduces=reproduces,
+        deterministic=deterministic, try_defaults=False, known_faults=faults, reports=reports, reproduces=reproduces,
     )  # fmt: skip
     result = _run(plan)
     if result.interrupted:
@@ -231,6 +232,12 @@ def _beforehand(plan: Plan) -> Iterator[str]:
     searched = [name for name, domain in plan.space.items() if is_searched(domain)]
     if idle := [name for name in searched if not can_count(name, plan.only_where, plan.space, constants)]:
         yield f"Not searched, since what they depend on is fixed to another value: {', '.join(idle)}."
+    if record.arguments.get("try_defaults") and plan.searcher in SAMPLERS:
+        for each in outside(plan.space, plan.experiment.defaults):
+            yield (
+                f"The default of {each}, {plan.experiment.defaults[each]!r}, lies outside of its own search space, "
+                f"{describe(plan.space[each])}: the default settings are not tried first."
+            )
     slots = resources.concurrent_trials(plan.trainer.scaling_config, uses_ray_data=is_streamed(plan.trainer.datasets))
     ahead = plan.searcher == VARIANTS
     if told := what_hyperband_needs(plan.trial_scheduler, slots=slots, trials=plan.trials, are_drawn_ahead=ahead):

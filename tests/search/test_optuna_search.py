@@ -16,7 +16,7 @@ from ray.tune.search import Searcher
 
 from hfsuite.errors import ConfigurationError
 from hfsuite.search.searchers import SAMPLERS, check_searcher, make_searcher
-from hfsuite.search.spaces import counts
+from hfsuite.search.spaces import counts, outside
 from hfsuite.search.trial_schedulers import Budget
 
 NAMES = sorted(set(SAMPLERS) - {"cmaes"})
@@ -308,3 +308,32 @@ def test_steps_of_a_logarithmic_domain_are_refused_with_the_cure(domain: Any) ->
 def test_a_domain_without_values_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"x has no values: .* holds no multiple of 5"):
         check_searcher("tpe", {"x": tune.qrandint(6, 9, 5)})
+
+
+# ---- the default settings
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_defaults_are_tried_first_and_only_once(name: str, tmp_path: Path) -> None:
+    space = {"x": tune.quniform(0.0, 1.0, 0.25), "kind": tune.choice(["a", "b"]), "y": tune.randint(1, 3)}
+    conditions = {"y": {"kind": ["b"]}}
+    defaults = {"x": 0.5, "kind": "a", "y": 2}
+    searcher = searcher_for(space, name, tmp_path, only_where=conditions, defaults=defaults, tries_defaults=True)
+    proposals = []
+    for number in range(6):
+        proposals.append(searcher.suggest(f"trial {number}")["settings"])
+        finish(searcher, f"trial {number}", float(number))
+    assert proposals[0] == defaults
+    assert defaults not in proposals[1:]
+    assert "settings/y" not in study_of(tmp_path).trials[0].params, "what does not count is not learnt from"
+
+
+def test_a_default_that_the_space_cannot_give_is_named() -> None:
+    space = {
+        "far": tune.loguniform(1e-5, 1e-3), "between": tune.quniform(0.0, 1.0, 0.25), "other": tune.choice(["a", "b"]),
+        "inside": tune.uniform(0.0, 1.0), "whole": tune.randint(1, 9), "constant": 3,
+        "truth": tune.choice([0, 1]), "drawn": tune.sample_from(lambda _: 1),
+    }  # fmt: skip
+    defaults = {"far": 0.1, "between": 0.3, "other": "c", "inside": 1.0, "whole": 4, "constant": 3, "truth": True,
+                "drawn": 5}  # fmt: skip
+    assert outside(space, defaults) == ["far", "between", "other", "truth"]
