@@ -22,6 +22,7 @@ def best(
     """Show the best trial of a sweep."""
     from hfsuite.sweeps.result import json_value
     from hfsuite.tracking import runs, store
+    from hfsuite.tracking.describe import as_settings
     from hfsuite.tracking.state import TrialState
 
     client = store.open_store()
@@ -42,7 +43,7 @@ def best(
     console = Console()
     table = Table(title=f"Best of {name}: trial {int(found['trial']):03d}", title_justify="left", show_header=False)
     table.add_row(tags[runs.METRIC], f"{found['value']:.6g}", style="bold")
-    for key, value in sorted(found["config"].items()):
+    for key, value in sorted(as_settings(found["config"]).items()):
         table.add_row(key, str(value))
     console.print(table)
     console.print(f"MLflow run {found['run_id']}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ray.train import Checkpoint
 
 from hfsuite.errors import NotRecorded, TrialFailed
+from hfsuite.tracking.describe import as_settings
 from hfsuite.tracking.points import rating
 from hfsuite.tracking.state import TrialState
 
@@ -157,15 +158,13 @@ class SweepResult:
         return 4 if any(trial.state is TrialState.FAILED for trial in self.trials) else 0
 
     def dataframe(self) -> pd.DataFrame:
-        """A row a trial: number, state, searched settings, metrics, MLflow run."""
+        """A row a trial: number, state, searched settings as `config.NAME`, metrics, MLflow run.
+
+        A metric that is called like another column (`state`) is `metrics.state`.
+        """
         import pandas as pd
 
-        return pd.DataFrame(
-            [
-                {"trial": each.number, "state": str(each.state), **each.searched, **each.metrics, "run_id": each.run_id}
-                for each in self.trials
-            ]
-        )
+        return pd.DataFrame([_row(each) for each in self.trials])
 
     def as_json(self) -> dict[str, Any]:
         """Plain values: what `--json` prints."""
@@ -185,6 +184,14 @@ class SweepResult:
             "best": best.as_json() if best else None,
             "trials": [trial.as_json() for trial in self.trials],
         }
+
+
+def _row(trial: TrialResult) -> dict[str, Any]:
+    """A trial in a table: settings and metrics may have the same names (a learning rate that is logged)."""
+    first = {"trial": trial.number, "state": str(trial.state), **as_settings(trial.searched)}
+    last = {"run_id": trial.run_id}
+    metrics = {f"metrics.{name}" if name in {*first, *last} else name: each for name, each in trial.metrics.items()}
+    return {**first, **metrics, **last}
 
 
 def address(path: str, storage: str) -> str:

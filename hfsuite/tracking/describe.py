@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hfsuite.tracking.points import rating
+from hfsuite.tracking.points import CHANGED, rating
 from hfsuite.tracking.record import SweepRecord, TrialRecord
 from hfsuite.tracking.state import TrialState
 from hfsuite.trainers.seeds import SETTING, Seeds
@@ -27,6 +27,16 @@ def trial(sweep: SweepRecord, record: TrialRecord) -> str:
         value = f"{value} {record.state}".lstrip()
     name = settings or record.directory
     return f"{name[:NAME_LIMIT]} · {value}" if value else name[:NAME_LIMIT]
+
+
+def as_setting(name: str) -> str:
+    """What a setting is called in a table that has metrics too: the two may have the same name."""
+    return f"{CHANGED}.{name}"
+
+
+def as_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by these names."""
+    return {as_setting(name): value for name, value in values.items()}
 
 
 def abbreviated(name: str, among: Sequence[str]) -> str:
@@ -72,7 +82,7 @@ def sweep(sweep: SweepRecord, trials: Sequence[TrialRecord]) -> str:
     if leaders:
         searched = list(dict.fromkeys(name for record in leaders for name in record.searched))
         lines += [
-            f"| trial | {sweep.metric} | step | state | {' | '.join(searched)} |",
+            f"| trial | {sweep.metric} | step | state | {' | '.join(map(as_setting, searched))} |",
             f"| --- | --- | --- | --- |{' --- |' * len(searched)}",
         ]
         for record in leaders:
