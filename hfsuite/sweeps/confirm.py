@@ -20,6 +20,7 @@ from hfsuite.errors import ConfigurationError, TrialFailed
 from hfsuite.reproduce import recorded as records
 from hfsuite.reproduce.reproduction import check_repeatable
 from hfsuite.search.rounds import Rounds, Values
+from hfsuite.sweeps import in_words
 from hfsuite.sweeps.plan import absolute
 from hfsuite.sweeps.sequential import FEWEST, Comparison, compare
 from hfsuite.sweeps.sweep import run_sweep
@@ -65,7 +66,7 @@ class Finalist:
         return statistics.stdev(self.values) if len(self.values) > 1 else math.nan
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Confirmation:
     """What came out.
 
@@ -90,6 +91,9 @@ class Confirmation:
     tried_seeds: int
     failed: Sequence[Finalist]
     result: SweepResult
+
+    def __repr__(self) -> str:
+        return in_words.of_confirmation(self)
 
     @property
     def winner(self) -> Finalist:

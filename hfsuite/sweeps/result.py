@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ray.train import Checkpoint
 
 from hfsuite.errors import NotRecorded, TrialFailed
+from hfsuite.sweeps import in_words
 from hfsuite.tracking.describe import as_settings
 from hfsuite.tracking.points import rating
 from hfsuite.tracking.state import TrialState
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from hfsuite.reproduce.reproduction import Reproduction
 
 
-@dataclass
+@dataclass(repr=False)
 class TrialResult:
     """One trial: how it was configured, how it went, and what it left.
 
@@ -59,6 +60,9 @@ class TrialResult:
     warm_start: bool | None = None
     workers_lost: str | None = None
     tracking_fault: str | None = None
+
+    def __repr__(self) -> str:
+        return in_words.of_trial(self)
 
     @property
     def checkpoint_path(self) -> str | None:
@@ -102,7 +106,7 @@ class TrialResult:
         }
 
 
-@dataclass
+@dataclass(repr=False)
 class SweepResult:
     """A finished or interrupted sweep.
 
@@ -133,6 +137,9 @@ class SweepResult:
     planned: int
     interrupted: bool = False
     tracking_fault: str | None = None
+
+    def __repr__(self) -> str:
+        return in_words.of_sweep(self, best_trial(self.trials, self.metric, self.mode))
 
     @property
     def best(self) -> TrialResult:
