@@ -71,12 +71,14 @@ def find_parent(client: Any, sweep: str | None) -> Any:
 
 
 def _as_dict(runs: Any, run: Any, parent: Any) -> dict[str, Any]:
+    from hfsuite.tracking import settings as settings_of
+
     return {
         "sweep": parent.data.tags[runs.SWEEP],
         "trial": int(run.data.tags[runs.TRIAL]),
         "metric": parent.data.tags[runs.METRIC],
         "value": float(parent.data.tags[runs.BEST_VALUE]),
-        "config": run.data.params,
+        "config": settings_of.read(run),
         "metrics": parent.data.metrics,
         "state": run.data.tags[runs.STATE],
         "run_id": run.info.run_id,

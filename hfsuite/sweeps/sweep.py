@@ -17,12 +17,13 @@ from ray.tune.schedulers import TrialScheduler
 
 from hfsuite.errors import ConfigurationError
 from hfsuite.search.searchers import VARIANTS, AnySearcher
-from hfsuite.search.spaces import can_count, constants_of, counts, is_searched
+from hfsuite.search.spaces import can_count, constants_of, is_searched
 from hfsuite.search.trial_schedulers import Budget, what_hyperband_needs
 from hfsuite.sweeps.display import Display
 from hfsuite.sweeps.observer import SweepObserver
 from hfsuite.sweeps.plan import Plan, checked_plan
 from hfsuite.sweeps.result import SweepResult, TrialResult, address, best_trial
+from hfsuite.sweeps.trial_settings import TrialSettings
 from hfsuite.sweeps.tuning import run_tune
 from hfsuite.tracking.declared import MAIN
 from hfsuite.tracking.provenance import without_credentials
@@ -30,7 +31,6 @@ from hfsuite.tracking.record import REPORTS_FILE, ReportReader, SweepDirectory
 from hfsuite.tracking.state import TrialState
 from hfsuite.trainers.datasets import is_streamed
 from hfsuite.trainers.determinism import COST
-from hfsuite.trainers.seeds import SETTING
 from hfsuite.trials import resources
 
 if TYPE_CHECKING:
@@ -256,20 +256,16 @@ def _where(plan: Plan) -> str:
 
 
 def _observer(plan: Plan) -> SweepObserver:
-    record, configuration = plan.record, plan.trainer.config_argument
-
-    def settings(number: int, config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        values = dict(config.get(configuration, {}))
-        if plan.seeds.fills_setting:
-            values[SETTING] = plan.seeds.of(number)
-        searched = [key for key, domain in plan.space.items() if is_searched(domain) and key in values]
-        return values, {
-            key: values[key] for key in searched if counts(key, plan.only_where, {**plan.constants, **values})
-        }
+    record = plan.record
+    settings = TrialSettings(
+        argument=plan.trainer.config_argument, space=plan.space, only_where=plan.only_where, constants=plan.constants,
+        seeds=plan.seeds,
+    )  # fmt: skip
 
     def new_trial(number: int, trial: Trial) -> TrialResult:
         path = address(trial.storage.trial_fs_path, record.path)
-        result = TrialResult(number, trial.trial_id, *settings(number, trial.config), path=path)
+        config = settings.of(number, trial.config)
+        result = TrialResult(number, trial.trial_id, config, settings.searched(config), path=path)
         if not plan.directory.is_local:  # Ray Tune appends to a file of the driver's, and copies it now and then
             here = ReportReader(pyarrow.fs.LocalFileSystem(), f"{trial.local_path}/{REPORTS_FILE}")
             plan.writer.recorder.readers[trial.trial_id] = here

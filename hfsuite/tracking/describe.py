@@ -21,7 +21,8 @@ def trial(sweep: SweepRecord, record: TrialRecord) -> str:
     if sweep.kind != "sweep":
         return sweep.name
     space = list(sweep.params.get("space", record.searched))
-    settings = " ".join(f"{abbreviated(name, space)}={short(record.config.get(name))}" for name in record.searched)
+    config = record.config_at_best
+    settings = " ".join(f"{abbreviated(name, space)}={short(config.get(name))}" for name in record.searched)
     value = "" if record.best is None else short(record.best.metrics.get(sweep.metric))
     if record.state in (TrialState.FAILED, TrialState.LOST, TrialState.STOPPED):
         value = f"{value} {record.state}".lstrip()
@@ -87,7 +88,8 @@ def sweep(sweep: SweepRecord, trials: Sequence[TrialRecord]) -> str:
         ]
         for record in leaders:
             assert record.best is not None
-            values = " | ".join(short(record.config.get(name)) for name in searched)
+            config = record.config_at_best
+            values = " | ".join(short(config.get(name)) for name in searched)
             value = short(record.best.metrics[sweep.metric])
             lines.append(f"| {record.number:03d} | {value} | {record.best.step} | {record.state} | {values} |")
         lines.append("")
@@ -97,10 +99,10 @@ def sweep(sweep: SweepRecord, trials: Sequence[TrialRecord]) -> str:
         where = sweep.path if "://" not in sweep.path else f"{sweep.name} --storage {posixpath.dirname(sweep.path)}"
         lines.append(f"hfsuite resume {where}")
     if leaders:
-        best = leaders[0]
-        chosen = {**asked.get("fixed", {}), **{name: best.config.get(name) for name in best.searched}}
+        best, config = leaders[0], leaders[0].config_at_best
+        chosen = {**asked.get("fixed", {}), **{name: config.get(name) for name in best.searched}}
         settings = " ".join(f"--set {name}={_typed(value)}" for name, value in chosen.items())
-        seed = best.config.get(SETTING, Seeds.of_trial(asked.get("seed", 0), best.number).seed)
+        seed = config.get(SETTING, Seeds.of_trial(asked.get("seed", 0), best.number).seed)
         lines.append(f"hfsuite reproduce {sweep.name}:best")
         lines.append(
             f"hfsuite train {sweep.module} --workers {sweep.params['workers']} --seed {seed} {settings}".rstrip()

@@ -37,6 +37,7 @@ class Snapshot:
         metrics: the numbers of the report.
         timestamp: of the report, milliseconds since 1970.
         weights: digest of the checkpoint's weights; see `manifest.weights_digest`. None until the trial is over.
+        changed: the settings that were others by then than when the trial began: a population changes them.
     """
 
     directory: str | None
@@ -44,6 +45,7 @@ class Snapshot:
     metrics: dict[str, float]
     timestamp: int
     weights: str | None = None
+    changed: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -55,7 +57,7 @@ class TrialRecord:
         trial_id: Ray Tune's name for it.
         state: where it stands.
         why: what ended it, where that is not its own end: "asha at step 30".
-        config: its settings, defaults included.
+        config: its settings when it began, defaults included.
         searched: the names of those that the search varied.
         reports: how many reports it has made.
         seconds: how long it has run.
@@ -90,6 +92,15 @@ class TrialRecord:
     def directory(self) -> str:
         """In the sweep's directory."""
         return f"trial_{self.number:03d}"
+
+    @property
+    def config_at_best(self) -> dict[str, Any]:
+        """The settings with which it made its best report."""
+        return self.config_at(self.best)
+
+    def config_at(self, snapshot: Snapshot | None) -> dict[str, Any]:
+        """The settings with which it made a report; those that it began with if it has made none."""
+        return {**self.config, **(snapshot.changed if snapshot is not None else {})}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> TrialRecord:

@@ -1,0 +1,59 @@
+"""A trial's settings in its run: its parameters, or, while a population may still change them, a tag.
+
+Parameters in MLflow cannot change, and its pages draw from nothing else. So those of a population's member are written
+when it is over, as they were at its best value. In the writer's thread, or in `hfsuite sync`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from hfsuite.tracking import runs
+from hfsuite.tracking.names import names_of, paths
+from hfsuite.tracking.points import as_text
+from hfsuite.tracking.provenance import as_parameter, without_secrets
+from hfsuite.tracking.record import SweepRecord, TrialRecord
+
+if TYPE_CHECKING:  # see `store`
+    import mlflow
+
+AT_BEST = f"{runs.TAG}.settings_at_best"  # a tag of a population's member: JSON from parameters to texts
+
+
+def write(run: runs.Run, sweep: SweepRecord, record: TrialRecord) -> None:
+    """Writes what is missing of them.
+
+    Args:
+        run: the trial's.
+        sweep: its record.
+        record: the trial's.
+    """
+    own = dict.fromkeys(runs.OWN_PARAMS, sweep.params["workers"])
+    config = record.config_at_best
+    if sweep.decides_at_end:
+        run.write_tags({AT_BEST: _as_tag(texts_of(config))})
+    changes_still = sweep.decides_at_end and record.state.is_unfinished
+    run.write_params({} if changes_still else config, own)  # what a trial logs itself waits for its own parameters
+
+
+def texts_of(config: Mapping[str, object]) -> dict[str, str]:
+    """Settings by their names as parameters, without secrets."""
+    names = names_of(config, runs.OWN_PARAMS)
+    named = {names.of(path): value for path, value in paths(config)}
+    return {name: as_parameter(name, as_text(value)) for name, value in named.items()}
+
+
+def read(run: mlflow.entities.Run) -> dict[str, str]:
+    """The parameters of a trial's run, those that are still to be written among them."""
+    return {**json.loads(run.data.tags.get(AT_BEST, "{}")), **run.data.params}
+
+
+def _as_tag(texts: Mapping[str, str]) -> str:
+    """As many as a tag holds, the short ones first; none that would be cut out of it as a secret."""
+    shown = [each for each in texts.items() if (alone := json.dumps(dict([each]))) == without_secrets(alone)]
+    held = dict(sorted(shown, key=lambda each: len(each[1])))
+    while len(text := json.dumps(held)) > runs.TAG_LIMIT:
+        held.popitem()
+    return text
