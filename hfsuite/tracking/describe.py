@@ -13,11 +13,11 @@ from hfsuite.tracking.state import TrialState
 from hfsuite.trainers.seeds import SETTING, Seeds
 
 LEADERS = 10
-NAME_LIMIT = 120  # characters of a run's name
+NAME_LIMIT = 120  # characters of the settings in a run's name
 
 
 def trial(sweep: SweepRecord, record: TrialRecord) -> str:
-    """The name of a trial's run: what was varied, and what came of it. "lr=3e-05 wd=0.1 · 0.81"."""
+    """The name of a trial's run: its number, what was varied, and what came of it. "005 · lr=3e-05 wd=0.1 · 0.81"."""
     if sweep.kind != "sweep":
         return sweep.name
     space = list(sweep.params.get("space", record.searched))
@@ -26,8 +26,12 @@ def trial(sweep: SweepRecord, record: TrialRecord) -> str:
     value = "" if record.best is None else short(record.best.metrics.get(sweep.metric))
     if record.state in (TrialState.FAILED, TrialState.LOST, TrialState.STOPPED):
         value = f"{value} {record.state}".lstrip()
-    name = settings or record.directory
-    return f"{name[:NAME_LIMIT]} · {value}" if value else name[:NAME_LIMIT]
+    return " · ".join(part for part in (number(record), settings[:NAME_LIMIT], value) if part)
+
+
+def number(record: TrialRecord) -> str:
+    """A trial's number as it stands in tables, in names and in links: by it a trial is found everywhere."""
+    return f"{record.number:03d}"
 
 
 def as_setting(name: str) -> str:
@@ -91,7 +95,7 @@ def sweep(sweep: SweepRecord, trials: Sequence[TrialRecord]) -> str:
             config = record.config_at_best
             values = " | ".join(short(config.get(name)) for name in searched)
             value = short(record.best.metrics[sweep.metric])
-            lines.append(f"| {record.number:03d} | {value} | {record.best.step} | {record.state} | {values} |")
+            lines.append(f"| {number(record)} | {value} | {record.best.step} | {record.state} | {values} |")
         lines.append("")
     lines += ["To do it again:", "", "```"]
     asked = sweep.arguments

@@ -63,6 +63,19 @@ def test_a_members_parameters_name_and_place_are_those_of_its_best_value(
     assert json.loads(capsys.readouterr().out)["config"]["x"] == "0.813"
 
 
+def test_a_run_is_found_by_the_number_that_its_trial_has_in_the_table(own_directory: Path) -> None:
+    directory, sweep = made.sweep(params=SPACE)
+    record = made.trial(directory, 5, [made.report(1, 10, 0.9)])
+    assert describe.trial(sweep, record) == "005 · x=0.5 · 0.9"
+    assert describe.trial(sweep, replace(record, searched=[], best=None)) == "005"
+    many = {f"setting_{n}": 0.123 for n in range(50)}
+    name = describe.trial(sweep, replace(record, config=many, searched=list(many)))
+    assert name.startswith("005 · s0=0.123 ")
+    assert name.endswith(" · 0.9")
+    assert len(name) < 150
+    assert describe.trial(replace(sweep, kind="train"), record) == "made"
+
+
 def test_a_trial_without_changes_is_described_by_what_it_began_with(own_directory: Path) -> None:
     directory, sweep = made.sweep(params=SPACE)
     record = member(directory, TrialState.COMPLETED)
