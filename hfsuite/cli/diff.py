@@ -17,13 +17,14 @@ def diff(one: settings.Run, other: settings.Run, json: settings.Json = False) ->
     from hfsuite.reproduce import recorded as records
     from hfsuite.reproduce.comparison import side_by_side
     from hfsuite.reproduce.plan import differences
-    from hfsuite.reproduce.surroundings import as_texts, recorded
+    from hfsuite.reproduce.surroundings import as_texts, counting, recorded
     from hfsuite.tracking import store
 
     with answer(json) as say:
         client = store.open_store()
         first, second = (records.read(client, records.find(client, each), whole=False) for each in (one, other))
         ours, theirs = recorded(first), recorded(second)
+        ours, theirs = replace(ours, config=counting(first)), replace(theirs, config=counting(second))
         if first.missing or second.missing:
             ours, theirs = (replace(each, config=as_texts(each.config)) for each in (ours, theirs))
         found, metrics = differences(ours, theirs), side_by_side(first, second)

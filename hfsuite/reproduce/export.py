@@ -20,6 +20,7 @@ from packaging.utils import canonicalize_name
 from hfsuite.errors import CheckpointError, ConfigurationError
 from hfsuite.reproduce import recorded as records
 from hfsuite.reproduce.recorded import RecordedRun
+from hfsuite.reproduce.surroundings import counting
 from hfsuite.reproduce.transplant import Transplant, transplant
 from hfsuite.tracking import models, runs
 from hfsuite.tracking.recipe import is_hidden
@@ -151,7 +152,7 @@ def _write_model(
 def _train(run: RecordedRun, module: Transplant) -> str:
     recipe = run.recipe
     threads = int(run.facts.get("threads", 1))
-    settings = "\n".join(f"    {name!r}: {_literal(name, value)}," for name, value in recipe["config"].items())
+    settings = "\n".join(f"    {name!r}: {_literal(name, value)}," for name, value in run.config_at_best.items())
     launch = _launch(run)
     precision = module.accelerate_config.get("mixed_precision", run.facts.get("precision", "no"))
     deterministic = "    compute_deterministically()\n" if recipe["deterministic"] else ""
@@ -263,7 +264,7 @@ def _card(run: RecordedRun, *, has_model: bool) -> str:
         "",
         "| setting | value |",
         "| --- | --- |",
-        *(f"| {name} | {_cell(value)} |" for name, value in recipe["config"].items()),
+        *(f"| {name} | {_cell(value)} |" for name, value in counting(run).items()),
         "",
         "## Data and base model",
         "",
@@ -281,6 +282,9 @@ def _card(run: RecordedRun, *, has_model: bool) -> str:
         "what the original reported, by metric and optimizer step."
         + ("" if has_model else " No checkpoint of it was kept, so there is no `model/`."),
     ]  # fmt: skip
+    if run.changed_settings:
+        names = ", ".join(run.changed_settings)
+        lines += ["", f"Its trial scheduler changed {names} on the way; here are the values at its best report."]
     secrets = [_variable(name) for name, value in recipe["config"].items() if is_hidden(value)]
     if secrets:
         lines += ["", f"Set {', '.join(secrets)} before: secrets were not recorded."]

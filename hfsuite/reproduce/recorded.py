@@ -84,6 +84,16 @@ class RecordedRun:
         return self.source
 
     @property
+    def config_at_best(self) -> dict[str, Any]:
+        """The settings at its best report: a population changes them."""
+        return {**self.recipe["config"], **(self.recipe.get("best") or {}).get("changed", {})}
+
+    @property
+    def idle(self) -> list[str]:
+        """The settings that do not count where the others have these values."""
+        return list(self.recipe.get("idle", []))
+
+    @property
     def loss_bits(self) -> dict[int, str]:
         """The digest of the loss by optimizer step."""
         return {int(step): digest for step, digest in self.recipe["loss_bits"].items()}

@@ -217,6 +217,7 @@ def confirm(
         deterministic=params.get("deterministic") == "True",
         fixed={key: value for key, value in finalists[0].config.items() if key not in varied and key != SETTING},
         seed=asked, name=name, storage=storage, worker_policy={}, confirms=parent.info.run_id,
+        conditions=experiment.only_where,
     )  # fmt: skip
     if result.interrupted:
         raise KeyboardInterrupt

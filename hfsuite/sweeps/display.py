@@ -22,6 +22,7 @@ from hfsuite.sweeps.result import TrialResult, best_trial
 from hfsuite.tracking.describe import as_setting
 from hfsuite.tracking.state import TrialState
 
+NOT_COUNTING = "-"  # of a setting where the others have values with which it does not count
 REDRAWN_AFTER_S = 0.5
 COLOURS = {
     TrialState.PENDING: "dim",
@@ -132,7 +133,7 @@ class Display:
                 str(trial.iterations),
                 *[_short(trial.metrics.get(name, "")) for name in reported],
                 f"{trial.seconds:.0f}",
-                *[_short(trial.searched.get(name, "")) for name in searched],
+                *[_short(trial.searched.get(name, NOT_COUNTING)) for name in searched],
                 style="bold" if trial is best else "",
             )
         return table

@@ -292,7 +292,8 @@ class SweepObserver(Callback):
         if (result := self.trials.get(trial_id)) is not None:
             record.state, record.why, record.failure = result.state, result.why, _first_line(result.failure)
             record.config = record.config or dict(result.config)  # from which snapshots tell how they have changed
-            record.searched = list(self.settings.searched(record.config_at_best))
+            values = record.config_at_best
+            record.searched, record.idle = list(self.settings.searched(values)), self.settings.idle(values)
             record.seconds = round(result.seconds, 3)
         self.directory.write_trial(record)
         self.writer.touch(record)
@@ -317,6 +318,7 @@ class SweepObserver(Callback):
     def _set_config(self, result: TrialResult, values: dict[str, Any]) -> None:
         """The settings at its best report: a population changes them."""
         result.config, result.searched = values, self.settings.searched(values)
+        result.idle = self.settings.idle(values)
 
     def _snapshot(self, record: TrialRecord, directory: str | None, result: Mapping[str, Any]) -> Snapshot:
         values = self.settings.of(record.number, result["config"])

@@ -64,6 +64,7 @@ class Plan:
     writer: Writer
     space: Mapping[str, Any]
     only_where: OnlyWhere
+    conditions: OnlyWhere
     constants: Mapping[str, Any]
     trials: int
     seed: int
@@ -98,6 +99,7 @@ def checked_plan(
     deterministic: bool | None,
     known_faults: Sequence[str],
     confirms: str | None = None,
+    conditions: OnlyWhere | None = None,
     reports: int | None = None,
     reproduces: str | None = None,
     resumed: SweepRecord | None = None,
@@ -106,7 +108,8 @@ def checked_plan(
     """Checks all that was asked for before a trial is started or a run recorded, and names every mistake at once.
 
     The sweep's directory is the caller's alone, from now until it releases the plan's lock. The arguments are those of
-    `Experiment.sweep`, `confirms` is that of `run_sweep`, and `reports` and `reproduces` are those of `run_training`.
+    `Experiment.sweep`, `confirms` and `conditions` are those of `run_sweep`, and `reports` and `reproduces` those of
+    `run_training`.
     """
     asked = {
         "trials": trials, "workers": workers, "gpu": gpu, "fixed": dict(fixed), "seed": seed, "storage": str(storage),
@@ -225,6 +228,7 @@ def checked_plan(
             writer=Writer(Recorder(client, directory), record),
             space=space,
             only_where=only_where,
+            conditions=experiment.only_where if conditions is None else conditions,
             constants={**experiment.defaults, **fixed},
             seeds=seeds,
             trials=trials,

@@ -30,6 +30,7 @@ class TrialResult:
         trial_id: Ray Tune's name for it.
         config: its settings, defaults included, without those that only concern resources.
         searched: those of its settings that the search varied.
+        idle: those of its settings that do not count where the others have these values: see `Experiment.only_where`.
         run_id: its MLflow run; None until it has started.
         path: its directory on storage, a path or a URI: reports, checkpoints, the output of each rank.
         state: how it ended.
@@ -48,6 +49,7 @@ class TrialResult:
     trial_id: str
     config: dict[str, Any]
     searched: dict[str, Any]
+    idle: list[str] = field(default_factory=list)
     run_id: str | None = None
     path: str = ""
     state: TrialState = TrialState.PENDING
@@ -87,12 +89,12 @@ class TrialResult:
         return reproduce(store.open_store(), self.run_id, **options)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Plain values; of the settings those that count."""
         return {
             "number": self.number,
             "state": str(self.state),
             "why": self.why,
-            "config": json_value(self.config),
+            "config": json_value({name: each for name, each in self.config.items() if name not in self.idle}),
             "metrics": json_value(self.metrics),
             "iterations": self.iterations,
             "seconds": round(self.seconds, 3),

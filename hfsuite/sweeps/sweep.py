@@ -17,7 +17,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from hfsuite.errors import ConfigurationError
 from hfsuite.search.searchers import VARIANTS, AnySearcher
-from hfsuite.search.spaces import can_count, constants_of, is_searched
+from hfsuite.search.spaces import OnlyWhere, can_count, constants_of, is_searched
 from hfsuite.search.trial_schedulers import Budget, what_hyperband_needs
 from hfsuite.sweeps.display import Display
 from hfsuite.sweeps.observer import SweepObserver
@@ -73,19 +73,21 @@ def run_sweep(
     keep: str = "best",
     deterministic: bool | None = None,
     confirms: str | None = None,
+    conditions: OnlyWhere | None = None,
     faults: Sequence[str] = (),
 ) -> SweepResult:
     """Searches. See `Experiment.sweep` for the arguments and what is raised.
 
     Args:
         confirms: the run of the sweep whose finalists these are; each trial that ends by itself is then tested.
+        conditions: which settings count only where others have certain values; None for the experiment's.
         faults: mistakes that the caller has found already; they are named with all others.
     """
     space = {key: value for key, value in experiment.space.items() if key not in fixed}
     plan = checked_plan(
         experiment, kind="sweep", space=space, trials=trials, workers=workers, gpu=gpu, fixed=fixed, seed=seed,
         name=name, storage=storage, searcher=searcher, trial_scheduler=trial_scheduler, worker_policy=worker_policy,
-        keep=keep, deterministic=deterministic, confirms=confirms, known_faults=faults,
+        keep=keep, deterministic=deterministic, confirms=confirms, conditions=conditions, known_faults=faults,
     )  # fmt: skip
     return _run(plan)
 
@@ -258,14 +260,16 @@ def _where(plan: Plan) -> str:
 def _observer(plan: Plan) -> SweepObserver:
     record = plan.record
     settings = TrialSettings(
-        argument=plan.trainer.config_argument, space=plan.space, only_where=plan.only_where, constants=plan.constants,
-        seeds=plan.seeds,
+        argument=plan.trainer.config_argument, space=plan.space, conditions=plan.conditions,
+        constants=plan.constants, seeds=plan.seeds,
     )  # fmt: skip
 
     def new_trial(number: int, trial: Trial) -> TrialResult:
         path = address(trial.storage.trial_fs_path, record.path)
         config = settings.of(number, trial.config)
-        result = TrialResult(number, trial.trial_id, config, settings.searched(config), path=path)
+        result = TrialResult(
+            number, trial.trial_id, config, settings.searched(config), settings.idle(config), path=path
+        )
         if not plan.directory.is_local:  # Ray Tune appends to a file of the driver's, and copies it now and then
             here = ReportReader(pyarrow.fs.LocalFileSystem(), f"{trial.local_path}/{REPORTS_FILE}")
             plan.writer.recorder.readers[trial.trial_id] = here

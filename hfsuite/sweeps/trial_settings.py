@@ -17,14 +17,14 @@ class TrialSettings:
     Args:
         argument: below which name they are in Ray Tune's configuration.
         space: what is searched.
-        only_where: which of them count only where others have certain values.
+        conditions: which settings count only where others have certain values; searchers of Ray Tune's do not know it.
         constants: the values of those that Ray Tune may not have.
         seeds: which seed each trial has.
     """
 
     argument: str
     space: Space
-    only_where: OnlyWhere
+    conditions: OnlyWhere
     constants: Mapping[str, Any]
     seeds: SeedRule
 
@@ -36,4 +36,14 @@ class TrialSettings:
     def searched(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Those that the search varied, and that count."""
         names = [key for key, domain in self.space.items() if is_searched(domain) and key in values]
-        return {key: values[key] for key in names if counts(key, self.only_where, {**self.constants, **values})}
+        conditions = {key: each for key, each in self.conditions.items() if key in self.space}  # what is fixed counts
+        return {key: values[key] for key in names if counts(key, conditions, {**self.constants, **values})}
+
+    def idle(self, values: Mapping[str, Any]) -> list[str]:
+        """Those that do not count where the others have these values."""
+        whole, searched = {**self.constants, **values}, self.searched(values)
+        return [
+            key
+            for key in self.conditions
+            if key in whole and key not in searched and not counts(key, self.conditions, whole)
+        ]

@@ -93,7 +93,7 @@ def sweep(sweep: SweepRecord, trials: Sequence[TrialRecord]) -> str:
         for record in leaders:
             assert record.best is not None
             config = record.config_at_best
-            values = " | ".join(short(config.get(name)) for name in searched)
+            values = " | ".join(short(config.get(name)) if name in record.searched else "-" for name in searched)
             value = short(record.best.metrics[sweep.metric])
             lines.append(f"| {number(record)} | {value} | {record.best.step} | {record.state} | {values} |")
         lines.append("")

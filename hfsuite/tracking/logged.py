@@ -39,7 +39,7 @@ class Logged:
         self.run_id, self.reported, self.tell = run.info.run_id, reported, tell
         objective = run.data.tags.get("hfsuite.metric", "")
         self.optimised = {mlflow_name(objective), mlflow_name(f"best_{objective}")}
-        self.settings = {**dict.fromkeys(AS_PARAMS), **settings.read(run)}
+        self.settings = {**dict.fromkeys(AS_PARAMS), **settings.read_all(run)}
         self.plain: set[str] = set()  # names of metrics without a mark
         self._marked: dict[str, str] = {}
         self._infinite: dict[str, list[str]] = {}

@@ -51,6 +51,7 @@ def write_recipe(
         "not_written": [name for name, value in config.items() if not _is_json(value)],
         "restarts": list(restarts),
         "searched": record.searched,
+        "idle": record.idle,
         "seed": _seed_of(sweep, record),
         "workers": sweep.params["workers"],
         "gpu": sweep.params.get("gpu", False),

@@ -59,6 +59,7 @@ class TrialRecord:
         why: what ended it, where that is not its own end: "asha at step 30".
         config: its settings when it began, defaults included.
         searched: the names of those that the search varied.
+        idle: the names of those that do not count where the others have the values of its best report.
         reports: how many reports it has made.
         seconds: how long it has run.
         started_at: milliseconds since 1970; None until it has.
@@ -77,6 +78,7 @@ class TrialRecord:
     why: str = ""
     config: dict[str, Any] = field(default_factory=dict)
     searched: list[str] = field(default_factory=list)
+    idle: list[str] = field(default_factory=list)
     reports: int = 0
     seconds: float = 0.0
     started_at: int | None = None

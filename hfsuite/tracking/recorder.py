@@ -164,7 +164,8 @@ class Recorder:
                 standing = list(self._standing.values())
                 params = names_of(standing[0].config if standing else {}, runs.OWN_PARAMS)
                 searched = views.searched_by(standing) or list(sweep.params["space"])
-                views.write_view(self.client, run, sweep, [params.of((name,)) for name in searched])
+                partly = {params.of((name,)) for record in standing for name in record.idle}
+                views.write_view(self.client, run, sweep, [params.of((name,)) for name in searched], partly)
         with self._unless_refused():
             run.write_status(sweep.state.mlflow_status, sweep.ended_at)
 

@@ -1,14 +1,15 @@
 """A trial's settings in its run: its parameters, or, while a population may still change them, a tag.
 
 Parameters in MLflow cannot change, and its pages draw from nothing else. So those of a population's member are written
-when it is over, as they were at its best value. In the writer's thread, or in `hfsuite sync`.
+when it is over, as they were at its best value. A setting that does not count where the others have these values is no
+parameter, but in a tag. In the writer's thread, or in `hfsuite sync`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
 
 from hfsuite.tracking import runs
 from hfsuite.tracking.names import names_of, paths
@@ -20,6 +21,7 @@ if TYPE_CHECKING:  # see `store`
     import mlflow
 
 AT_BEST = f"{runs.TAG}.settings_at_best"  # a tag of a population's member: JSON from parameters to texts
+IDLE = f"{runs.TAG}.settings_not_counting"  # likewise, of any trial that has such
 
 
 def write(run: runs.Run, sweep: SweepRecord, record: TrialRecord) -> None:
@@ -32,22 +34,32 @@ def write(run: runs.Run, sweep: SweepRecord, record: TrialRecord) -> None:
     """
     own = dict.fromkeys(runs.OWN_PARAMS, sweep.params["workers"])
     config = record.config_at_best
+    texts, idle = _texts(config), _texts(config, record.idle)
+    counting = {name: value for name, value in texts.items() if name not in idle}
     if sweep.decides_at_end:
-        run.write_tags({AT_BEST: _as_tag(texts_of(config))})
+        run.write_tags({AT_BEST: _as_tag(counting)})
+    if idle or IDLE in run.tags:
+        run.write_tags({IDLE: _as_tag(idle)})
     changes_still = sweep.decides_at_end and record.state.is_unfinished
-    run.write_params({} if changes_still else config, own)  # what a trial logs itself waits for its own parameters
-
-
-def texts_of(config: Mapping[str, object]) -> dict[str, str]:
-    """Settings by their names as parameters, without secrets."""
-    names = names_of(config, runs.OWN_PARAMS)
-    named = {names.of(path): value for path, value in paths(config)}
-    return {name: as_parameter(name, as_text(value)) for name, value in named.items()}
+    without = config if changes_still else record.idle
+    run.write_params(config, own, without)  # what a trial logs itself waits for `own`
 
 
 def read(run: mlflow.entities.Run) -> dict[str, str]:
     """The parameters of a trial's run, those that are still to be written among them."""
     return {**json.loads(run.data.tags.get(AT_BEST, "{}")), **run.data.params}
+
+
+def read_all(run: mlflow.entities.Run) -> dict[str, str]:
+    """Likewise, and the settings that do not count."""
+    return {**json.loads(run.data.tags.get(IDLE, "{}")), **read(run)}
+
+
+def _texts(config: Mapping[str, Any], only: Collection[str] | None = None) -> dict[str, str]:
+    """Settings by their names as parameters."""
+    names = names_of(config, runs.OWN_PARAMS)
+    named = {names.of(path): value for path, value in paths(config) if only is None or path[0] in only}
+    return {name: as_parameter(name, as_text(value)) for name, value in named.items()}
 
 
 def _as_tag(texts: Mapping[str, str]) -> str:

@@ -81,7 +81,7 @@ def ours(folder: Path, trials: int, reports: int, kind: str) -> dict[str, Any]:
             trial_scheduler="fifo", keep="none", known={},
             new_trial=lambda number, each: TrialResult(number, each.trial_id, {}, {}, path=each.local_path),
             settings=TrialSettings(
-                argument="train_loop_config", space={}, only_where={}, constants={},
+                argument="train_loop_config", space={}, conditions={}, constants={},
                 seeds=SeedRule(0, per_trial=True, fills_setting=False),
             ),
         )  # fmt: skip

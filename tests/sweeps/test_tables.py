@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from ray import tune
 from rich.console import Console
 
 from hfsuite.sweeps.display import Display
 from hfsuite.sweeps.result import SweepResult, TrialResult
+from hfsuite.sweeps.trial_settings import TrialSettings
 from hfsuite.tracking import describe
 from hfsuite.tracking.state import TrialState
+from hfsuite.trainers.seeds import SeedRule
 from tests.tracking import made
 
 LOGGED = 0.0  # the learning rate at the end of a schedule
@@ -62,3 +65,25 @@ def test_the_screen_and_mlflow_tell_a_setting_from_the_metric_of_its_name() -> N
     directory, record = made.sweep()
     first = made.trial(directory, 0, [made.report(1, 10, 0.5)])
     assert "| trial | loss | step | state | config.x |" in describe.sweep(record, [first])
+
+
+def test_a_setting_that_does_not_count_is_shown_as_such() -> None:
+    idle = trial(1, 0.2, searched={}, idle=["learning_rate"])
+    rows = [line for line in shown([trial(0, 0.1), idle]).splitlines() if line.lstrip().startswith("00")]
+    assert [row.split()[-1] for row in rows] == ["0.1", "-"]
+    assert "learning_rate" not in idle.as_json()["config"]
+    assert idle.config["learning_rate"] == 0.2, "it is still what the trial was given"
+    assert sweep(trial(0, 0.1), idle).dataframe()["config.learning_rate"].isna().tolist() == [False, True]
+
+
+def test_which_settings_count_follows_from_the_experiment_whoever_searches() -> None:
+    conditions = {"warmup": {"kind": ["warm"]}, "beta": {"warmup": [0.5]}, "fixed": {"kind": ["warm"]}}
+    settings = TrialSettings(
+        argument="settings", space={"warmup": tune.uniform(0, 1), "kind": tune.choice(["warm", "plain"])},
+        conditions=conditions, constants={"beta": 1, "fixed": 2, "warmup": 0.0, "kind": "plain"},
+        seeds=SeedRule(0, per_trial=True, fills_setting=False),
+    )  # fmt: skip
+    values = settings.of(0, {"settings": {"kind": "plain", "warmup": 0.5}})
+    assert settings.idle(values) == ["warmup", "beta", "fixed"]
+    assert settings.searched(values) == {"kind": "plain"}
+    assert settings.idle({**values, "kind": "warm"}) == []

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.entities import Param
 
-from hfsuite.tracking import describe, runs, settings, store
+from hfsuite.reproduce import recorded as records
+from hfsuite.reproduce.plan import differences
+from hfsuite.reproduce.surroundings import counting, recorded
+from hfsuite.tracking import describe, runs, settings, store, views
+from hfsuite.tracking.logged import Logged
 from hfsuite.tracking.record import TrialRecord
 from hfsuite.tracking.recorder import Recorder
 from hfsuite.tracking.state import TrialState
@@ -87,3 +94,34 @@ def test_a_trial_without_changes_is_described_by_what_it_began_with(own_director
     old = json.loads(Path(directory.path, record.directory, "trial.json").read_text())
     del old["best"]["changed"], old["format"]
     assert TrialRecord.from_json(old).config_at_best["x"] == 0.607, "as versions before have written it"
+
+
+def test_a_setting_that_does_not_count_is_no_parameter_and_differs_from_none(own_directory: Path) -> None:
+    directory, _ = made.sweep(params=SPACE, state="completed", ended_at=made.now(), best=0)
+    values = {"kind": ["plain", "fancy"], "x": [0.5, 0.7]}
+    for number, (kind, x) in enumerate(zip(*values.values(), strict=True)):
+        idle = ["x"] if kind == "plain" else []
+        searched = [name for name in ("x", "kind") if name not in idle]
+        made.trial(
+            directory, number, [made.report(1, 10, 0.5 + number)], config={"x": x, "kind": kind}, searched=searched,
+            idle=idle,
+        )  # fmt: skip
+    assert sync(directory).faults == []
+    client = store.open_store()
+    parent = runs.find_sweep(client, "made")
+    assert parent is not None
+    plain, fancy = runs.children(client, parent)
+    assert ("x" in plain.data.params, fancy.data.params["x"]) == (False, "0.7")
+    assert (plain.info.run_name, fancy.info.run_name) == ("000 · kind=plain · 0.5", "001 · x=0.7 kind=fancy · 1.5")
+    assert "| 000 | 0.5 | 10 | completed | plain | - |" in parent.data.tags["mlflow.note.content"]
+    view = client.get_experiment(parent.info.experiment_id).tags[views.PREFIX + views.view_id("made")]
+    packed = json.loads(view)["state"].removeprefix("deflate;")
+    shown = json.loads(zlib.decompress(base64.b64decode(packed)))
+    assert {"params.`x`", "params.`kind`"} <= set(shown["selectedColumns"])
+    assert shown["compareRunCharts"][0]["selectedParams"] == ["kind"], "MLflow draws no run that lacks an axis"
+    logged = Logged(plain, set(), print)
+    assert logged.admitted([], [Param("x", "0.5")], [])[1] == [], "what a training function logs of it is known"
+    ours, theirs = (records.read(client, each, whole=False) for each in (plain, fancy))
+    found = differences(*(replace(recorded(each), config=counting(each)) for each in (ours, theirs)))
+    assert ("x", "does not count", "0.7") in [(each.subject, each.recorded, each.here) for each in found]
+    assert ours.recipe["config"]["x"] == 0.5, "it takes all of them to train it again"
