@@ -55,7 +55,8 @@ def test_it_runs_without_hfsuite_and_ray_to_the_same_losses(
     again = {name: value for line in lines for name, value in line.items()}
     for name in ("loss", "eval_loss", "eval_accuracy"):
         assert again[name] == best["metrics"][name], name
-    assert "| learning_rate |" in (folder / "README.md").read_text()
+    assert "| config.learning_rate |" in (folder / "README.md").read_text()
+    assert "id2label" not in out, "the labels have names"
 
 
 @pytest.mark.slow
