@@ -13,13 +13,14 @@ from hfsuite.tracking.describe import as_settings
 from hfsuite.tracking.recipe import is_hidden
 
 
-def card(run: RecordedRun, *, has_model: bool, remarks: Sequence[str] = ()) -> str:
+def card(run: RecordedRun, *, has_model: bool, remarks: Sequence[str] = (), files: Sequence[str] = ()) -> str:
     """The text.
 
     Args:
         run: what is exported.
         has_model: whether a checkpoint of it was kept.
         remarks: what whoever uses the folder should know, each a sentence.
+        files: what lay beside the experiment's module and is in the folder.
     """
     recipe = run.recipe
     best = recipe["best"] or {"metrics": {}, "step": 0}
@@ -75,6 +76,8 @@ def card(run: RecordedRun, *, has_model: bool, remarks: Sequence[str] = ()) -> s
         lines += ["", f"Set {', '.join(secrets)} before: secrets were not recorded."]
     if has_model:
         lines += ["", "`model/` loads with `from_pretrained` of Transformers."]
+    if files:
+        lines += ["", f"Taken along, since `experiment.py` reads it: {', '.join(f'`{each}`' for each in files)}."]
     for remark in remarks:
         lines += ["", remark]
     return "\n".join([*lines, ""])

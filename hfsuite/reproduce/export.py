@@ -20,6 +20,7 @@ from packaging.utils import canonicalize_name
 
 from hfsuite.errors import CheckpointError, ConfigurationError
 from hfsuite.reproduce import recorded as records
+from hfsuite.reproduce.beside import APART, beside
 from hfsuite.reproduce.card import card, launch_of, variable_of
 from hfsuite.reproduce.labels import without_labels
 from hfsuite.reproduce.recorded import RecordedRun
@@ -83,27 +84,35 @@ def export(client: mlflow.MlflowClient, name: str, folder: Path) -> Exported:
     mlflow_run = records.find(client, name)
     run = records.read(client, mlflow_run)
     module = transplant(run.whole_source(), run.recipe["module"])
+    lies = beside(module.code, run.recipe["module"], taken=taken())
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as parent:
         whole = Path(parent, "whole")  # it gets its name when it is complete
         whole.mkdir()
         has_model = _write_model(client, mlflow_run, run, whole, Path(parent, "fetched"))
-        remarks = [said] if (said := without_labels(whole / "model")) else []
+        remarks = [*([said] if (said := without_labels(whole / "model")) else []), *lies.remarks]
+        lies.copy(whole)
         for each in TAKEN_ALONG:
             (whole / f"{each.rpartition('.')[2]}.py").write_text(_without_project(_source(each)), encoding="utf-8")
         for name, text in {
-            "experiment.py": module.code,
+            "experiment.py": lies.code,
             "train.py": _train(run, module),
             "accelerate.yaml": _accelerate(run, module),
             "requirements.txt": requirements(run.packages, module.packages),
             "metrics.json": json.dumps(run.curves, indent=1),
-            "README.md": card(run, has_model=has_model, remarks=remarks),
+            "README.md": card(run, has_model=has_model, remarks=remarks, files=sorted(lies.files)),
         }.items():
             (whole / name).write_text(text, encoding="utf-8")
         if folder.exists():
             folder.rmdir()
         whole.rename(folder)
     return Exported(run, remarks)
+
+
+def taken() -> set[str]:
+    """The names of what an exported folder has, and of what its training writes there."""
+    own = {"experiment.py", "train.py", "accelerate.yaml", "requirements.txt", "metrics.json", "README.md", "model"}
+    return {*own, *(f"{each.rpartition('.')[2]}.py" for each in TAKEN_ALONG), "metrics.jsonl", "checkpoint", APART}
 
 
 def requirements(packages: Mapping[str, str], named: Iterable[str]) -> str:

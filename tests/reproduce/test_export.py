@@ -79,6 +79,25 @@ def test_a_server_gives_its_models_back(own_directory: Path, monkeypatch: pytest
 
 
 @pytest.mark.slow
+def test_what_lies_beside_the_module_is_taken_along(own_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = own_directory / "project"
+    source = project.make(folder)
+    text = source.read_text().replace(f'Path("{folder / "rows.csv"}")', 'Path(__file__).parent / "rows.csv"')
+    source.write_text(text)
+    monkeypatch.chdir(folder)
+    code, _, err = said("train", "line", "--workers", "1", "--name", "t", "--set", "epochs=1")
+    assert code == 0, err
+    exported = own_directory / "exported"
+    code, _, err = said("export", "t", str(exported))
+    assert code == 0, err
+    assert "`rows.csv`" in (exported / "README.md").read_text()
+    (folder / "rows.csv").unlink()
+    done = subprocess.run([sys.executable, "train.py"], cwd=exported, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert (exported / "metrics.jsonl").read_text().count("loss") == 1
+
+
+@pytest.mark.slow
 def test_a_model_that_is_not_whole_is_not_exported(own_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = own_directory / "project"
     project.make(folder)
