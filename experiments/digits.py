@@ -80,7 +80,8 @@ def train_loop_per_worker(settings: dict[str, Any]) -> None:
             image_size=8,
             patch_size=2,
             num_channels=1,
-            num_labels=10,
+            id2label={digit: str(digit) for digit in range(10)},
+            label2id={str(digit): digit for digit in range(10)},
         )
     )
     torch.manual_seed(seeds.torch)

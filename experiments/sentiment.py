@@ -49,6 +49,7 @@ DEFAULTS = {
     "global_batch_size": 32,
     "seed": 0,
 }
+LABELS = ("negative", "positive")  # what the model says for 0 and 1
 TEST_ROWS, VALIDATION_ROWS = 1_000, 1_000  # at most; the rest is for training
 BATCH_OF_TEST = 100  # rows
 SPLIT_SEED = 20_240_229  # fixed for ever: which rows are test rows must not depend on any setting
@@ -75,7 +76,8 @@ def trainer_init_per_worker(train_dataset: None, eval_dataset: None, **settings:
     torch.manual_seed(seeds.initial_weights)  # before the model: its new classification head is drawn at random
     model = AutoModelForSequenceClassification.from_pretrained(
         model_path(settings["model"]),
-        num_labels=2,
+        id2label=dict(enumerate(LABELS)),
+        label2id={label: place for place, label in enumerate(LABELS)},
         dtype=torch.float32,  # a checkpoint in half precision would be trained in it: most of its weights never move
     )
     tokenizer = AutoTokenizer.from_pretrained(model_path(settings["model"]))

@@ -22,6 +22,7 @@ def best(
     """Show the best trial of a sweep."""
     from hfsuite.sweeps.result import json_value
     from hfsuite.tracking import runs, store
+    from hfsuite.tracking.describe import as_settings
     from hfsuite.tracking.state import TrialState
 
     client = store.open_store()
@@ -42,7 +43,7 @@ def best(
     console = Console()
     table = Table(title=f"Best of {name}: trial {int(found['trial']):03d}", title_justify="left", show_header=False)
     table.add_row(tags[runs.METRIC], f"{found['value']:.6g}", style="bold")
-    for key, value in sorted(found["config"].items()):
+    for key, value in sorted(as_settings(found["config"]).items()):
         table.add_row(key, str(value))
     console.print(table)
     console.print(f"MLflow run {found['run_id']}")
@@ -70,12 +71,14 @@ def find_parent(client: Any, sweep: str | None) -> Any:
 
 
 def _as_dict(runs: Any, run: Any, parent: Any) -> dict[str, Any]:
+    from hfsuite.tracking import settings as settings_of
+
     return {
         "sweep": parent.data.tags[runs.SWEEP],
         "trial": int(run.data.tags[runs.TRIAL]),
         "metric": parent.data.tags[runs.METRIC],
         "value": float(parent.data.tags[runs.BEST_VALUE]),
-        "config": run.data.params,
+        "config": settings_of.read(run),
         "metrics": parent.data.metrics,
         "state": run.data.tags[runs.STATE],
         "run_id": run.info.run_id,

@@ -25,12 +25,20 @@ def export(
         exported = export_run(store.open_store(), run, folder)
         files = sorted(path.name for path in folder.iterdir())
         if json:
-            say({"run_id": exported.run_id, "title": exported.title, "folder": str(folder), "files": files})
+            say({
+                "run_id": exported.run.run_id,
+                "title": exported.run.title,
+                "folder": str(folder),
+                "files": files,
+                "remarks": exported.remarks,
+            })  # fmt: skip
             return OK
     console = Console()
     if "model" not in files:
         console.print("No checkpoint of it was kept, so there is no model/ in it.", style="yellow")
-    console.print(f"{exported.title} is in {folder}:", markup=False, highlight=False)
+    for remark in exported.remarks:
+        console.print(remark, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{exported.run.title} is in {folder}:", markup=False, highlight=False)
     for path in sorted(folder.iterdir()):
         console.print(f"  {path.name}{'/' if path.is_dir() else ''}", markup=False, highlight=False)
     return OK

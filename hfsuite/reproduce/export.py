@@ -10,6 +10,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,12 @@ from packaging.utils import canonicalize_name
 
 from hfsuite.errors import CheckpointError, ConfigurationError
 from hfsuite.reproduce import recorded as records
+from hfsuite.reproduce.beside import APART, beside
+from hfsuite.reproduce.card import card, launch_of, variable_of
+from hfsuite.reproduce.labels import without_labels
 from hfsuite.reproduce.recorded import RecordedRun
 from hfsuite.reproduce.transplant import Transplant, transplant
-from hfsuite.tracking import models, runs
+from hfsuite.tracking import models
 from hfsuite.tracking.recipe import is_hidden
 from hfsuite.trainers import manifest
 
@@ -49,7 +53,20 @@ TAKEN_ALONG = (
 NEVER = {"hfsuite", "ray", "mlflow", "mlflow-skinny", "optuna"}
 
 
-def export(client: mlflow.MlflowClient, name: str, folder: Path) -> RecordedRun:
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Args:
+        run: what it came from.
+        remarks: what whoever uses it should know, each a sentence; they are in its README too.
+    """
+
+    run: RecordedRun
+    remarks: list[str]
+
+
+def export(client: mlflow.MlflowClient, name: str, folder: Path) -> Exported:
     """Writes the folder of a recorded run.
 
     Args:
@@ -72,26 +89,35 @@ def export(client: mlflow.MlflowClient, name: str, folder: Path) -> RecordedRun:
             "cannot be given them: make them texts or numbers in the experiment."
         )
     module = transplant(run.whole_source(), run.recipe["module"])
+    lies = beside(module.code, run.recipe["module"], taken=taken())
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as parent:
         whole = Path(parent, "whole")  # it gets its name when it is complete
         whole.mkdir()
         has_model = _write_model(client, mlflow_run, run, whole, Path(parent, "fetched"))
+        remarks = [*([said] if (said := without_labels(whole / "model")) else []), *lies.remarks]
+        lies.copy(whole)
         for each in TAKEN_ALONG:
             (whole / f"{each.rpartition('.')[2]}.py").write_text(_without_project(_source(each)), encoding="utf-8")
         for name, text in {
-            "experiment.py": module.code,
+            "experiment.py": lies.code,
             "train.py": _train(run, module),
             "accelerate.yaml": _accelerate(run, module),
             "requirements.txt": requirements(run.packages, module.packages),
             "metrics.json": json.dumps(run.curves, indent=1),
-            "README.md": _card(run, has_model=has_model),
+            "README.md": card(run, has_model=has_model, remarks=remarks, files=sorted(lies.files)),
         }.items():
             (whole / name).write_text(text, encoding="utf-8")
         if folder.exists():
             folder.rmdir()
         whole.rename(folder)
-    return run
+    return Exported(run, remarks)
+
+
+def taken() -> set[str]:
+    """The names of what an exported folder has, and of what its training writes there."""
+    own = {"experiment.py", "train.py", "accelerate.yaml", "requirements.txt", "metrics.json", "README.md", "model"}
+    return {*own, *(f"{each.rpartition('.')[2]}.py" for each in TAKEN_ALONG), "metrics.jsonl", "checkpoint", APART}
 
 
 def requirements(packages: Mapping[str, str], named: Iterable[str]) -> str:
@@ -156,8 +182,8 @@ def _write_model(
 def _train(run: RecordedRun, module: Transplant) -> str:
     recipe = run.recipe
     threads = int(run.facts.get("threads", 1))
-    settings = "\n".join(f"    {name!r}: {_literal(name, value)}," for name, value in recipe["config"].items())
-    launch = _launch(run)
+    settings = "\n".join(f"    {name!r}: {_literal(name, value)}," for name, value in run.config_at_best.items())
+    launch = launch_of(run)
     precision = module.accelerate_config.get("mixed_precision", run.facts.get("precision", "no"))
     deterministic = "    compute_deterministically()\n" if recipe["deterministic"] else ""
     imported = "compute_deterministically, seed_all" if recipe["deterministic"] else "seed_all"
@@ -192,22 +218,8 @@ if __name__ == "__main__":
 def _literal(name: str, value: Any) -> str:
     """A value as Python reads it; a secret, which was not recorded, comes from the environment."""
     if isinstance(value, str) and is_hidden(value):
-        return f'os.environ["{_variable(name)}"]'
+        return f'os.environ["{variable_of(name)}"]'
     return f'float("{value}")' if isinstance(value, float) and not math.isfinite(value) else repr(value)
-
-
-def _variable(name: str) -> str:
-    return re.sub(r"[^A-Z0-9]", "_", name.upper())
-
-
-def _launch(run: RecordedRun) -> str:
-    workers = run.recipe["workers"]
-    torchrun = f"torchrun --standalone --nproc-per-node {workers} train.py"
-    return (
-        f"{torchrun}        or        accelerate launch --config_file accelerate.yaml train.py"
-        if run.recipe["gpu"]
-        else torchrun
-    )
 
 
 def _accelerate(run: RecordedRun, module: Transplant) -> str:
@@ -239,60 +251,3 @@ def _without_project(text: str) -> str:
     """Its files import each other by their own names."""
     text = re.sub(r"from hfsuite\.errors import ConfigurationError", "from standalone import ConfigurationError", text)
     return re.sub(r"from hfsuite\.(?:trainers|reproduce)\.(\w+) import", r"from \1 import", text)
-
-
-def _card(run: RecordedRun, *, has_model: bool) -> str:
-    recipe = run.recipe
-    best = recipe["best"] or {"metrics": {}, "step": 0}
-    numbers = {name: value for name, value in best["metrics"].items() if name in run.curves}
-    verdict, confirmed = (run.tags.get(tag) for tag in (runs.VERDICT, runs.CONFIRMED))
-    device = run.facts.get("device", "cpu")
-    lines = [
-        "---",
-        "library_name: transformers",
-        "---",
-        "",
-        f"# {run.title}",
-        "",
-        f"Trained by `{recipe['module']}` on {recipe['workers']} "
-        f"{'GPU' if recipe['gpu'] else 'CPU'} worker{'s' if recipe['workers'] > 1 else ''} ({device}); "
-        f"MLflow run `{run.run_id}`.",
-        "",
-        f"| at step {best['step']} | |",
-        "| --- | --- |",
-        *(f"| {name} | {value:.6g} |" for name, value in sorted(numbers.items())),
-        "",
-        f"Reproduced: {verdict or 'nobody has tried yet'}." + (f" Confirmed: {confirmed}." if confirmed else ""),
-        "",
-        "## Settings",
-        "",
-        "| setting | value |",
-        "| --- | --- |",
-        *(f"| {name} | {_cell(value)} |" for name, value in recipe["config"].items()),
-        "",
-        "## Data and base model",
-        "",
-        *(f"- {each['context']}: {each.get('name') or each.get('source') or 'unnamed'}, digest {each['digest']}"
-          + (f", {each['rows']} rows" if each.get("rows") else "") for each in run.facts.get("inputs", [])),
-        "",
-        "## Train it again",
-        "",
-        "```",
-        "pip install --no-deps -r requirements.txt",
-        _launch(run),
-        "```",
-        "",
-        "`experiment.py` prepares the data and builds the training, `train.py` holds the values. `metrics.json` has "
-        "what the original reported, by metric and optimizer step."
-        + ("" if has_model else " No checkpoint of it was kept, so there is no `model/`."),
-    ]  # fmt: skip
-    secrets = [_variable(name) for name, value in recipe["config"].items() if is_hidden(value)]
-    if secrets:
-        lines += ["", f"Set {', '.join(secrets)} before: secrets were not recorded."]
-    if has_model:
-        lines += ["", "`model/` loads with `from_pretrained` of Transformers."]
-    return "\n".join([*lines, ""])
-
-
-def _cell(value: Any) -> str:
-    return str(value).replace("|", "\\|")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfsuite.errors import NotRecorded, UnknownName, did_you_mean
-from hfsuite.tracking import provenance, runs
+from hfsuite.tracking import provenance, runs, settings
 from hfsuite.tracking.declared import Declaration
 from hfsuite.tracking.names import mlflow_name
 from hfsuite.tracking.points import CHANGED, INFINITE, OF_SPEED, TESTED, current
@@ -82,6 +82,16 @@ class RecordedRun:
                 f"left out of it (lines {', '.join(map(str, lines)) or 'unknown'})."
             )
         return self.source
+
+    @property
+    def config_at_best(self) -> dict[str, Any]:
+        """The settings at its best report: a population changes them."""
+        return {**self.recipe["config"], **(self.recipe.get("best") or {}).get("changed", {})}
+
+    @property
+    def idle(self) -> list[str]:
+        """The settings that do not count where the others have these values."""
+        return list(self.recipe.get("idle", []))
 
     @property
     def loss_bits(self) -> dict[int, str]:
@@ -222,7 +232,7 @@ def _why_incomplete(tags: Mapping[str, str]) -> str:
 
 def _from_parameters(run: mlflow.entities.Run) -> dict[str, Any]:
     """What stands for a recipe where there is none."""
-    tags, params = run.data.tags, dict(run.data.params)
+    tags, params = run.data.tags, settings.read(run)
     return {
         "sweep": tags.get(runs.SWEEP) or run.info.run_name or run.info.run_id,
         "number": int(tags.get(runs.TRIAL, 0)),

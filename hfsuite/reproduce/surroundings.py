@@ -14,6 +14,8 @@ from hfsuite.tracking.declared import is_script
 from hfsuite.tracking.points import as_text
 from hfsuite.tracking.recipe import without_secret_settings
 
+NOT_COUNTING = "does not count"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
@@ -64,6 +66,11 @@ def recorded(run: RecordedRun) -> Surroundings:
         workers=recipe["workers"],
         deterministic=recipe["deterministic"],
     )
+
+
+def counting(run: RecordedRun) -> dict[str, Any]:
+    """The settings at a run's best report, those that do not count there as such."""
+    return {**run.config_at_best, **dict.fromkeys(run.idle, NOT_COUNTING)}
 
 
 def as_texts(config: Mapping[str, Any]) -> dict[str, str]:

@@ -21,6 +21,7 @@ from hfsuite.reproduce import recorded as records
 from hfsuite.reproduce.reproduction import check_repeatable
 from hfsuite.search.own_choices import OwnChoices, check_read
 from hfsuite.search.rounds import Rounds, Values
+from hfsuite.sweeps import in_words
 from hfsuite.sweeps.plan import absolute
 from hfsuite.sweeps.sequential import FEWEST, Comparison, compare
 from hfsuite.sweeps.sweep import run_sweep
@@ -66,7 +67,7 @@ class Finalist:
         return statistics.stdev(self.values) if len(self.values) > 1 else math.nan
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Confirmation:
     """What came out.
 
@@ -91,6 +92,9 @@ class Confirmation:
     tried_seeds: int
     failed: Sequence[Finalist]
     result: SweepResult
+
+    def __repr__(self) -> str:
+        return in_words.of_confirmation(self)
 
     @property
     def winner(self) -> Finalist:
@@ -215,6 +219,7 @@ def confirm(
         fixed={key: value for key, value in finalists[0].config.items() if key not in varied and key != SETTING},
         seed=asked, name=name, storage=storage, worker_policy={},
         confirms=(parent.info.run_id, parent.data.tags[runs.SWEEP]),
+        conditions=experiment.only_where,
     )  # fmt: skip
     if result.interrupted:
         raise KeyboardInterrupt

@@ -19,8 +19,10 @@ from rich.table import Table
 from rich.text import Text
 
 from hfsuite.sweeps.result import TrialResult, best_trial
+from hfsuite.tracking.describe import as_setting
 from hfsuite.tracking.state import TrialState
 
+NOT_COUNTING = "-"  # of a setting where the others have values with which it does not count
 REDRAWN_AFTER_S = 0.5
 COLOURS = {
     TrialState.PENDING: "dim",
@@ -120,8 +122,10 @@ class Display:
         reported = [self.metric, *self.progress]
         best = best_trial(trials, self.metric, self.mode)
         table = Table(title=self.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-        for name in ["trial", "state", "reports", *reported, "seconds", *searched]:
-            table.add_column(name.replace("_", "\n"), justify="left" if name == "state" else "right", no_wrap=True)
+        for name in ["trial", "state", "reports", *reported, "seconds"]:
+            table.add_column(_title(name), justify="left" if name == "state" else "right", no_wrap=True)
+        for name in searched:  # a metric may have the same name
+            table.add_column(f"{as_setting('')}\n{_title(name)}", justify="right", no_wrap=True)
         for trial in trials:
             table.add_row(
                 f"{trial.number:03d}",
@@ -129,7 +133,7 @@ class Display:
                 str(trial.iterations),
                 *[_short(trial.metrics.get(name, "")) for name in reported],
                 f"{trial.seconds:.0f}",
-                *[_short(trial.searched.get(name, "")) for name in searched],
+                *[_short(trial.searched.get(name, NOT_COUNTING)) for name in searched],
                 style="bold" if trial is best else "",
             )
         return table
@@ -142,6 +146,11 @@ class Display:
             values = "  ".join(f"{name}={_short(value)}" for name, value in trial.searched.items())
             table.add_row(f"{trial.number:03d}", Text(values, overflow="fold"))
         return table
+
+
+def _title(name: str) -> str:
+    """Of a column, as narrow as its words."""
+    return name.replace("_", "\n")
 
 
 def _searched(trials: Sequence[TrialResult]) -> list[str]:

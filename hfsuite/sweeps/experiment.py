@@ -12,6 +12,7 @@ from hfsuite.errors import ConfigurationError, TrialFailed, UnknownName, did_you
 from hfsuite.search.groups import check_groups, check_names, drawn_in
 from hfsuite.search.spaces import OnlyWhere, check_only_where, check_space
 from hfsuite.search.values import type_fault
+from hfsuite.sweeps import in_words
 from hfsuite.sweeps.launching import launch
 from hfsuite.tracking import declared
 from hfsuite.trainers.examination import Test
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 NAME_LIMIT = 100  # characters of an experiment's name: the folders of its sweeps have longer ones
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Experiment:
     """A trainer with a search space and an objective. Declare one in a module, as `experiment`.
 
@@ -76,6 +77,9 @@ class Experiment:
                 faults += _not_taken(self.trainer, self.defaults)
         if faults:
             raise ConfigurationError([f"Experiment {str(self.name)[:NAME_LIMIT]!r}: {fault}" for fault in faults])
+
+    def __repr__(self) -> str:
+        return in_words.of_experiment(self)
 
     def sweep(
         self,

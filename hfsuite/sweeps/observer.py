@@ -23,8 +23,9 @@ from hfsuite.sweeps.interruption import Interruption
 from hfsuite.sweeps.reasons import failure_text, first_line, is_hopeless, of_error
 from hfsuite.sweeps.result import TrialResult
 from hfsuite.sweeps.trial_names import TrialNames
+from hfsuite.sweeps.trial_settings import TrialSettings
 from hfsuite.tracking import keeping, saved
-from hfsuite.tracking.points import milliseconds_of, numbers, rating, reported, step_of
+from hfsuite.tracking.points import changed, milliseconds_of, numbers, rating, reported, step_of
 from hfsuite.tracking.record import Snapshot, SweepDirectory, SweepRecord, TrialRecord
 from hfsuite.tracking.state import TrialState
 from hfsuite.tracking.writer import Writer
@@ -43,7 +44,7 @@ class SweepObserver(Callback):
         directory: the sweep's, where trials' records are written.
         writer: of the tracking store.
         new_trial: makes the result of a trial from its number and Tune's trial.
-        settings: a trial's settings, and those of them that are searched, by its number and Tune's configuration.
+        settings: how a trial's settings are read.
         display: shows the trials.
         budget: of the trial scheduler: a trial stopped at its end is complete.
         trial_scheduler: what stops trials, by name.
@@ -58,7 +59,7 @@ class SweepObserver(Callback):
         directory: SweepDirectory,
         writer: Writer,
         new_trial: Callable[[int, Trial], TrialResult],
-        settings: Callable[[int, Mapping[str, Any]], tuple[dict[str, Any], dict[str, Any]]],
+        settings: TrialSettings,
         display: Display,
         budget: Budget,
         trial_scheduler: str,
@@ -91,6 +92,8 @@ class SweepObserver(Callback):
                 result.state, result.why, result.seconds = record.state, record.why, record.seconds
                 result.iterations, result.warm_start = record.reports, record.warm_start
                 result.metrics = dict(record.best.metrics) if record.best is not None else {}
+                if record.best is not None and self.sweep.decides_at_end:  # Ray Tune has restored what they came to
+                    self._set_config(result, record.config_at_best)
                 if record.state is TrialState.FAILED:
                     result.failure = failure_text(self.directory, record.directory, trial)
         return self.trials[trial.trial_id]
@@ -139,11 +142,9 @@ class SweepObserver(Callback):
             record.warm_start = result[WARM_START]
         if self._is_better(metrics, trial_result.metrics):
             trial_result.metrics = metrics
-            trial_result.config, trial_result.searched = self.settings(
-                record.number, result["config"]
-            )  # a population changes them
+            self._set_config(trial_result, self.settings.of(record.number, result["config"]))
         if record.best is None or (record.best.directory is None and self._is_better(metrics, record.best.metrics)):
-            record.best = self._snapshot(None, result)
+            record.best = self._snapshot(record, None, result)
         stopped = bool(result.get("done")) and not result.get(TRAINING_FINISHED) and not self.budget.is_spent(result)
         self._stopped_at_report[trial.trial_id] = stopped
         self.writer.touch(record)
@@ -152,7 +153,7 @@ class SweepObserver(Callback):
     def on_checkpoint(self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: Any, **_: Any) -> None:
         """Ray Tune has taken a checkpoint over, that of the last report; it keeps the best and the last."""
         record, result = self.records[trial.trial_id], trial.last_result
-        snapshot = self._snapshot(os.path.basename(checkpoint.path), result)
+        snapshot = self._snapshot(record, os.path.basename(checkpoint.path), result)
         self._reports[trial.trial_id, str(snapshot.directory)] = (reported(result), result["config"])
         saved = [each for each in record.saved if each.directory != snapshot.directory]
         record.saved = [*saved, snapshot]
@@ -294,8 +295,9 @@ class SweepObserver(Callback):
         record = self.records[trial_id]
         if (result := self.trials.get(trial_id)) is not None:
             record.state, record.why, record.failure = result.state, result.why, first_line(result.failure)
-            record.searched = list(result.searched)
-            record.note_settings(result.config)
+            record.note_settings(result.config)  # from which snapshots tell how they have changed
+            values = record.config_at_best
+            record.searched, record.idle = list(self.settings.searched(values)), self.settings.idle(values)
             record.seconds = round(result.seconds, 3)
         self.directory.write_trial(record)
         self.writer.touch(record)
@@ -315,11 +317,22 @@ class SweepObserver(Callback):
         metrics, config = self._reports.get((record.trial_id, found.directory), (found.metrics, None))
         result.metrics = metrics
         if config is not None:
-            result.config, result.searched = self.settings(record.number, config)
+            self._set_config(result, self.settings.of(record.number, config))
 
-    def _snapshot(self, directory: str | None, result: Mapping[str, Any]) -> Snapshot:
-        metrics = numbers(result, self.sweep.metric)
-        return Snapshot(directory=directory, step=step_of(result), metrics=metrics, timestamp=milliseconds_of(result))
+    def _set_config(self, result: TrialResult, values: dict[str, Any]) -> None:
+        """The settings at its best report: a population changes them."""
+        result.config, result.searched = values, self.settings.searched(values)
+        result.idle = self.settings.idle(values)
+
+    def _snapshot(self, record: TrialRecord, directory: str | None, result: Mapping[str, Any]) -> Snapshot:
+        values = self.settings.of(record.number, result["config"])
+        return Snapshot(
+            directory=directory,
+            step=step_of(result),
+            metrics=numbers(result, self.sweep.metric),
+            timestamp=milliseconds_of(result),
+            changed=changed(record.config, values),
+        )
 
     def _is_better(self, new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
         ours, theirs = (rating(each, self.sweep.metric) for each in (new, old))

@@ -66,6 +66,7 @@ class Plan:
     writer: Writer
     space: Mapping[str, Any]
     only_where: OnlyWhere
+    conditions: OnlyWhere
     constants: Mapping[str, Any]
     choices: OwnChoices
     trials: int
@@ -103,6 +104,7 @@ def checked_plan(
     try_defaults: bool,
     known_faults: Sequence[str],
     confirms: tuple[str, str] | None = None,
+    conditions: OnlyWhere | None = None,
     reports: int | None = None,
     reproduces: str | None = None,
     resumed: SweepRecord | None = None,
@@ -111,7 +113,8 @@ def checked_plan(
     """Checks all that was asked for before a trial is started or a run recorded, and names every mistake at once.
 
     The sweep's directory is the caller's alone, from now until it releases the plan's lock. The arguments are those of
-    `Experiment.sweep`, `confirms` is that of `run_sweep`, and `reports` and `reproduces` are those of `run_training`.
+    `Experiment.sweep`, `confirms` and `conditions` are those of `run_sweep`, and `reports` and `reproduces` those of
+    `run_training`.
     """
     fixed = OwnChoices.of(experiment.space, experiment.defaults).read(fixed)
     choices = OwnChoices.of(experiment.space, experiment.defaults, fixed)
@@ -236,6 +239,7 @@ def checked_plan(
             writer=Writer(Recorder(client, directory), record),
             space=space,
             only_where=only_where,
+            conditions=experiment.only_where if conditions is None else conditions,
             constants={**experiment.defaults, **fixed},
             choices=choices,
             seeds=seeds,

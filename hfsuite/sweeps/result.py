@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from ray.train import Checkpoint
 
 from hfsuite.errors import NotRecorded, TrialFailed
+from hfsuite.sweeps import in_words
+from hfsuite.tracking.describe import as_settings
 from hfsuite.tracking.points import rating
 from hfsuite.tracking.state import TrialState
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from hfsuite.reproduce.reproduction import Reproduction
 
 
-@dataclass
+@dataclass(repr=False)
 class TrialResult:
     """One trial: how it was configured, how it went, and what it left.
 
@@ -28,6 +30,7 @@ class TrialResult:
         trial_id: Ray Tune's name for it.
         config: its settings, defaults included, without those that only concern resources.
         searched: those of its settings that the search varied.
+        idle: those of its settings that do not count where the others have these values: see `Experiment.only_where`.
         run_id: its MLflow run; None until it has started.
         path: its directory on storage, a path or a URI: reports, checkpoints, the output of each rank.
         state: how it ended.
@@ -46,6 +49,7 @@ class TrialResult:
     trial_id: str
     config: dict[str, Any]
     searched: dict[str, Any]
+    idle: list[str] = field(default_factory=list)
     run_id: str | None = None
     path: str = ""
     state: TrialState = TrialState.PENDING
@@ -58,6 +62,9 @@ class TrialResult:
     warm_start: bool | None = None
     workers_lost: str | None = None
     tracking_fault: str | None = None
+
+    def __repr__(self) -> str:
+        return in_words.of_trial(self)
 
     @property
     def checkpoint_path(self) -> str | None:
@@ -82,12 +89,12 @@ class TrialResult:
         return reproduce(store.open_store(), self.run_id, **options)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Plain values; of the settings those that count."""
         return {
             "number": self.number,
             "state": str(self.state),
             "why": self.why,
-            "config": json_value(self.config),
+            "config": json_value({name: each for name, each in self.config.items() if name not in self.idle}),
             "metrics": json_value(self.metrics),
             "iterations": self.iterations,
             "seconds": round(self.seconds, 3),
@@ -101,7 +108,7 @@ class TrialResult:
         }
 
 
-@dataclass
+@dataclass(repr=False)
 class SweepResult:
     """A finished or interrupted sweep.
 
@@ -133,6 +140,9 @@ class SweepResult:
     interrupted: bool = False
     tracking_fault: str | None = None
 
+    def __repr__(self) -> str:
+        return in_words.of_sweep(self, best_trial(self.trials, self.metric, self.mode))
+
     @property
     def best(self) -> TrialResult:
         """The trial with the best metric at a checkpoint that was kept.
@@ -157,15 +167,13 @@ class SweepResult:
         return 4 if any(trial.state is TrialState.FAILED for trial in self.trials) else 0
 
     def dataframe(self) -> pd.DataFrame:
-        """A row a trial: number, state, searched settings, metrics, MLflow run."""
+        """A row a trial: number, state, searched settings as `config.NAME`, metrics, MLflow run.
+
+        A metric that is called like another column (`state`) is `metrics.state`.
+        """
         import pandas as pd
 
-        return pd.DataFrame(
-            [
-                {"trial": each.number, "state": str(each.state), **each.searched, **each.metrics, "run_id": each.run_id}
-                for each in self.trials
-            ]
-        )
+        return pd.DataFrame([_row(each) for each in self.trials])
 
     def as_json(self) -> dict[str, Any]:
         """Plain values: what `--json` prints."""
@@ -185,6 +193,14 @@ class SweepResult:
             "best": best.as_json() if best else None,
             "trials": [trial.as_json() for trial in self.trials],
         }
+
+
+def _row(trial: TrialResult) -> dict[str, Any]:
+    """A trial in a table: settings and metrics may have the same names (a learning rate that is logged)."""
+    first = {"trial": trial.number, "state": str(trial.state), **as_settings(trial.searched)}
+    last = {"run_id": trial.run_id}
+    metrics = {f"metrics.{name}" if name in {*first, *last} else name: each for name, each in trial.metrics.items()}
+    return {**first, **metrics, **last}
 
 
 def address(path: str, storage: str) -> str:

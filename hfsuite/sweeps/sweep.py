@@ -18,12 +18,13 @@ from ray.tune.schedulers import TrialScheduler
 from hfsuite.errors import ConfigurationError
 from hfsuite.search.own_choices import OwnChoices
 from hfsuite.search.searchers import SAMPLERS, VARIANTS, AnySearcher
-from hfsuite.search.spaces import can_count, constants_of, counts, describe, is_searched, outside
+from hfsuite.search.spaces import OnlyWhere, can_count, constants_of, describe, is_searched, outside
 from hfsuite.search.trial_schedulers import Budget, what_hyperband_needs
 from hfsuite.sweeps.display import Display
 from hfsuite.sweeps.observer import SweepObserver
 from hfsuite.sweeps.plan import Plan, checked_plan
 from hfsuite.sweeps.result import SweepResult, TrialResult, address, best_trial
+from hfsuite.sweeps.trial_settings import TrialSettings
 from hfsuite.sweeps.tuning import run_tune
 from hfsuite.tracking.declared import MAIN
 from hfsuite.tracking.provenance import without_credentials
@@ -31,7 +32,6 @@ from hfsuite.tracking.record import REPORTS_FILE, ReportReader, SweepDirectory, 
 from hfsuite.tracking.state import TrialState
 from hfsuite.trainers.datasets import is_streamed
 from hfsuite.trainers.determinism import COST
-from hfsuite.trainers.seeds import SETTING
 from hfsuite.trials import resources
 
 if TYPE_CHECKING:
@@ -75,19 +75,22 @@ def run_sweep(
     deterministic: bool | None = None,
     try_defaults: bool = False,
     confirms: tuple[str, str] | None = None,
+    conditions: OnlyWhere | None = None,
     faults: Sequence[str] = (),
 ) -> SweepResult:
     """Searches. See `Experiment.sweep` for the arguments and what is raised.
 
     Args:
         confirms: run id and name of the sweep whose finalists these are; each trial that ends by itself is then tested.
+        conditions: which settings count only where others have certain values; None for the experiment's.
         faults: mistakes that the caller has found already; they are named with all others.
     """
     space = {key: value for key, value in experiment.space.items() if key not in fixed}
     plan = checked_plan(
         experiment, kind="sweep", space=space, trials=trials, workers=workers, gpu=gpu, fixed=fixed, seed=seed,
         name=name, storage=storage, searcher=searcher, trial_scheduler=trial_scheduler, worker_policy=worker_policy,
-        keep=keep, deterministic=deterministic, try_defaults=try_defaults, confirms=confirms, known_faults=faults,
+        keep=keep, deterministic=deterministic, try_defaults=try_defaults, confirms=confirms, conditions=conditions,
+        known_faults=faults,
     )  # fmt: skip
     return _run(plan)
 
@@ -267,24 +270,22 @@ def _where(plan: Plan) -> str:
 
 
 def _observer(plan: Plan) -> SweepObserver:
-    record, configuration = plan.record, plan.trainer.config_argument
-
-    def settings(number: int, config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        values = dict(config.get(configuration, {}))
-        if plan.seeds.fills_setting:
-            values[SETTING] = plan.seeds.of(number)
-        searched = [key for key, domain in plan.space.items() if is_searched(domain) and key in values]
-        return values, {
-            key: values[key] for key in searched if counts(key, plan.only_where, {**plan.constants, **values})
-        }
+    record = plan.record
+    settings = TrialSettings(
+        argument=plan.trainer.config_argument, space=plan.space, conditions=plan.conditions,
+        constants=plan.constants, seeds=plan.seeds,
+    )  # fmt: skip
 
     def new_trial(number: int, trial: Trial) -> TrialResult:
         path = address(f"{plan.directory.path}/{trial_directory(number)}", record.path)
-        result = TrialResult(number, trial.trial_id, *settings(number, trial.config), path=path)
+        config = settings.of(number, trial.config)
+        result = TrialResult(
+            number, trial.trial_id, config, settings.searched(config), settings.idle(config), path=path
+        )
         has_begun = bool(trial.storage.trial_dir_name)  # otherwise Ray Tune knows no folder of it
         if (
             not plan.directory.is_local and has_begun
-        ):  # Ray Tune appends to a file of the driver's, and copies it now and then
+        ):  # it appends to a file of the driver's, and copies it now and then
             here = ReportReader(pyarrow.fs.LocalFileSystem(), f"{trial.local_path}/{REPORTS_FILE}")
             plan.writer.recorder.readers[trial.trial_id] = here
         return result

@@ -4,29 +4,44 @@ from __future__ import annotations
 
 import math
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hfsuite.tracking.points import rating
+from hfsuite.tracking.points import CHANGED, rating
 from hfsuite.tracking.record import SweepRecord, TrialRecord
 from hfsuite.tracking.state import TrialState
 from hfsuite.trainers.seeds import SETTING, Seeds
 
 LEADERS = 10
-NAME_LIMIT = 120  # characters of a run's name
+NAME_LIMIT = 120  # characters of the settings in a run's name
 
 
 def trial(sweep: SweepRecord, record: TrialRecord) -> str:
-    """The name of a trial's run: what was varied, and what came of it. "lr=3e-05 wd=0.1 · 0.81"."""
+    """The name of a trial's run: its number, what was varied, and what came of it. "005 · lr=3e-05 wd=0.1 · 0.81"."""
     if sweep.kind != "sweep":
         return sweep.name
     space = list(sweep.params.get("space", record.searched))
-    settings = " ".join(f"{abbreviated(name, space)}={short(record.config.get(name))}" for name in record.searched)
+    config = record.config_at_best
+    settings = " ".join(f"{abbreviated(name, space)}={short(config.get(name))}" for name in record.searched)
     value = "" if record.best is None else short(record.best.metrics.get(sweep.metric))
     if record.state in (TrialState.FAILED, TrialState.LOST, TrialState.STOPPED):
         value = f"{value} {record.state}".lstrip()
-    name = settings or record.directory
-    return f"{name[:NAME_LIMIT]} · {value}" if value else name[:NAME_LIMIT]
+    return " · ".join(part for part in (number(record), settings[:NAME_LIMIT], value) if part)
+
+
+def number(record: TrialRecord) -> str:
+    """A trial's number as it stands in tables, in names and in links: by it a trial is found everywhere."""
+    return f"{record.number:03d}"
+
+
+def as_setting(name: str) -> str:
+    """What a setting is called in a table that has metrics too: the two may have the same name."""
+    return f"{CHANGED}.{name}"
+
+
+def as_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by these names."""
+    return {as_setting(name): value for name, value in values.items()}
 
 
 def abbreviated(name: str, among: Sequence[str]) -> str:
@@ -72,14 +87,15 @@ def sweep(sweep: SweepRecord, trials: Sequence[TrialRecord]) -> str:
     if leaders:
         searched = list(dict.fromkeys(name for record in leaders for name in record.searched))
         lines += [
-            f"| trial | {sweep.metric} | step | state | {' | '.join(searched)} |",
+            f"| trial | {sweep.metric} | step | state | {' | '.join(map(as_setting, searched))} |",
             f"| --- | --- | --- | --- |{' --- |' * len(searched)}",
         ]
         for record in leaders:
             assert record.best is not None
-            values = " | ".join(short(record.config.get(name)) for name in searched)
+            config = record.config_at_best
+            values = " | ".join(short(config.get(name)) if name in record.searched else "-" for name in searched)
             value = short(record.best.metrics[sweep.metric])
-            lines.append(f"| {record.number:03d} | {value} | {record.best.step} | {record.state} | {values} |")
+            lines.append(f"| {number(record)} | {value} | {record.best.step} | {record.state} | {values} |")
         lines.append("")
     lines += ["To do it again:", "", "```"]
     asked = sweep.arguments
@@ -87,10 +103,10 @@ def sweep(sweep: SweepRecord, trials: Sequence[TrialRecord]) -> str:
         where = sweep.path if "://" not in sweep.path else f"{sweep.name} --storage {posixpath.dirname(sweep.path)}"
         lines.append(f"hfsuite resume {where}")
     if leaders:
-        best = leaders[0]
-        chosen = {**asked.get("fixed", {}), **{name: best.config.get(name) for name in best.searched}}
+        best, config = leaders[0], leaders[0].config_at_best
+        chosen = {**asked.get("fixed", {}), **{name: config.get(name) for name in best.searched}}
         settings = " ".join(f"--set {name}={_typed(value)}" for name, value in chosen.items())
-        seed = best.config.get(SETTING, Seeds.of_trial(asked.get("seed", 0), best.number).seed)
+        seed = config.get(SETTING, Seeds.of_trial(asked.get("seed", 0), best.number).seed)
         lines.append(f"hfsuite reproduce {sweep.name}:best")
         lines.append(
             f"hfsuite train {sweep.module} --workers {sweep.params['workers']} --seed {seed} {settings}".rstrip()

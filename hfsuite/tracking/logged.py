@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mlflow.entities import Metric, Param, RunTag
 
+from hfsuite.tracking import settings
 from hfsuite.tracking.inputs import AS_PARAMS
 from hfsuite.tracking.names import mlflow_name, told, with_mark
 from hfsuite.tracking.provenance import as_parameter, without_secrets
@@ -38,7 +39,7 @@ class Logged:
         self.run_id, self.reported, self.tell = run.info.run_id, reported, tell
         objective = run.data.tags.get("hfsuite.metric", "")
         self.optimised = {mlflow_name(objective), mlflow_name(f"best_{objective}")}
-        self.settings = {**dict.fromkeys(AS_PARAMS), **run.data.params}
+        self.settings = {**dict.fromkeys(AS_PARAMS), **settings.read_all(run)}
         self.plain: set[str] = set()  # names of metrics without a mark
         self._marked: dict[str, str] = {}
         self._infinite: dict[str, list[str]] = {}

@@ -154,11 +154,12 @@ def _make(
     from mlflow.entities import Metric
 
     where, settings = f"{record.directory}/{snapshot.directory}", names_of(record.config, runs.OWN_PARAMS)
+    config = record.config_at(snapshot)
     model = run.client.create_logged_model(
         run.experiment_id,
         name=f"{sweep.name}-{record.number:03d}-step-{snapshot.step}",
         source_run_id=run.run_id,
-        params={settings.of((name,)): as_parameter(name, as_text(record.config.get(name))) for name in record.searched},
+        params={settings.of((name,)): as_parameter(name, as_text(config.get(name))) for name in record.searched},
         tags={
             DIRECTORY: str(snapshot.directory),
             runs.SWEEP: sweep.name,

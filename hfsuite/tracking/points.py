@@ -217,7 +217,7 @@ class Points:
 
     def _changed_settings(self, config: Mapping[str, Any], step: int, moment: int) -> list[Point]:
         """Parameters cannot change in MLflow: what a population changes is a metric, or a tag, over the steps."""
-        values = dict(paths(_settings(config)))
+        values = dict(paths(settings_of(config)))
         self._first = self._first or values
         points = []
         for path, value in values.items():
@@ -257,7 +257,12 @@ def as_text(value: Any) -> str:
     return str(value)
 
 
-def _settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
+def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that have another value than before; a tuple that was written down comes back as a list."""
+    return {name: value for name, value in after.items() if as_text(value) != as_text(before.get(name, value))}
+
+
+def settings_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The trial's own settings, below the one name that they have in Ray Tune's configuration."""
     inner = [value for value in config.values() if isinstance(value, Mapping)]
     return inner[0] if len(inner) == 1 else config

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from hfsuite.tracking.provenance import HIDDEN, SECRET_SETTINGS, as_parameter
-from hfsuite.tracking.record import SweepRecord, TrialRecord
+from hfsuite.tracking.record import Snapshot, SweepRecord, TrialRecord
 from hfsuite.trainers.seeds import SETTING, Seeds
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def write_recipe(
         "not_written": record.not_written,
         "restarts": list(restarts),
         "searched": record.searched,
+        "idle": record.idle,
         "seed": _seed_of(sweep, record),
         "workers": sweep.params["workers"],
         "gpu": sweep.params.get("gpu", False),
@@ -60,11 +61,17 @@ def write_recipe(
         "why": record.why,
         "reports": record.reports,
         "last_step": last_step,
-        "best": asdict(record.best) if record.best is not None else None,
-        "last": asdict(record.last) if record.last is not None else None,
+        "best": _snapshot(record.best),
+        "last": _snapshot(record.last),
         "loss_bits": {str(step): digest for step, digest in sorted(loss_bits.items()) if step <= last_step},
     }
     run.client.log_dict(run.run_id, recipe, RECIPE_FILE)
+
+
+def _snapshot(snapshot: Snapshot | None) -> dict[str, Any] | None:
+    if snapshot is None:
+        return None
+    return asdict(snapshot) | {"changed": without_secret_settings(snapshot.changed)}
 
 
 def _seed_of(sweep: SweepRecord, record: TrialRecord) -> int:

@@ -38,6 +38,7 @@ class Snapshot:
         metrics: the numbers of the report.
         timestamp: of the report, milliseconds since 1970.
         weights: digest of the checkpoint's weights; see `manifest.weights_digest`. None until the trial is over.
+        changed: the settings that were others by then than when the trial began: a population changes them.
     """
 
     directory: str | None
@@ -45,6 +46,7 @@ class Snapshot:
     metrics: dict[str, float]
     timestamp: int
     weights: str | None = None
+    changed: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -56,8 +58,9 @@ class TrialRecord:
         trial_id: Ray Tune's name for it.
         state: where it stands.
         why: what ended it, where that is not its own end: "asha at step 30".
-        config: its settings, defaults included.
+        config: its settings when it began, defaults included.
         searched: the names of those that the search varied.
+        idle: the names of those that do not count where the others have the values of its best report.
         reports: how many reports it has made.
         seconds: how long it has run.
         started_at: milliseconds since 1970; None until it has.
@@ -78,6 +81,7 @@ class TrialRecord:
     config: dict[str, Any] = field(default_factory=dict)
     searched: list[str] = field(default_factory=list)
     not_written: list[str] = field(default_factory=list)
+    idle: list[str] = field(default_factory=list)
     reports: int = 0
     seconds: float = 0.0
     started_at: int | None = None
@@ -99,6 +103,15 @@ class TrialRecord:
         if not self.config:
             self.config = as_written(dict(config))
             self.not_written = [name for name, value in config.items() if not is_written(value)]
+
+    @property
+    def config_at_best(self) -> dict[str, Any]:
+        """The settings with which it made its best report."""
+        return self.config_at(self.best)
+
+    def config_at(self, snapshot: Snapshot | None) -> dict[str, Any]:
+        """The settings with which it made a report; those that it began with if it has made none."""
+        return {**self.config, **(snapshot.changed if snapshot is not None else {})}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> TrialRecord:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hfsuite.errors import CheckpointError
-from hfsuite.tracking import describe, inputs, models, rank_logs, runs, store, views
+from hfsuite.tracking import describe, inputs, models, rank_logs, runs, settings, store, views
 from hfsuite.tracking.names import Names, mlflow_name, names_of, paths, told
 from hfsuite.tracking.points import HELD_S, REPORTED, TESTED, Point, Points, step_of
 from hfsuite.tracking.provenance import without_secrets, write_provenance
@@ -162,9 +162,10 @@ class Recorder:
         if sweep.state.is_over or is_new:
             with self._unless_refused():
                 standing = list(self._standing.values())
-                settings = names_of(standing[0].config if standing else {}, runs.OWN_PARAMS)
+                params = names_of(standing[0].config if standing else {}, runs.OWN_PARAMS)
                 searched = views.searched_by(standing) or list(sweep.params["space"])
-                views.write_view(self.client, run, sweep, [settings.of((name,)) for name in searched])
+                partly = {params.of((name,)) for record in standing for name in record.idle}
+                views.write_view(self.client, run, sweep, [params.of((name,)) for name in searched], partly)
         with self._unless_refused():
             run.write_status(sweep.state.mlflow_status, sweep.ended_at)
 
@@ -176,9 +177,10 @@ class Recorder:
         if run.tags.get(runs.SETTLED) == _mark(record) and not run.unwritten:
             return  # nothing is new
         refused = self._refused
-        if not trial.is_described:
+        if not trial.is_described or sweep.decides_at_end:
             with self._unless_refused():
-                run.write_params(record.config, dict.fromkeys(runs.OWN_PARAMS, sweep.params["workers"]))
+                settings.write(run, sweep, record)
+        if not trial.is_described:
             if self._parent is None:
                 with self._unless_refused():
                     write_provenance(run, sweep)

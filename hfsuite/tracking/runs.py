@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from hfsuite.tracking import store
@@ -83,18 +83,22 @@ class Run:
         if refusal is not None:
             raise refusal
 
-    def write_params(self, values: Mapping[str, Any], own: Mapping[str, Any] | None = None) -> None:
+    def write_params(
+        self, values: Mapping[str, Any], own: Mapping[str, Any] | None = None, without: Collection[str] = ()
+    ) -> None:
         """Adds the parameters that are not there, nested ones with dots; a long one is an artifact too.
 
         Args:
             values: from names to values.
             own: likewise, those of hfsuite's, which none of the others can hide.
+            without: names of values that have names in MLflow, and are not written.
         """
         from mlflow.entities import Param
 
         names = names_of(values, own or {})
         self.marked |= names.marked
-        named = {**{names.of(path): value for path, value in paths(values)}, **(own or {})}
+        written = {names.of(path): value for path, value in paths(values) if path[0] not in without}
+        named = {**written, **(own or {})}
         texts = {name: as_parameter(name, as_text(value)) for name, value in named.items()}
         missing = {name: text for name, text in texts.items() if name not in self.params}
         for name, text in missing.items():

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import posixpath
 
-from hfsuite.tracking.points import milliseconds_of, numbers, step_of
+from hfsuite.tracking.points import changed, milliseconds_of, numbers, settings_of, step_of
 from hfsuite.tracking.record import Snapshot, SweepDirectory, TrialRecord
 from hfsuite.trainers.reported_checkpoint import newest_reported
+from hfsuite.trainers.seeds import SETTING
 
 
 def adopt(directory: SweepDirectory, record: TrialRecord, metric: str) -> None:
@@ -24,8 +25,10 @@ def adopt(directory: SweepDirectory, record: TrialRecord, metric: str) -> None:
         return
     checkpoint, report = newest
     name = posixpath.basename(checkpoint.path)
+    values = {key: value for key, value in settings_of(report.get("config", {})).items() if key != SETTING}
     last = Snapshot(
-        directory=name, step=step_of(report), metrics=numbers(report, metric), timestamp=milliseconds_of(report)
-    )
+        directory=name, step=step_of(report), metrics=numbers(report, metric), timestamp=milliseconds_of(report),
+        changed=changed(record.config, values),
+    )  # fmt: skip
     record.saved = [*(each for each in record.saved if each.directory != name), last]
     record.reports = max(record.reports, int(report["training_iteration"]))

@@ -10,7 +10,7 @@ import base64
 import json
 import uuid
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
@@ -29,7 +29,10 @@ COLUMNS, AXES = 8, 6  # settings that have a column, and an axis among parallel 
 COMPARED = 100  # trials in a chart
 
 
-def write_view(client: mlflow.MlflowClient, sweep_run: runs.Run, sweep: SweepRecord, searched: Sequence[str]) -> None:
+def write_view(
+    client: mlflow.MlflowClient, sweep_run: runs.Run, sweep: SweepRecord, searched: Sequence[str],
+    partly: Collection[str] = (),
+) -> None:  # fmt: skip
     """Makes or renews the view of a sweep; those of old sweeps of the experiment go.
 
     Args:
@@ -37,10 +40,11 @@ def write_view(client: mlflow.MlflowClient, sweep_run: runs.Run, sweep: SweepRec
         sweep_run: the sweep's run.
         sweep: its record.
         searched: the names of the settings that it varies.
+        partly: those of them that do not count in some trials: a chart leaves out whatever lacks one of its axes.
     """
     tags = client.get_experiment(sweep_run.experiment_id).tags
     name = PREFIX + view_id(sweep.name)
-    value = _saved(sweep, _state(sweep_run.run_id, sweep, searched))
+    value = _saved(sweep, _state(sweep_run.run_id, sweep, searched, partly))
     if tags.get(name) != value and len(value) <= LIMIT:
         client.set_experiment_tag(sweep_run.experiment_id, name, value)
     ours = {each: _made_at(text) for each, text in tags.items() if each.startswith(PREFIX + OURS) and each != name}
@@ -98,10 +102,11 @@ def _only_trials(parent: str) -> str:
     return f'tags."mlflow.parentRunId" = "{parent}"'
 
 
-def _state(parent: str, sweep: SweepRecord, searched: Sequence[str]) -> dict[str, Any]:
+def _state(parent: str, sweep: SweepRecord, searched: Sequence[str], partly: Collection[str]) -> dict[str, Any]:
     """As MLflow's page keeps it."""
     best, metric = mlflow_name(f"best_{sweep.metric}"), mlflow_name(sweep.metric)
     params = [mlflow_name(name) for name in searched][:COLUMNS]
+    axes = [mlflow_name(name) for name in searched if name not in partly][:AXES]
     section, generated = (str(uuid.uuid5(uuid.NAMESPACE_URL, f"{sweep.sweep_id} {name}")) for name in ("ours", "other"))
     columns = [
         f"metrics.`{best}`", *(f"params.`{name}`" for name in params), f"tags.`{runs.STATE}`",
@@ -145,7 +150,7 @@ def _state(parent: str, sweep: SweepRecord, searched: Sequence[str]) -> dict[str
              "isGenerated": True},
         ],
         "compareRunCharts": [
-            chart("PARALLEL", selectedParams=params[:AXES], selectedMetrics=[best], showAllRuns=False),
+            chart("PARALLEL", selectedParams=axes, selectedMetrics=[best], showAllRuns=False),
             chart("LINE", metricKey=metric, selectedMetricKeys=[metric], lineSmoothness=0, scaleType="linear",
                   xAxisKey="step", xAxisScaleType="linear", selectedXAxisMetricKey="", yAxisKey="metric",
                   yAxisExpressions=[], ignoreOutliers=False, useGlobalXaxisKey=True, useGlobalLineSmoothing=True),

@@ -66,9 +66,11 @@ def ours(folder: Path, trials: int, reports: int, kind: str) -> dict[str, Any]:
     from hfsuite.sweeps.observer import SweepObserver
     from hfsuite.sweeps.report_log import ReportLog
     from hfsuite.sweeps.result import TrialResult
+    from hfsuite.sweeps.trial_settings import TrialSettings
     from hfsuite.tracking import store as tracking_store
     from hfsuite.tracking.recorder import Recorder
     from hfsuite.tracking.writer import Writer
+    from hfsuite.trainers.seeds import SeedRule
 
     with store(kind, folder):
         directory, record = made.sweep(planned=trials)
@@ -78,7 +80,10 @@ def ours(folder: Path, trials: int, reports: int, kind: str) -> dict[str, Any]:
             sweep=record, directory=directory, writer=writer, display=display, budget=Budget.of("fifo"),
             trial_scheduler="fifo", keep="none", known={},
             new_trial=lambda number, each: TrialResult(number, each.trial_id, {}, {}, path=each.local_path),
-            settings=lambda config: (config["train_loop_config"], config["train_loop_config"]),
+            settings=TrialSettings(
+                argument="train_loop_config", space={}, conditions={}, constants={},
+                seeds=SeedRule(0, per_trial=True, fills_setting=False),
+            ),
         )  # fmt: skip
         log, known, spent, costs = ReportLog(), {}, 0.0, []
         writer.begin()

@@ -131,6 +131,9 @@ def test_a_sweep_prints_one_json_object_and_best_finds_it_again(capsys: pytest.C
     assert (best["sweep"], best["run_id"]) == ("one", said["best"]["run_id"])
     assert best["value"] == said["best"]["metrics"]["loss"]
     assert best["checkpoint"] == said["best"]["checkpoint"]
+    code, out, _ = run(capsys, "best")
+    assert code == 0
+    assert "config.x" in out, "a metric may have the same name"
     code, out, err = run(capsys, "best", "onne")
     assert code == 2
     assert "Did you mean 'one'?" in err

@@ -55,7 +55,8 @@ def test_it_runs_without_hfsuite_and_ray_to_the_same_losses(
     again = {name: value for line in lines for name, value in line.items()}
     for name in ("loss", "eval_loss", "eval_accuracy"):
         assert again[name] == best["metrics"][name], name
-    assert "| learning_rate |" in (folder / "README.md").read_text()
+    assert "| config.learning_rate |" in (folder / "README.md").read_text()
+    assert "id2label" not in out, "the labels have names"
 
 
 @pytest.mark.slow
@@ -75,6 +76,25 @@ def test_a_server_gives_its_models_back(own_directory: Path, monkeypatch: pytest
     code, _, err = said("export", "t", "exported")
     assert code == 2
     assert "is not empty" in err
+
+
+@pytest.mark.slow
+def test_what_lies_beside_the_module_is_taken_along(own_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = own_directory / "project"
+    source = project.make(folder)
+    text = source.read_text().replace(f'Path("{folder / "rows.csv"}")', 'Path(__file__).parent / "rows.csv"')
+    source.write_text(text)
+    monkeypatch.chdir(folder)
+    code, _, err = said("train", "line", "--workers", "1", "--name", "t", "--set", "epochs=1")
+    assert code == 0, err
+    exported = own_directory / "exported"
+    code, _, err = said("export", "t", str(exported))
+    assert code == 0, err
+    assert "`rows.csv`" in (exported / "README.md").read_text()
+    (folder / "rows.csv").unlink()
+    done = subprocess.run([sys.executable, "train.py"], cwd=exported, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert (exported / "metrics.jsonl").read_text().count("loss") == 1
 
 
 @pytest.mark.slow

@@ -94,3 +94,4 @@ def test_any_two_runs_can_be_compared(own_directory: Path) -> None:
     assert different["x"] == ("0.5", "0.7")
     (loss,) = [each for each in found["metrics"] if each["name"] == "loss"]
     assert (loss["one"], loss["other"], loss["apart_from"]) == (0.5, 0.4, 10)
+    assert found["best"] == [{"metric": "loss", "step": 10, "value": 0.5}, None]

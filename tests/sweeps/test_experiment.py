@@ -13,6 +13,7 @@ from hfsuite import Experiment, TransformersTrainer
 from hfsuite.errors import ConfigurationError, TrackingError
 from hfsuite.sweeps import plan
 from hfsuite.sweeps.result import address
+from hfsuite.tracking import store
 from hfsuite.tracking.lock import DriverLock
 from hfsuite.tracking.record import SweepDirectory
 from tests import toy
@@ -177,6 +178,10 @@ def test_what_depends_on_something_that_is_fixed_to_another_value_is_named(
         "Not searched, since what they depend on is fixed to another value: measures_every." in capsys.readouterr().err
     )
     assert set(trial.searched) == {"x"}
+    assert trial.idle == ["measures_every"]
+    run = store.open_store().get_run(trial.run_id)
+    assert "measures_every" not in run.data.params
+    assert "measures_every" in trial.config
 
 
 def test_a_searcher_must_be_a_name_or_rays() -> None:

@@ -66,6 +66,10 @@ def test_a_population_exploits_checkpoints(own_directory: Path) -> None:
     trained = {(entry["x"], entry["step"] * 10) for entry in steps}
     for trial in result.trials:
         assert (trial.config["x"], trial.metrics["step"]) in trained, "the settings are those that reached the metrics"
+    for trial in result.trials:
+        run = store.open_store().get_run(trial.run_id)
+        assert float(run.data.params["x"]) == trial.config["x"], "and those that MLflow draws from"
+        assert f"x={trial.config['x']:.3g} " in run.info.run_name
     parent = runs.find_sweep(store.open_store(), "population")
     assert parent is not None
     assert len(runs.children(store.open_store(), parent)) == 3, "one run a trial, whatever it went through"

@@ -153,7 +153,7 @@ def test_json_says_all_of_it(sweep: SweepResult) -> None:
 def test_a_dataframe_has_a_row_a_trial(sweep: SweepResult) -> None:
     frame = sweep.dataframe()
     assert list(frame["trial"]) == list(range(TRIALS))
-    assert {"state", "x", "kind", "loss", "run_id"} <= set(frame.columns)
+    assert {"state", "config.x", "config.kind", "loss", "run_id"} <= set(frame.columns)
 
 
 def test_train_is_one_tracked_run(sweep: SweepResult) -> None:

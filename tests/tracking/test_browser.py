@@ -73,8 +73,10 @@ def charts(page: Page) -> list[dict[str, Any]]:
 def test_the_link_shows_the_sweeps_trials_with_what_matters_and_their_curves(links: list[str], page: Page) -> None:
     page.goto(links[0])
     expect(page.get_by_text("3 matching runs")).to_be_visible()
-    names = page.get_by_role("grid").get_by_text(re.compile("^x=0"))
-    expect(names).to_have_text(["x=0.2 kind=wide · 0.3", "x=0.4 kind=plain · 0.5", "x=0.1 kind=plain · 0.7"])
+    names = page.get_by_role("grid").get_by_text(re.compile(r"^00\d ·"))
+    expect(names).to_have_text(
+        ["001 · x=0.2 kind=wide · 0.3", "002 · x=0.4 kind=plain · 0.5", "000 · x=0.1 kind=plain · 0.7"]
+    )
     page.wait_for_function(f"() => ({DATA_OF_CHARTS})().filter(each => each.title === 'loss').length >= 3")
     axes = page.locator(".parcoords .dimension")
     expect(axes.locator(".label")).to_have_text(["x", "kind", "best_loss"])

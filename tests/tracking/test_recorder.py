@@ -126,7 +126,7 @@ def test_what_a_dead_driver_left_running_is_lost(client: mlflow.MlflowClient) ->
     assert sync(directory).lost == 1
     parent, trials = recorded(client)
     assert [run.data.tags[runs.STATE] for run in (parent, *trials)] == ["lost", "completed", "lost"]
-    assert [run.info.run_name for run in trials] == ["x=0.5 · 0.9", "x=0.5 · 0.8 lost"]
+    assert [run.info.run_name for run in trials] == ["000 · x=0.5 · 0.9", "001 · x=0.5 · 0.8 lost"]
     assert parent.data.tags[runs.BEST_RUN] == trials[0].info.run_id
     assert "best_loss" not in trials[1].data.metrics, "it may go on, and become better"
     assert [run.info.status for run in (parent, *trials)] == ["KILLED", "FINISHED", "KILLED"]
