@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_
+import math
 import shutil
 import sys
 from pathlib import Path
@@ -99,6 +100,7 @@ def show(result: SweepResult, progress: list[str]) -> None:
     """The table of trials, the best one, and what to type next."""
     from hfsuite.sweeps.display import Display, shortest
     from hfsuite.sweeps.result import best_trial
+    from hfsuite.tracking.points import rating
     from hfsuite.trials.trainable import FAILURE
 
     console = Console()
@@ -120,7 +122,16 @@ def show(result: SweepResult, progress: list[str]) -> None:
             console.print(f"  {shortest(trial.path)}/{FAILURE}", style="dim", markup=False, soft_wrap=True)
     best = best_trial(result.trials, result.metric, result.mode)
     if best is None:
-        console.print("\nNo trial has succeeded.", style="bold red")
+        rated = [each for each in result.trials if not math.isnan(rating(each.metrics, result.metric))]
+        if not (result.interrupted and rated):
+            console.print("\nNo trial has succeeded.", style="bold red")
+            return
+        so_far = (max if result.mode == "max" else min)(rated, key=lambda each: rating(each.metrics, result.metric))
+        console.print(
+            f"\nNo trial had ended when the sweep was interrupted. Best so far: trial {so_far.number:03d}, "
+            f"{result.metric} {so_far.metrics[result.metric]:.4g}",
+            highlight=False,
+        )
         return
     console.print(f"\n[bold]Best:[/] trial {best.number:03d}, {result.metric} {best.metrics[result.metric]:.4g}")
     for name, value in best.searched.items():

@@ -42,13 +42,18 @@ def ui(
     found = runs.find_sweep(client, sweep)
     if found is None and sweep is not None:
         raise UnknownName(f"MLflow has no sweep {sweep!r}. {did_you_mean(sweep, runs.sweep_names(client))}")
+    trials = runs.children(client, found) if found is not None else []
+    if sweep is None and not trials:  # interrupted before its first trial: there is nothing to look at
+        found = runs.newest_with_trials(client) or found
+        trials = runs.children(client, found) if found is not None else []
     links: dict[str, str] = {}
     if found is not None:
         tags = client.get_experiment(found.info.experiment_id).tags
         links |= {
             f"{found.info.run_name}, its trials and their curves": views.link(address, found, tags),
-            "every detail side by side": views.comparison_link(address, found, runs.children(client, found)),
         }
+        if trials:
+            links["every detail side by side"] = views.comparison_link(address, found, trials)
     if remote:
         _show(console, links)
         return 0

@@ -18,6 +18,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from hfsuite.sweeps.log_lines import LogLines, short
 from hfsuite.sweeps.result import TrialResult, best_trial
 from hfsuite.tracking.describe import as_setting
 from hfsuite.tracking.state import TrialState
@@ -54,6 +55,7 @@ class Display:
         self.title, self.metric, self.mode, self.total = title, metric, mode, total
         self.progress = [name for name in progress if name != metric]
         self.console = console or Console(stderr=True)
+        self._lines = LogLines(self.console, [metric, *self.progress], total)
         self._live = Live(console=self.console, auto_refresh=False, transient=True)
         self._drawn_at = -math.inf
         self._lock = threading.Lock()
@@ -79,14 +81,20 @@ class Display:
                 self._live.update(self.table(every, rows=max(4, self.console.height - 10)), refresh=True)
                 self._drawn_at = time.monotonic()
 
+    def begins(self, trial: TrialResult) -> None:
+        """Writes a line about a trial that runs, where no live table can be."""
+        if not self._live.is_started:
+            self._lines.begins(trial)
+
     def report(self, trial: TrialResult, metrics: Mapping[str, Any]) -> None:
-        """Writes a line about one report, where no live table can be."""
-        if self._live.is_started:
-            return
-        shown = [name for name in [self.metric, *self.progress] if name in metrics and name != "step"]
-        numbers = "  ".join(f"{name} {_short(metrics[name])}" for name in shown)
-        step = f"step {metrics['step']}  " if "step" in metrics else ""
-        self.console.print(f"trial {trial.number:03d}  {step}{numbers}", highlight=False, soft_wrap=True)
+        """Likewise about a report."""
+        if not self._live.is_started:
+            self._lines.report(trial, metrics)
+
+    def ends(self, trial: TrialResult, over: int) -> None:
+        """Likewise about a trial that is over, with how many are."""
+        if not self._live.is_started:
+            self._lines.ends(trial, over)
 
     def table(self, trials: Sequence[TrialResult], *, rows: int | None = None) -> Group:
         """The table of trials, and below it what is not in a column: how many are over, where their output is.
@@ -103,8 +111,10 @@ class Display:
         ):
             has_room = rows is None or 2 * len(shown) <= rows
             tables = [self._numbers(shown, with_settings=False), *([self._settings(shown)] if has_room else [])]
-        over = sum(trial.state.is_over for trial in trials)
+        over = sum(trial.state.is_over and not trial.state.is_unfinished for trial in trials)
+        cut_short = sum(trial.state.is_over and trial.state.is_unfinished for trial in trials)
         caption = f"{over} of {max(self.total, len(trials))} trials over"
+        caption += f", {cut_short} interrupted" if cut_short else ""
         if len(shown) < len(trials):
             caption += f" · {len(trials) - len(shown)} not shown"
         if path := next((trial.path for trial in shown if trial.path and os.path.isdir(trial.path)), None):
@@ -131,9 +141,9 @@ class Display:
                 f"{trial.number:03d}",
                 Text(str(trial.state), style=COLOURS[trial.state]),
                 str(trial.iterations),
-                *[_short(trial.metrics.get(name, "")) for name in reported],
+                *[short(trial.metrics.get(name, "")) for name in reported],
                 f"{trial.seconds:.0f}",
-                *[_short(trial.searched.get(name, NOT_COUNTING)) for name in searched],
+                *[short(trial.searched.get(name, NOT_COUNTING)) for name in searched],
                 style="bold" if trial is best else "",
             )
         return table
@@ -143,7 +153,7 @@ class Display:
         """A line a trial with its searched settings, for a narrow screen."""
         table = Table(box=None, pad_edge=False, show_header=False)
         for trial in trials if _searched(trials) else []:
-            values = "  ".join(f"{name}={_short(value)}" for name, value in trial.searched.items())
+            values = "  ".join(f"{name}={short(value)}" for name, value in trial.searched.items())
             table.add_row(f"{trial.number:03d}", Text(values, overflow="fold"))
         return table
 
@@ -163,9 +173,3 @@ def shortest(path: str) -> str:
         return str(Path(path).relative_to(Path.cwd()))
     except ValueError:
         return path
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, float):
-        return "nan" if math.isnan(value) else f"{value:.3g}"
-    return str(value)

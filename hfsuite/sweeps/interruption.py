@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from types import TracebackType
@@ -10,6 +11,10 @@ from typing import Any
 from ray.tune import Callback
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+WAITS = (
+    b"\nInterrupted: trials that run unwind their training functions (stop_grace_s at most), and MLflow is told. "
+    b"Ctrl-C again ends at once.\n"
+)
 
 
 class Interruption(Callback):
@@ -40,6 +45,8 @@ class Interruption(Callback):
         end_in_order = signal.getsignal(signal.SIGINT)
 
         def note_and_end(number: int, frame: Any) -> None:
+            if not self.is_wished:
+                os.write(2, WAITS)  # nothing else may be done in a signal handler
             self.is_wished = True
             if callable(end_in_order):
                 end_in_order(number, frame)

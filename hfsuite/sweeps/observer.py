@@ -107,6 +107,7 @@ class SweepObserver(Callback):
         result.state, result.why = TrialState.RUNNING, ""
         self._began.setdefault(trial.trial_id, time.monotonic() - result.seconds)
         self._live[trial.trial_id] = trial
+        self.display.begins(result)
         record = self.records[trial.trial_id]
         record.started_at, record.ended_at = record.started_at or _now(), None
         if self.keep != "all":
@@ -248,6 +249,7 @@ class SweepObserver(Callback):
             self._stop_clock(trial.trial_id)
             del self._began[trial.trial_id]
         self._live.pop(trial.trial_id, None)
+        self.display.ends(result, sum(each.state.is_over for each in self.trials.values()))
         record.started_at, record.ended_at = record.started_at or _now(), _now()
         self.removals.wait()
         self._forget_removed(record)

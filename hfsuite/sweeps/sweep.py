@@ -21,6 +21,7 @@ from hfsuite.search.searchers import SAMPLERS, VARIANTS, AnySearcher
 from hfsuite.search.spaces import OnlyWhere, can_count, constants_of, describe, is_searched, outside
 from hfsuite.search.trial_schedulers import Budget, what_hyperband_needs
 from hfsuite.sweeps.display import Display
+from hfsuite.sweeps.log_lines import LogLines
 from hfsuite.sweeps.observer import SweepObserver
 from hfsuite.sweeps.plan import Plan, checked_plan
 from hfsuite.sweeps.result import SweepResult, TrialResult, address, best_trial
@@ -183,6 +184,8 @@ def _run(plan: Plan) -> SweepResult:
     with closing(plan.lock), plan.head_start, closing(plan.writer), _closed_whatever_happens(plan):
         plan.writer.begin()  # a store that takes nothing ends the sweep here
         observer = _observer(plan)
+        if not observer.display.console.is_terminal:
+            LogLines(observer.display.console, [], plan.trials).plan(record)
         for told in _beforehand(plan):
             observer.display.console.print(told, soft_wrap=True)
         run_tune(plan, observer)

@@ -183,6 +183,13 @@ def find_sweep(client: mlflow.MlflowClient, sweep: str | None) -> mlflow.entitie
     return next(_search(client, experiments, filters), None)
 
 
+def newest_with_trials(client: mlflow.MlflowClient) -> mlflow.entities.Run | None:
+    """The parent run of the newest sweep that has begun a trial."""
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    found = _search(client, experiments, f"tags.`{KIND}` = 'sweep'")
+    return next((each for each in found if children(client, each)), None)
+
+
 def sweep_names(client: mlflow.MlflowClient) -> list[str]:
     """The names of all recorded sweeps, newest first."""
     experiments = [each.experiment_id for each in client.search_experiments()]

@@ -9,7 +9,6 @@ import peft
 import pytest
 
 from hfsuite.cli import app
-from hfsuite.cli.loading import modules
 from hfsuite.cli.outcome import run_command
 
 MODULES = {
@@ -88,12 +87,14 @@ def test_a_command_line_that_cannot_be_read_exits_with_2(
     assert "Traceback" not in err
 
 
-def test_list_names_what_cannot_be_read(own_directory: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    package = tmp_path / "broken_space"
+def test_list_names_what_cannot_be_read(own_directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    package = own_directory / "search_spaces"
     package.mkdir()
     (package / "half.py").write_text("def f(:\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    assert dict(modules("broken_space"))["broken_space.half"].startswith("(cannot be read: invalid syntax")
+    (own_directory / "mine.py").write_text("from hfsuite import Experiment\nexperiment = Experiment(\n")
+    found = json.loads(run(capsys, "list", "--json")[1])
+    assert found["search_spaces"]["search_spaces.half"].startswith("(cannot be read: invalid syntax")
+    assert found["experiments"]["mine"].startswith("(cannot be read: ")
 
 
 def test_an_experiment_that_nobody_can_read_again_is_told_so(capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,7 +103,8 @@ def test_an_experiment_that_nobody_can_read_again_is_told_so(capsys: pytest.Capt
     assert "put it into a file" in err
 
 
-def test_list_names_experiments_and_spaces(capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_names_experiments_and_spaces(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
     code, out, _ = run(capsys, "list", "--json")
     found = json.loads(out)
     assert code == 0

@@ -1,0 +1,76 @@
+"""A sweep as lines of a log, where there is no terminal: its plan, then each trial's begin, reports and end. Driver."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+
+from hfsuite.sweeps.result import TrialResult
+from hfsuite.tracking.record import SweepRecord
+
+
+class LogLines:
+    """Writes a line for each event; each names the trial, and how many there will be.
+
+    Args:
+        console: where they go.
+        metrics: reported numbers to show, what is optimised first.
+        total: number of trials that there will be.
+    """
+
+    def __init__(self, console: Console, metrics: Sequence[str], total: int) -> None:
+        self.console, self.metrics, self.total = console, metrics, total
+        self._began, self._ended = time.monotonic(), 0
+
+    def plan(self, record: SweepRecord) -> None:
+        """What is asked for, before anything runs."""
+        params, trials = record.params, "one training"
+        if record.kind == "sweep":
+            trials = f"{self.total} trials, {params['searcher']}, {params['trial_scheduler']}"
+        workers = f"{params['workers']} worker{'s' if params['workers'] != 1 else ''}"
+        self._say(f"{record.experiment} · {record.name}")
+        self._say(f"{trials}, {workers} each, seed {params['seed']}; {record.metric} ({record.mode}) is optimised")
+        for name, domain in params.get("space", {}).items():
+            self._say(f"  {name} ~ {domain}")
+
+    def begins(self, trial: TrialResult) -> None:
+        """A trial runs, for the first time or again."""
+        settings = "  ".join(f"{name}={short(value)}" for name, value in trial.searched.items())
+        self._say(f"trial {trial.number:03d} ({trial.number + 1}/{self.total}) begins  {settings}".rstrip())
+
+    def report(self, trial: TrialResult, metrics: Mapping[str, Any]) -> None:
+        """A trial has made a report."""
+        shown = [name for name in self.metrics if name in metrics and name != "step"]
+        numbers = "  ".join(f"{name} {short(metrics[name])}" for name in shown)
+        step = f"step {metrics['step']}  " if "step" in metrics else ""
+        self._say(f"trial {trial.number:03d} ({trial.number + 1}/{self.total})  {step}{numbers}")
+
+    def ends(self, trial: TrialResult, over: int) -> None:
+        """A trial is over, and with it so many; how long the others will take, by those that have ended here."""
+        self._ended += 1
+        left = (self.total - over) * (time.monotonic() - self._began) / self._ended
+        rest = f", about {duration(left)} left" if over < self.total else ""
+        why = f" ({trial.why})" if trial.why else ""
+        self._say(
+            f"trial {trial.number:03d} {trial.state}{why} after {duration(trial.seconds)}; "
+            f"{over} of {self.total} over{rest}"
+        )
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self.console.file.flush()
+
+
+def duration(seconds: float) -> str:
+    """As people say it: 40 s, 3 min, 2.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5_400 else f"{seconds / 3_600:.1f} h"
+
+
+def short(value: Any) -> str:
+    """A number in three digits, anything else as it is."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
