@@ -8,7 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hfsuite.cli import best, confirm, diff, export, list_, new, register, reproduce, resume, sweep, sync, train, ui
+from hfsuite.cli import (
+    best,
+    clean,
+    confirm,
+    diff,
+    export,
+    list_,
+    new,
+    register,
+    reproduce,
+    resume,
+    sweep,
+    sync,
+    train,
+    ui,
+)
 from hfsuite.cli.outcome import run_command
 
 if TYPE_CHECKING:
@@ -43,6 +58,7 @@ app.command("register")(register.register)
 app.command("sync")(sync.sync)
 app.command("list")(list_.list_)
 app.command("new")(new.new)
+app.command("clean")(clean.clean)
 app.command("ui")(ui.ui)
 
 
