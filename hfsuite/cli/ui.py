@@ -67,8 +67,8 @@ def ui(
     environment["MLFLOW_BACKEND_STORE_URI"] = uri  # a password in it is none of other users' business
     with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
         # A process group of its own: MLflow starts helpers, and all must end with it.
-        server = subprocess.Popen(command, start_new_session=True, env=environment, stdout=log, stderr=log)
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # whatever ends this command ends its server
+        server = subprocess.Popen(command, start_new_session=True, env=environment, stdout=log, stderr=log)
         try:
             _wait_for_answer(server, f"{address}/health")
             if server.poll() is None:
