@@ -5,7 +5,9 @@ None of them is imported for it: one that no trial has used has nothing to forge
 
 from __future__ import annotations
 
+import gc
 import importlib
+import multiprocessing
 import sys
 from collections.abc import Callable
 
@@ -33,6 +35,20 @@ def forget_deepspeed() -> None:
         importlib.reload(sys.modules["deepspeed.utils.groups"])
 
 
+def end_loaders() -> None:
+    """Ends the processes of loaders that live on (`persistent_workers`).
+
+    A garbage collection would wait five seconds for each: it closes the queue that tells a process to end first.
+    """
+    if not multiprocessing.active_children():
+        return
+    from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
+
+    for each in gc.get_objects():
+        if isinstance(each, _MultiProcessingDataLoaderIter):
+            each._shutdown_workers()
+
+
 def forget_compiled() -> None:
     """Dynamo counts what it has compiled of a function, and gives up at the eighth."""
     if getattr(sys.modules.get("torch._dynamo.convert_frame"), "FRAME_COUNTER", 0):  # else it imports: 4 s on a GPU
@@ -55,4 +71,10 @@ def autologging() -> set[str]:
     return {name for name, config in found.items() if config and not config.get("disable")}
 
 
-FORGETTING: tuple[Callable[[], None], ...] = (forget_accelerator, forget_deepspeed, forget_compiled, forget_mlflow)
+FORGETTING: tuple[Callable[[], None], ...] = (
+    end_loaders,
+    forget_accelerator,
+    forget_deepspeed,
+    forget_compiled,
+    forget_mlflow,
+)

@@ -214,6 +214,13 @@ def in_a_process_of_its_own(what: str) -> Any:
             return [name for name in sys.modules if name.startswith("torch._inductor.cudagraph_trees")]
         case "interop threads":
             torch.set_num_interop_threads(torch.get_num_interop_threads() + 1)
+        case "loaders":
+            holder: dict[str, Any] = {"loaders": [persistent_loader() for _ in range(3)]}
+            holder["me"] = holder  # as a trainer and its callbacks are: only a garbage collection finds them
+            assert [len(list(loader)) for loader in holder["loaders"]] == [4, 4, 4]
+            workers = [worker for loader in holder["loaders"] for worker in loader._iterator._workers]
+            del holder
+            return [*room.tidy(), [worker.exitcode for worker in workers]]
         case "autologging":
             import mlflow
 
@@ -228,6 +235,13 @@ def in_a_process_of_its_own(what: str) -> Any:
     if what == "compiled code":
         return code_compiled_of(compiled)
     return reasons
+
+
+def persistent_loader() -> Any:
+    import torch
+    from torch.utils.data import DataLoader, TensorDataset
+
+    return DataLoader(TensorDataset(torch.zeros(4, 1)), num_workers=1, persistent_workers=True)
 
 
 def code_compiled_of(function: Any) -> list[Any]:
@@ -298,3 +312,9 @@ def test_what_mlflow_logs_by_itself_ends_with_the_trial() -> None:
     assert len(left) == 1
     assert left[0].startswith("mlflow.autolog() would log the next trial's calls too (mlflow")
     assert ended == []
+
+
+def test_processes_of_loaders_end_with_the_trial() -> None:
+    """Torch waits five seconds for each that a garbage collection finds, which is longer than a rank may take."""
+    reasons = ray.get(in_a_process_of_its_own.remote("loaders"))
+    assert reasons == [[0, 0, 0]], "each has ended by itself, and was not terminated"
