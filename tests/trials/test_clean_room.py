@@ -218,9 +218,7 @@ def in_a_process_of_its_own(what: str) -> Any:
             holder: dict[str, Any] = {"loaders": [persistent_loader() for _ in range(3)]}
             holder["me"] = holder  # as a trainer and its callbacks are: only a garbage collection finds them
             assert [len(list(loader)) for loader in holder["loaders"]] == [4, 4, 4]
-            workers = [worker for loader in holder["loaders"] for worker in loader._iterator._workers]
             del holder
-            return [*room.tidy(), [worker.exitcode for worker in workers]]
         case "autologging":
             import mlflow
 
@@ -239,8 +237,9 @@ def in_a_process_of_its_own(what: str) -> Any:
 
 def persistent_loader() -> Any:
     import torch
-    from torch.utils.data import DataLoader, TensorDataset
+    from torch.utils.data import DataLoader, TensorDataset, _utils
 
+    _utils.MP_STATUS_CHECK_INTERVAL = 1_000.0
     return DataLoader(TensorDataset(torch.zeros(4, 1)), num_workers=1, persistent_workers=True)
 
 
@@ -315,6 +314,5 @@ def test_what_mlflow_logs_by_itself_ends_with_the_trial() -> None:
 
 
 def test_processes_of_loaders_end_with_the_trial() -> None:
-    """Torch waits five seconds for each that a garbage collection finds, which is longer than a rank may take."""
-    reasons = ray.get(in_a_process_of_its_own.remote("loaders"))
-    assert reasons == [[0, 0, 0]], "each has ended by itself, and was not terminated"
+    """Torch would wait for each that a garbage collection finds: five seconds, and here until this test is ended."""
+    assert ray.get(in_a_process_of_its_own.remote("loaders")) == []
