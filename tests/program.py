@@ -40,14 +40,40 @@ def hfsuite(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     return start("-c", "from hfsuite.cli import main; main()", *arguments, **environment)
 
 
-def wait_for(what: Callable[[], object], program: subprocess.Popen[str], timeout_s: float = 120) -> None:
-    """Waits until something is true while the program runs; shows its output if it ends before."""
-    deadline = time.monotonic() + timeout_s
+def wait_for(
+    what: Callable[[], object],
+    program: subprocess.Popen[str],
+    timeout_s: float = 120,
+    progress: Callable[[], object] = lambda: None,
+) -> None:
+    """Waits until something is true while the program runs; shows its output if it ends before.
+
+    Args:
+        timeout_s: counted from the last time that `progress` returned something else.
+    """
+    seen, since = progress(), time.monotonic()
     while not what():
-        if program.poll() is not None or time.monotonic() > deadline:
+        if (now := progress()) != seen:
+            seen, since = now, time.monotonic()
+        if program.poll() is not None or time.monotonic() > since + timeout_s:
             program.kill()
             raise AssertionError("\n".join(filter(None, program.communicate())) or "it said nothing here")
         time.sleep(0.1)
+
+
+def wait_for_lines(path: Path, count: int, program: subprocess.Popen[str]) -> None:
+    """Waits until a file has so many lines, for as long as the program writes anything in the working directory."""
+    wait_for(lambda: has_lines(path, count), program, progress=last_written)
+
+
+def last_written() -> int:
+    """When a file in the working directory was."""
+    times = [0]
+    for folder, _, names in os.walk("."):
+        for name in names:
+            with suppress(OSError):  # it is gone
+                times.append(os.stat(os.path.join(folder, name)).st_mtime_ns)
+    return max(times)
 
 
 def said_until(program: subprocess.Popen[str], words: str) -> str:

@@ -158,10 +158,11 @@ class SweepObserver(Callback):
         self._reports[trial.trial_id, str(snapshot.directory)] = (reported(result), result["config"])
         saved = [each for each in record.saved if each.directory != snapshot.directory]
         record.saved = [*saved, snapshot]
-        if record.best is None or record.best.directory is None or self._is_better(
-            snapshot.metrics, record.best.metrics
-        ):  # fmt: skip
-            record.best = snapshot
+        if record.best is None or record.best.directory is None:  # or it was removed, when an attempt had ended
+            record.best = record.saved[0]
+        for each in record.saved:
+            if self._is_better(each.metrics, record.best.metrics):
+                record.best = each
         if self.keep == "all":
             record.kept = list(record.saved)
         else:  # Ray Tune keeps the last, and one of the best

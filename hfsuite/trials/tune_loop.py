@@ -68,6 +68,8 @@ def lasting_state(keep: Callable[[str, str], None], restored: Callable[[list[Any
     def resume(controller: Any, resume_config: Any) -> None:
         try:
             own_resume(controller, resume_config)
+            for trial in controller.get_live_trials():
+                _forget_removed_checkpoints(trial)
             restored(controller.get_trials())
         except Exception as error:
             controller._fail_fast = True  # otherwise it logs the error, and starts anew
@@ -78,6 +80,16 @@ def lasting_state(keep: Callable[[str, str], None], restored: Callable[[list[Any
 
     with mock.patch.multiple(TuneController, checkpoint=checkpoint, save_to_dir=save_to_dir, resume=resume):
         yield
+
+
+def _forget_removed_checkpoints(trial: Any) -> None:
+    """Has Ray Tune choose among the checkpoints that are there, where it would keep one that is gone as the best."""
+    known = trial.run_metadata.checkpoint_manager
+    known._checkpoint_results = [
+        each
+        for each in known._checkpoint_results
+        if each.checkpoint.filesystem.get_file_info(each.checkpoint.path).type != pyarrow.fs.FileType.NotFound
+    ]
 
 
 @contextmanager

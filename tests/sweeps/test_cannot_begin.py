@@ -12,7 +12,7 @@ from hfsuite.errors import ConfigurationError
 from hfsuite.tracking import runs, store
 from hfsuite.tracking.record import SweepDirectory
 from hfsuite.tracking.state import TrialState
-from tests import toy
+from tests import program, toy
 
 
 class Broken(FIFOScheduler):
@@ -54,3 +54,5 @@ def test_the_first_error_is_the_one_that_is_said(chosen: dict[str, Any], said: s
     parent = runs.find_sweep(store.open_store(), "cut")
     assert parent is not None
     assert parent.info.status == "FAILED"
+    program.wait_for_free_cpus()
+    assert program.placement_groups() == 0

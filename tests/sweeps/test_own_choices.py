@@ -54,12 +54,13 @@ def test_trials_get_the_experiments_own_values_and_records_what_a_file_holds(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_killed_sweep_goes_on_with_them_and_its_trials_are_repeated(own_directory: Path) -> None:
     diary = own_directory / "diary"
     options = ("--searcher", "random", "--trial-scheduler", "fifo", "--seed", "1", "--name", "cut")
     fixed = ("--set", f"diary={diary}", "--set", "reports=40", "--set", "colour=Colour.BLUE")
     sweep = program.hfsuite("sweep", "tests.choices", "--trials", "6", *options, *fixed)
-    program.wait_for(lambda: program.has_lines(diary, 45), sweep)
+    program.wait_for_lines(diary, 45, sweep)
     sweep.kill()
     _, said = sweep.communicate()
     assert "__ref_ph" not in said
@@ -83,7 +84,8 @@ def test_a_killed_sweep_goes_on_with_them_and_its_trials_are_repeated(own_direct
     again = program.hfsuite("reproduce", "cut:best", "--json")
     out, said = again.communicate(timeout=300)
     assert again.returncode == 0, said
-    assert json.loads(out)["verdict"] == "BITWISE", out
+    found = json.loads(out)
+    assert (found["verdict"], found["largest"], found["plan"]) == ("WITHIN TOLERANCE", None, []), "there are no weights"
     assert got(diary)[-1] in seen
     large = next(recipe["number"] for recipe in recipes if "Large" in recipe["config"]["model"])
     refused = program.hfsuite("reproduce", f"cut:{large}", GONE="model")

@@ -39,7 +39,7 @@ def test_a_killed_sweep_goes_on_with_a_searcher_like_its_own(name: str, own_dire
     installed(name)
     diary = own_directory / "diary"
     sweep = program.start("-m", "tests.sweeps.searching", name)
-    program.wait_for(lambda: program.has_lines(diary, 3), sweep, timeout_s=300)
+    program.wait_for_lines(diary, 3, sweep)
     sweep.kill()
     sweep.communicate()
     program.wait_for_free_cpus(120)
