@@ -85,9 +85,15 @@ class OwnChoices:
 
         Where Ray Tune calls a function of the user's with the values of other settings, all stand as they are.
         """
-        if any(isinstance(domain, Domain) and domain.is_function() for domain in space.values()):
+        if _has_functions(space):
             return dict(space)
         return {name: self._told_domain(name, domain) for name, domain in space.items()}
+
+    def told_settings(self, settings: Mapping[str, Any], space: Space) -> dict[str, Any]:
+        """The same of settings, also of those that Ray Tune would take as they are, as a search in a space has them."""
+        if _has_functions(space):
+            return dict(settings)
+        return {name: self._told(name, value) for name, value in settings.items()}
 
     def told_conditions(self, only_where: OnlyWhere) -> OnlyWhere:
         """The same of conditions."""
@@ -120,6 +126,11 @@ class OwnChoices:
                 same = sum(other == text or other.startswith(f"{text} #") for other in others)
                 found[f"{text} #{same + 1}" if same else text] = value
         return found
+
+
+def _has_functions(space: Space) -> bool:
+    """Whether Ray Tune calls a function of the user's for a value."""
+    return any(isinstance(domain, Domain) and domain.is_function() for domain in space.values())
 
 
 def is_plain(value: Any) -> bool:

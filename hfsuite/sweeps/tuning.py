@@ -69,7 +69,7 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
     searcher = make_searcher(
         plan.searcher, seed=plan.seed, study_name=record.name, directory=directory, budget=budget,
         only_where=plan.choices.told_conditions(plan.only_where),
-        defaults=plan.choices.told({**plan.constants, **constants_of(plan.space)}),
+        defaults=plan.choices.told_settings({**plan.constants, **constants_of(plan.space)}, plan.space),
         tries_defaults=plan.tries_defaults,
     )  # fmt: skip
     # HyperBand pauses trials until its bracket is full, which a limit would never let happen.
