@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hfsuite.cli.here import experiments_here
 from hfsuite.cli.new import shipped
-from hfsuite.errors import ConfigurationError, UnknownName, did_you_mean
+from hfsuite.errors import ConfigurationError, UnknownName, did_you_mean, nearest
 from hfsuite.tracking.declared import Declaration, is_script
 
 if TYPE_CHECKING:
@@ -132,12 +132,13 @@ def _dotted(module: str) -> str:
 
 
 def _no_module(called: str) -> str:
-    if (last := called.rpartition(".")[2]) in shipped("experiments"):
-        return f"There is no module {called!r} here. It comes with hfsuite: hfsuite new NAME --from {last}"
+    said, last = f"There is no module {called!r} here.", called.rpartition(".")[2]
     here = experiments_here()
-    known = [*here, *(name.rpartition(".")[2] for name in here)]
-    hint = did_you_mean(called, known) if known else "Write one: hfsuite new NAME --from sentiment"
-    return f"There is no module {called!r} here. {hint}"
+    if near := nearest(called, [*here, *(name.rpartition(".")[2] for name in here)]):
+        return f"{said} Did you mean {' or '.join(map(repr, near))}?"
+    if near := nearest(last, shipped("experiments")):
+        return f"{said} {near[0]} comes with hfsuite: hfsuite new NAME --from {near[0]}"
+    return f"{said} {did_you_mean(called, here)}" if here else f"{said} Write one: hfsuite new NAME --from sentiment"
 
 
 def _import_from(folder: Path) -> None:

@@ -39,11 +39,9 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (
-            "experiments.sentimnt",
-            "There is no module 'experiments.sentimnt' here. Did you mean 'experiments.sentiment'",
-        ),
-        ("digit", "There is no module 'digit' here. Did you mean 'digits'"),
+        ("experiments.sentimnt", "sentiment comes with hfsuite: hfsuite new NAME --from sentiment"),
+        ("digit", "There is no module 'digit' here. digits comes with hfsuite"),
+        ("othernam", "There is no module 'othernam' here"),
         ("mine.noexperiment", "mine.noexperiment declares no experiment: it must assign"),
         ("mine.othername", "It has one called 'mine': rename it."),
         ("mine.needs", "needs the module 'a_package_that_is_not_there', which is not installed"),

@@ -51,7 +51,7 @@ def test_ones_own_experiments_are_found_wherever_they_lie(own_directory: Path) -
     assert found["topics"] == "Mine."
     with pytest.raises(UnknownName, match="Did you mean 'topics'"):
         load_experiment("topcs")
-    with pytest.raises(UnknownName, match="It comes with hfsuite: hfsuite new NAME --from sentiment"):
+    with pytest.raises(UnknownName, match="sentiment comes with hfsuite: hfsuite new NAME --from sentiment"):
         load_experiment("somewhere.sentiment")
 
 
