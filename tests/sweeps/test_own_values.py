@@ -36,13 +36,13 @@ class OfNumPy(Searcher):
         return True
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        pass
+        """It learns nothing."""
 
     def save(self, checkpoint_path: str) -> None:
-        pass
+        """It has nothing to save."""
 
     def restore(self, checkpoint_path: str) -> None:
-        pass
+        """And nothing to restore."""
 
 
 def tell(settings: dict[str, Any]) -> None:

@@ -41,6 +41,17 @@ def kept(directory: Any, record: Any) -> Any:
     return logged
 
 
+def loaded_by_mlflow(logged: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.tracking_uri())
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(store.tracking_uri())
+    try:
+        loaded: dict[str, Any] = mlflow.transformers.load_model(f"models:/{logged.model_id}", return_type="components")
+    finally:
+        mlflow.set_tracking_uri(before)
+    return loaded
+
+
 def same(one: Any, other: Any) -> bool:
     weights = other.state_dict()
     return all(bool((value == weights[name]).all()) for name, value in one.state_dict().items())
@@ -50,13 +61,7 @@ def same(one: Any, other: Any) -> bool:
 @pytest.mark.parametrize("keep", ["best", pytest.param("reference", marks=pytest.mark.slow)])
 def test_mlflow_loads_it(keep: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, _, logged = saved_model(keep)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.tracking_uri())
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(store.tracking_uri())
-    try:
-        loaded = mlflow.transformers.load_model(f"models:/{logged.model_id}", return_type="components")
-    finally:
-        mlflow.set_tracking_uri(before)
+    loaded = loaded_by_mlflow(logged, monkeypatch)
     assert type(loaded["model"]).__name__ == "GPT2LMHeadModel"
     assert same(model, loaded["model"])
 
@@ -78,11 +83,11 @@ def test_by_reference_nothing_is_copied() -> None:
     assert f"local_base_model_path: {folder}" in (there / "MLmodel").read_text()
 
 
-def saved_adapters(base: str) -> tuple[Any, Any]:
+def saved_adapters(base: str, keep: str) -> tuple[Any, Any]:
     """A sweep whose one trial has kept adapters: the model with them, and MLflow's."""
     from peft import LoraConfig, get_peft_model
 
-    directory, _ = made.sweep()
+    directory, _ = made.sweep(arguments={"keep": keep})
     record = made.trial(directory, 0, [made.report(1, 10, 0.25)])
     folder = Path(directory.path, "trial_000", "checkpoint_one")
     below = tiny_model()
@@ -99,17 +104,13 @@ def saved_adapters(base: str) -> tuple[Any, Any]:
 
 
 @pytest.mark.filterwarnings("ignore")  # MLflow's, of the libraries that it imports
+@pytest.mark.parametrize("keep", ["best", "reference"])
 @pytest.mark.parametrize("base", ["named", "bundled"])
-def test_mlflow_loads_adapters_over_their_model(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, logged = saved_adapters(base)
+def test_mlflow_loads_adapters_over_their_model(base: str, keep: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, logged = saved_adapters(base, keep)
     there = Path(logged.artifact_location.removeprefix("file://"))
-    assert (there / "peft" / "base_model").is_dir() == (base == "bundled"), "a model with a name is not saved again"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.tracking_uri())
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(store.tracking_uri())
-    try:
-        loaded = mlflow.transformers.load_model(f"models:/{logged.model_id}", return_type="components")
-    finally:
-        mlflow.set_tracking_uri(before)
+    is_copied = (there / "peft" / "base_model").is_dir()
+    assert is_copied == (base == "bundled" and keep == "best"), "a model with a name is not saved again"
+    loaded = loaded_by_mlflow(logged, monkeypatch)
     assert type(loaded["model"]).__name__ == "PeftModelForCausalLM"
     assert same(model, loaded["model"])

@@ -155,3 +155,15 @@ def test_names_of_settings_with_equal_initials_are_written_out() -> None:
     space = ["learning_rate", "lora_rank", "weight_decay"]
     names = [describe.abbreviated(name, space) for name in space]
     assert names == ["learning_rate", "lora_rank", "wd"]
+
+
+def test_a_sweep_without_trials_is_nothing_to_look_at(client: mlflow.MlflowClient) -> None:
+    assert runs.newest_with_trials(client) is None
+    seen, _ = sweep_run(client, "seen", started_at=1), sweep_run(client, "interrupted", started_at=2)
+    client.create_run(store.experiment_id(client, "things"), tags={"mlflow.parentRunId": seen.run_id})
+    found = runs.newest_with_trials(client)
+    assert found is not None
+    assert found.info.run_id == seen.run_id
+    newest = runs.find_sweep(client, None)
+    assert newest is not None
+    assert newest.info.run_name == "interrupted"

@@ -172,3 +172,8 @@ def compared(kinds: list[str], same: list[str], directory: Path) -> Compared:
         found = Compared(trials, values_of(alone), tags)
         ray.kill(plain)
     return found
+
+
+def marked(kinds: list[str], usual: list[str]) -> list[object]:
+    """Parameters of a test: those that are not tried each time are slow."""
+    return [pytest.param(kind, marks=() if kind in usual else pytest.mark.slow) for kind in kinds]

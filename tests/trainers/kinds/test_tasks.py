@@ -16,38 +16,16 @@ SAME = [
 DEPENDS = ["tasks.answers_padded_by_batch", "tasks.weighted", "tasks.weighted_unprepared", "media.spoken_added_up"]
 ONLY_RUN = ["media.images_flipped_by_chance"]
 USUAL = ["tasks.tags", "tasks.several_sets", "tasks.weighted_unprepared"]
+EVERY = [*SAME, *DEPENDS, *ONLY_RUN]
 
 
-@pytest.fixture(scope="module")
-def usual(tmp_path_factory: pytest.TempPathFactory) -> in_ranks.Compared:
-    return in_ranks.compared(USUAL, SAME, tmp_path_factory.mktemp("usual"))
-
-
-@pytest.fixture(scope="module")
-def others(tmp_path_factory: pytest.TempPathFactory) -> in_ranks.Compared:
-    kinds = [kind for kind in (*SAME, *DEPENDS, *ONLY_RUN) if kind not in USUAL]
-    return in_ranks.compared(kinds, SAME, tmp_path_factory.mktemp("others"))
-
-
-@pytest.fixture
-def found(kind: str, request: pytest.FixtureRequest) -> in_ranks.Compared:
-    compared: in_ranks.Compared = request.getfixturevalue("usual" if kind in USUAL else "others")
-    assert str(compared.trials[kind].state) == "completed", compared.trials[kind].failure
-    assert compared.trials[kind].workers_lost is None
-    return compared
-
-
-def marked(kinds: list[str]) -> list[object]:
-    return [pytest.param(kind, marks=() if kind in USUAL else pytest.mark.slow) for kind in kinds]
-
-
-@pytest.mark.parametrize("kind", marked(SAME))
+@pytest.mark.parametrize("kind", in_ranks.marked(SAME, USUAL))
 def test_the_numbers_are_those_of_one_process_without_this_project(kind: str, found: in_ranks.Compared) -> None:
     in_ranks.assert_same(in_ranks.reports_of(found.trials[kind]), found.alone[kind])
     assert "reported.eval_loss_depends_on" not in found.tags[kind]
 
 
-@pytest.mark.parametrize("kind", marked(DEPENDS))
+@pytest.mark.parametrize("kind", in_ranks.marked(DEPENDS, USUAL))
 def test_a_loss_that_depends_on_the_batches_is_said_to(kind: str, found: in_ranks.Compared) -> None:
     assert found.tags[kind]["reported.loss_is_mean_over"] == "neither"
     assert "the number of workers" in found.tags[kind]["reported.eval_loss_depends_on"]

@@ -21,33 +21,11 @@ SAME = [
 ]  # fmt: skip
 ONLY_RUN = ["variants.noisy", "variants.stopping", "variants.stopping_without_checkpoints"]
 USUAL = ["variants.predicting", "variants.logging_in_one_rank", "variants.adapted"]
-
-
-@pytest.fixture(scope="module")
-def usual(tmp_path_factory: pytest.TempPathFactory) -> in_ranks.Compared:
-    return in_ranks.compared(USUAL, SAME, tmp_path_factory.mktemp("usual"))
-
-
-@pytest.fixture(scope="module")
-def others(tmp_path_factory: pytest.TempPathFactory) -> in_ranks.Compared:
-    kinds = [kind for kind in (*SAME, *ONLY_RUN) if kind not in USUAL]
-    return in_ranks.compared(kinds, SAME, tmp_path_factory.mktemp("others"))
-
-
-@pytest.fixture
-def found(kind: str, request: pytest.FixtureRequest) -> in_ranks.Compared:
-    compared: in_ranks.Compared = request.getfixturevalue("usual" if kind in USUAL else "others")
-    assert str(compared.trials[kind].state) == "completed", compared.trials[kind].failure
-    assert compared.trials[kind].workers_lost is None
-    return compared
-
-
-def marked(kinds: list[str]) -> list[object]:
-    return [pytest.param(kind, marks=() if kind in USUAL else pytest.mark.slow) for kind in kinds]
+EVERY = [*SAME, *ONLY_RUN]
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("kind", marked(SAME))
+@pytest.mark.parametrize("kind", in_ranks.marked(SAME, USUAL))
 def test_the_numbers_are_those_of_one_process_without_this_project(kind: str, found: in_ranks.Compared) -> None:
     reports = in_ranks.reports_of(found.trials[kind])
     in_ranks.assert_same(reports, found.alone[kind])
@@ -70,7 +48,7 @@ def test_noise_on_embeddings_is_none_in_evaluations(others: in_ranks.Compared) -
     assert "reported.eval_loss_depends_on" not in others.tags["variants.noisy"]
 
 
-@pytest.mark.parametrize("kind", marked(["variants.stopping", "variants.stopping_without_checkpoints"]))
+@pytest.mark.parametrize("kind", in_ranks.marked(["variants.stopping", "variants.stopping_without_checkpoints"], USUAL))
 def test_a_callback_ends_a_trial_with_an_evaluation(kind: str, found: in_ranks.Compared) -> None:
     reports = in_ranks.reports_of(found.trials[kind])
     assert [each["step"] for each in reports] == [1, 2]
