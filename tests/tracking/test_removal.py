@@ -36,7 +36,7 @@ def test_what_is_registered_or_runs_stays(capsys: pytest.CaptureFixture[str]) ->
     _, folder, logged = saved_model()
     client = store.open_store()
     client.create_registered_model("reviews")
-    client.create_model_version("reviews", f"models:/{logged.model_id}", run_id=logged.source_run_id)
+    client.create_model_version("reviews", logged.artifact_location, run_id=logged.source_run_id)
     assert run_command(app, ["clean", "made", "--yes"]) == USER_ERROR
     assert "is version 1 of the registered model reviews" in capsys.readouterr().err.replace("\n", " ")
     assert folder.is_dir()
