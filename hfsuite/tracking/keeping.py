@@ -55,8 +55,10 @@ def decide(sweep: SweepRecord, trials: Iterable[TrialRecord], keep: str) -> list
             kept = list(record.saved)
         elif not record.state.is_over:
             kept = []
-        elif not record.state.has_result:  # it may be taken up again
-            kept = record.saved[-1:] if policy != "none" else []
+        elif not record.state.has_result:  # it may be taken up again, and its best may stay the best
+            best = record.best.directory if record.best is not None else None
+            kept = [each for each in record.saved if each is record.saved[-1] or each.directory == best]
+            kept = kept if policy != "none" else []
         else:
             there = record.best is not None and record.best.directory is not None
             kept = [record.best] if record.number in leaders and there and record.best is not None else []
@@ -70,7 +72,7 @@ def remove_others(directory: SweepDirectory, record: TrialRecord) -> None:
     """Removes what a trial that is over has saved and the policy does not keep. The record must have been written."""
     if not record.state.is_over:
         return
-    # What might be gone on with keeps its last checkpoint whatever the policy: but for "none", it is in `kept`.
+    # One that may go on keeps its best and last checkpoints whatever the policy: but for "none", both are in `kept`.
     kept = {each.directory for each in record.kept}
     for name in directory.folders(record.directory):
         if name.startswith("checkpoint_") and name not in kept:

@@ -27,10 +27,10 @@ class TrialState(enum.StrEnum):
     """A rank raised or died, and no retry was left. What it had saved before stays."""
 
     STOPPED = "stopped"
-    """The user ended the sweep while it ran. Its last checkpoint stays: the sweep can be taken up again."""
+    """The user ended the sweep while it ran. Its best and last checkpoints stay: the sweep can be taken up again."""
 
     LOST = "lost"
-    """The sweep's driver died while it ran. Its last checkpoint stays: the sweep can be taken up again."""
+    """The sweep's driver died while it ran. Its best and last checkpoints stay: the sweep can be taken up again."""
 
     @property
     def is_over(self) -> bool:

@@ -36,15 +36,15 @@ def kept(records: list[TrialRecord]) -> list[list[str | None]]:
 
 
 COMPLETED, PRUNED, FAILED, RUNNING = TrialState.COMPLETED, TrialState.PRUNED, TrialState.FAILED, TrialState.RUNNING
-BEST, LAST, BOTH = ["checkpoint_best"], ["checkpoint_last"], ["checkpoint_best", "checkpoint_last"]
+BEST, BOTH = ["checkpoint_best"], ["checkpoint_best", "checkpoint_last"]
 
 
 @pytest.mark.parametrize(
     ("keep", "expected"),
     [
-        ("best", [[], BEST, BEST, BEST, LAST, []]),
-        ("best:1", [[], [], [], BEST, LAST, []]),
-        ("reference:2", [[], [], BEST, BEST, LAST, []]),
+        ("best", [[], BEST, BEST, BEST, BOTH, []]),
+        ("best:1", [[], [], [], BEST, BOTH, []]),
+        ("reference:2", [[], [], BEST, BEST, BOTH, []]),
         ("all", [BOTH] * 6),
         ("none", [[]] * 6),
     ],
