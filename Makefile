@@ -26,7 +26,7 @@ bench: install-test
 
 # The same on the oldest Ray of the range: all but Ray comes from the first environment.
 test-oldest-ray: $(OLDEST)/.installed
-	$(OLDEST)/bin/python -m pytest -m "not slow and not grid and not gpu" tests/trials tests/sweeps
+	$(OLDEST)/bin/python -m pytest -m "not slow and not grid and not gpu" tests/trials tests/sweeps/test_sweep.py
 
 test-all: install-test check
 	$(BIN)/python -m pytest -m "not gpu"

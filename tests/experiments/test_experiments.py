@@ -158,6 +158,7 @@ def test_settings_that_no_language_model_can_have_are_named_at_once(tmp_path: Pa
         language_model.splits("small", str(tmp_path / "text"), 32)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_had_offline_is_refused_with_what_can(own_directory: Path) -> None:
     with pytest.raises(TrialFailed, match="--set model=small and --set text=state_of_the_union need none"):
         language_model.experiment.train({"model": "somebody/no-such-model"}, workers=1)

@@ -79,6 +79,7 @@ class Breaks(FIFOScheduler):
         raise ArithmeticError("a fault in the loop")
 
 
+@pytest.mark.slow
 def test_what_ray_tunes_own_loop_raises_is_not_called_the_users_doing() -> None:
     with pytest.raises(TuneError, match="a fault in the loop"):
         experiment(loop, "plain", "nan").sweep(searcher="grid", trial_scheduler=Breaks(), name="broken")

@@ -218,7 +218,6 @@ OTHERS: dict[str, tuple[Any, ...]] = {  # not so
 }
 LOSSES = MEANS | AS_TRANSFORMERS_DIVIDES | OTHERS
 USUAL = {  # what is tested each time
-    "classes", "classes, some ignored", "tokens", "mean of rows", "language", "counting", "masked mean", "own step",
-    "texts", "weighted", "weighted, in bfloat16", "weighted in training", "no answers", "masks drawn", "own prediction",
-    "batch norm, loaded",
+    "classes", "classes, some ignored", "tokens", "language", "counting", "masked mean", "own step", "weighted",
+    "no answers", "own prediction",
 }  # fmt: skip

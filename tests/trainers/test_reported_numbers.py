@@ -65,12 +65,11 @@ def test_the_last_step_is_logged_and_evaluated_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "steps", "earlier"),
     [
-        ({"logging_first_step": True}, [2, 4], [[1], []]),
-        ({"eval_delay": 3, "save_strategy": "no"}, [4], [[2]]),
-        ({"eval_delay": 3}, [2, 4], [[], []]),
-        ({"logs": True}, [2, 4], [[0, 1], [2, 3]]),
+        pytest.param({"logging_first_step": True}, [2, 4], [[1], []], id="first step", marks=pytest.mark.slow),
+        pytest.param({"eval_delay": 3, "save_strategy": "no"}, [4], [[2]], id="delayed"),
+        pytest.param({"eval_delay": 3}, [2, 4], [[], []], id="delayed, with checkpoints", marks=pytest.mark.slow),
+        pytest.param({"logs": True}, [2, 4], [[0, 1], [2, 3]], id="logs of its own", marks=pytest.mark.slow),
     ],
-    ids=["first step", "delayed", "delayed, with checkpoints", "logs of its own"],
 )
 def test_a_log_without_an_evaluation_joins_the_next_report(
     tmp_path: Path, config: dict[str, Any], steps: list[int], earlier: list[list[int]]

@@ -385,6 +385,7 @@ def test_resources_that_are_not_the_workers_are_refused(tmp_path: Path) -> None:
     assert "give the trainer ScalingConfig(num_workers=..., resources_per_worker={...}) instead" in str(result.error)
 
 
+@pytest.mark.slow
 def test_a_relative_path_of_the_drivers_is_explained(tmp_path: Path) -> None:
     def loop(config: dict[str, Any]) -> None:
         Path("rows.txt").read_text()

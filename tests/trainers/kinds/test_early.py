@@ -24,7 +24,8 @@ def states_of(checkpoint: Any) -> dict[str, Any]:
     return dict(state["stateful_callbacks"])
 
 
-@pytest.mark.parametrize("restores", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("restores", [False, True])
 def test_an_attempt_after_a_failure_stops_where_the_first_would_have(tmp_path: Path, restores: bool) -> None:
     trainer = transformers_trainer(
         tmp_path, {"mark": str(tmp_path / "failed"), "restores": restores}, function=function, workers=2
