@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")  # before anything imports ray.train
 
 if TYPE_CHECKING:
+    from hfsuite.batch import split_batch
+    from hfsuite.checkpoints.checkpoint import TransformersCheckpoint
     from hfsuite.errors import StopTraining
+    from hfsuite.seeds import Seeds
     from hfsuite.sweeps.experiment import Experiment
     from hfsuite.sweeps.result import SweepResult, TrialResult
     from hfsuite.trainers.accelerate import AccelerateTrainer
-    from hfsuite.trainers.batch import split_batch
-    from hfsuite.trainers.checkpoint import TransformersCheckpoint
-    from hfsuite.trainers.seeds import Seeds
     from hfsuite.trainers.transformers import TransformersTrainer
 
 __all__ = [
@@ -33,13 +33,13 @@ __all__ = [
 _HOMES = {
     "AccelerateTrainer": "hfsuite.trainers.accelerate",
     "Experiment": "hfsuite.sweeps.experiment",
-    "Seeds": "hfsuite.trainers.seeds",
+    "Seeds": "hfsuite.seeds",
     "StopTraining": "hfsuite.errors",
     "SweepResult": "hfsuite.sweeps.result",
-    "TransformersCheckpoint": "hfsuite.trainers.checkpoint",
+    "TransformersCheckpoint": "hfsuite.checkpoints.checkpoint",
     "TransformersTrainer": "hfsuite.trainers.transformers",
     "TrialResult": "hfsuite.sweeps.result",
-    "split_batch": "hfsuite.trainers.batch",
+    "split_batch": "hfsuite.batch",
 }
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -19,7 +20,10 @@ import pytest
 import ray
 import ray.data
 
+from hfsuite.tracking import store
+
 CPUS = 4
+make_database = store._make_database
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -36,3 +40,24 @@ def own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Every test works in a directory of its own: results, tracking store and artifacts go there."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def copied_database(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], None]:
+    """MLflow takes seconds to make its tables: it does so once, and other tests of this process get a copy."""
+    made = tmp_path_factory.mktemp("tracking") / "mlflow.db"
+
+    def copy(path: Path) -> None:
+        if not made.exists():
+            make_database(made)
+        draft = path.with_name(f".{path.name}.copy")
+        shutil.copyfile(made, draft)
+        os.replace(draft, path)
+
+    return copy
+
+
+@pytest.fixture(autouse=True)
+def tracking_store(copied_database: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new store, as the first sweep of a newcomer makes it."""
+    monkeypatch.setattr(store, "_make_database", copied_database)

@@ -27,7 +27,7 @@ from hfsuite.cli import (
 from hfsuite.cli.outcome import run_command
 
 if TYPE_CHECKING:
-    from hfsuite.sweeps.experiment import Experiment
+    from hfsuite.declaration import Declaration
 
 
 def _version(asked: bool) -> None:
@@ -76,7 +76,7 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(run_command(app, arguments))
 
 
-def run_module(experiment: Experiment) -> None:
+def run_module(experiment: Declaration) -> None:
     """What `python -m experiments.NAME` does: `hfsuite sweep` on that module, with the same options.
 
     The module is imported again by its own name, so that workers find its functions where they are.

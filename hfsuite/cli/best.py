@@ -59,7 +59,7 @@ def find_parent(client: Any, sweep: str | None) -> Any:
         UnknownName: there is none, with the nearest names.
     """
     from hfsuite.tracking import runs, store
-    from hfsuite.tracking.provenance import without_credentials
+    from hfsuite.tracking.secrets import without_credentials
 
     if (parent := runs.find_sweep(client, sweep)) is not None:
         return parent

@@ -13,6 +13,7 @@ from hfsuite.cli import settings
 from hfsuite.cli.best import find_parent
 from hfsuite.cli.loading import load_experiment
 from hfsuite.cli.outcome import OK, answer
+from hfsuite.sweeps.request import Request
 
 if TYPE_CHECKING:
     from hfsuite.sweeps.confirm import Confirmation
@@ -39,9 +40,8 @@ def confirm(
         client = store.open_store()
         parent = find_parent(client, sweep)
         experiment = load_experiment(parent.data.tags[runs.MODULE], records.declaration(client, parent))
-        done = confirm_sweep(
-            client, parent, experiment, top=top, seeds=seeds, workers=workers, gpu=gpu, storage=storage, name=name
-        )
+        request = Request(workers=workers, gpu=gpu, storage=storage, name=name)
+        done = confirm_sweep(client, parent, experiment, request, top=top, seeds=seeds)
         if json:
             say(done.as_json())
     if not json:

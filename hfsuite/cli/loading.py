@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 from hfsuite.cli.here import experiments_here
 from hfsuite.cli.new import shipped
 from hfsuite.errors import ConfigurationError, UnknownName, did_you_mean, nearest
-from hfsuite.tracking.declared import Declaration, is_script
+from hfsuite.tracking.declared import Program, is_script
 
 if TYPE_CHECKING:
-    from hfsuite.sweeps.experiment import Experiment
+    from hfsuite.declaration import Declaration
 
 EXPERIMENTS = "experiments"  # the folder in which a module is found by its last name alone
 
 
-def load_experiment(module: str, declaration: Declaration | None = None) -> Experiment:
+def load_experiment(module: str, declaration: Program | None = None) -> Declaration:
     """The `experiment` that a module declares, or the one that a program launches.
 
     Args:
@@ -42,16 +42,16 @@ def load_experiment(module: str, declaration: Declaration | None = None) -> Expe
         return found
     if (experiment := _of_module(found, None)) is not None:
         return experiment
-    from hfsuite.sweeps.experiment import Experiment
+    from hfsuite.declaration import Declaration
 
-    others = [key for key, value in vars(found).items() if isinstance(value, Experiment)]
+    others = [key for key, value in vars(found).items() if isinstance(value, Declaration)]
     hint = f" It has one called {others[0]!r}: rename it." if others else ""
     raise ConfigurationError(
         f"{name} declares no experiment: it must assign `experiment = hfsuite.Experiment(...)`.{hint}"
     )
 
 
-def _load_file(file: Path, declaration: Declaration | None) -> Experiment:
+def _load_file(file: Path, declaration: Program | None) -> Declaration:
     """A file with an `experiment` is a module, which workers import; any other is run up to where it launches one."""
     name, wanted = file.as_posix(), declaration.experiment if declaration else None
     if not file.is_file():
@@ -82,7 +82,7 @@ def _importable(file: Path) -> str | None:
     return None if any("." in part for part in parts) else ".".join(parts)
 
 
-def _imported(name: str, called: str) -> ModuleType | Experiment:
+def _imported(name: str, called: str) -> ModuleType | Declaration:
     """A module, or the experiment that its import would launch: whose functions then travel by value.
 
     Raises:
@@ -109,11 +109,11 @@ def _imported(name: str, called: str) -> ModuleType | Experiment:
         raise ConfigurationError(f"Importing {name} fails: {type(error).__name__}: {error}{line}") from error
 
 
-def _of_module(module: ModuleType, wanted: str | None) -> Experiment | None:
+def _of_module(module: ModuleType, wanted: str | None) -> Declaration | None:
     """Its `experiment`, or the one with the wanted name, whatever it is called there."""
-    from hfsuite.sweeps.experiment import Experiment
+    from hfsuite.declaration import Declaration
 
-    found = [each for each in vars(module).values() if isinstance(each, Experiment)]
+    found = [each for each in vars(module).values() if isinstance(each, Declaration)]
     if wanted is None:
         return next((each for each in found if each is getattr(module, "experiment", None)), None)
     return next((each for each in found if each.name == wanted), None)

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
+from hfsuite.declaration import Declaration
 from hfsuite.errors import ConfigurationError
-from hfsuite.sweeps.experiment import Experiment
 from hfsuite.sweeps.launching import Launched, only_loading
 from hfsuite.tracking.declared import LOADED, MAIN
 
 
-def run_to_launch(path: Path, text: str, *, name: str, wanted: str | None, arguments: Sequence[str]) -> Experiment:
+def run_to_launch(path: Path, text: str, *, name: str, wanted: str | None, arguments: Sequence[str]) -> Declaration:
     """The experiment that a program launches. It stays this process's `__main__`, so its functions travel by value.
 
     Statements run one after another. One that launches another experiment than the wanted one is left out, and with it
@@ -59,9 +59,9 @@ def run_to_launch(path: Path, text: str, *, name: str, wanted: str | None, argum
     return _declared(main, name, wanted, others)
 
 
-def _declared(main: ModuleType, name: str, wanted: str | None, others: Sequence[str]) -> Experiment:
+def _declared(main: ModuleType, name: str, wanted: str | None, others: Sequence[str]) -> Declaration:
     """What a program declares that launches nothing."""
-    found = {key: each for key, each in vars(main).items() if isinstance(each, Experiment)}
+    found = {key: each for key, each in vars(main).items() if isinstance(each, Declaration)}
     if wanted is not None:
         found = {key: each for key, each in found.items() if each.name == wanted}
     if "experiment" in found or len(found) == 1:

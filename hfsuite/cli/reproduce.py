@@ -16,6 +16,7 @@ from hfsuite.cli.outcome import DIVERGED, OK, answer
 
 if TYPE_CHECKING:
     from hfsuite.reproduce.plan import Difference
+    from hfsuite.reproduce.reproduction import Reproduction
 
 COLOURS = {"BITWISE": "bold green", "WITHIN TOLERANCE": "bold yellow", "DIVERGED": "bold red"}
 
@@ -46,7 +47,7 @@ def reproduce(
     json: settings.Json = False,
 ) -> int:
     """Run a recorded trial again in new processes, compare every number and the weights, and give a verdict."""
-    from hfsuite.reproduce import report, reproduction
+    from hfsuite.reproduce import reproduction
     from hfsuite.tracking import store
 
     client = store.open_store()
@@ -74,15 +75,22 @@ def reproduce(
         if json:
             say(done.as_json())
         else:
-            show_plan(console, done.title, done.plan)
-            console.print(f"\n[{COLOURS[done.verdict]}]{done.verdict}[/]  {escape(done.title)}", highlight=False)
-            for sentence in report.reasons(done.judgement):
-                console.print(f"  {sentence}", markup=False, highlight=False, soft_wrap=True)
-            if to_end:
-                reached = f", and reached {done.reached:.6g}" if done.reached is not None else ""
-                console.print(f"  It went on to step {done.ended_at}{reached}.", markup=False, highlight=False)
-            console.print(f"Recorded in both MLflow runs, {done.run_id} and {done.repeated_by}", highlight=False)
+            show_verdict(console, done, to_end=to_end)
     return DIVERGED if done.verdict == "DIVERGED" else OK
+
+
+def show_verdict(console: Console, done: Reproduction, *, to_end: bool) -> None:
+    """What is different, and what came of it."""
+    from hfsuite.reproduce import report
+
+    show_plan(console, done.title, done.plan)
+    console.print(f"\n[{COLOURS[done.verdict]}]{done.verdict}[/]  {escape(done.title)}", highlight=False)
+    for sentence in report.reasons(done.judgement):
+        console.print(f"  {sentence}", markup=False, highlight=False, soft_wrap=True)
+    if to_end:
+        reached = f", and reached {done.reached:.6g}" if done.reached is not None else ""
+        console.print(f"  It went on to step {done.ended_at}{reached}.", markup=False, highlight=False)
+    console.print(f"Recorded in both MLflow runs, {done.run_id} and {done.repeated_by}", highlight=False)
 
 
 def show_plan(

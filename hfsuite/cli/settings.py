@@ -1,56 +1,119 @@
-"""Options that `sweep` and `train` share."""
+"""Options that commands share, and what a request is made of."""
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from hfsuite.errors import ConfigurationError, did_you_mean
 from hfsuite.search.own_choices import OwnChoices
 from hfsuite.search.values import parse_value
+from hfsuite.sweeps.request import Request
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 Module = Annotated[str, typer.Argument(metavar="MODULE", help="The experiment: a dotted name, or a file.")]
 Run = Annotated[
     str, typer.Argument(metavar="RUN", help="A run's id or its first letters, SWEEP:best, or SWEEP:3 for a trial.")
 ]
-Workers = Annotated[int | None, typer.Option(help="Workers a trial.", show_default="the experiment's")]
-Gpu = Annotated[
-    bool | None, typer.Option("--gpu/--cpu", help="Whether each worker has a GPU.", show_default="the experiment's")
-]
-GpuShare = Annotated[
-    float | None,
-    typer.Option("--gpu-share", help="The part of a GPU that each worker takes: 0.5 for two trials on one."),
-]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Fix a setting. Can be given more than once."),
 ]
-Seed = Annotated[int, typer.Option(help="Of the searcher, and of each trial.")]
-Name = Annotated[str | None, typer.Option(help="What to call it.", show_default="experiment and time")]
 Storage = Annotated[str, typer.Option(help="A folder or URI for reports and checkpoints.")]
-Isolation = Annotated[str, typer.Option(help="warm: a trial leaves its workers to the next; process: all are new.")]
-Decisions = Annotated[str, typer.Option(help="awaited: a report waits for its answer; pipelined: training goes on.")]
-StopGrace = Annotated[float, typer.Option(help="Seconds that a stopped training has to unwind.")]
-TrialsPerGroup = Annotated[
-    int | None, typer.Option(help="Workers are replaced after so many trials.", show_default="no limit")
-]
-MemoryLimit = Annotated[float, typer.Option(help="Gigabytes that a trial may leave in a worker.")]
-Keep = Annotated[
-    str, typer.Option(help="Which checkpoints stay: best (of the three best trials), best:5, all, none, reference.")
-]
-Deterministic = Annotated[
-    bool | None,
-    typer.Option("--deterministic/--no-deterministic", help="The same bits each time.", show_default="on CPUs"),
+
+# Of each field of a request: how it is asked for. `gpu` may be asked for in parts too.
+OPTIONS: dict[str, Any] = {
+    "trials": Annotated[int, typer.Option(help="How many configurations to try.")],
+    "searcher": Annotated[str, typer.Option(help="tpe, random, qmc, gp, cmaes or grid.")],
+    "trial_scheduler": Annotated[str, typer.Option(help="asha, median or fifo.")],
+    "workers": Annotated[int | None, typer.Option(help="Workers a trial.", show_default="the experiment's")],
+    "gpu": Annotated[
+        bool | None, typer.Option("--gpu/--cpu", help="Whether each worker has a GPU.", show_default="the experiment's")
+    ],
+    "set": Set,
+    "seed": Annotated[int, typer.Option(help="Of the searcher, and of each trial.")],
+    "name": Annotated[str | None, typer.Option(help="What to call it.", show_default="experiment and time")],
+    "storage": Storage,
+    "isolation": Annotated[
+        str, typer.Option(help="warm: a trial leaves its workers to the next; process: all are new.")
+    ],
+    "decisions": Annotated[
+        str, typer.Option(help="awaited: a report waits for its answer; pipelined: training goes on.")
+    ],
+    "stop_grace_s": Annotated[float, typer.Option(help="Seconds that a stopped training has to unwind.")],
+    "trials_per_group": Annotated[
+        int | None, typer.Option(help="Workers are replaced after so many trials.", show_default="no limit")
+    ],
+    "memory_limit_gb": Annotated[float, typer.Option(help="Gigabytes that a trial may leave in a worker.")],
+    "keep": Annotated[
+        str, typer.Option(help="Which checkpoints stay: best (of the three best trials), best:5, all, none, reference.")
+    ],
+    "deterministic": Annotated[
+        bool | None,
+        typer.Option("--deterministic/--no-deterministic", help="The same bits each time.", show_default="on CPUs"),
+    ],
+    "try_defaults": Annotated[
+        bool, typer.Option("--try-defaults/--no-try-defaults", help="The default settings are the first trial's.")
+    ],
+}
+GPU_SHARE = Annotated[
+    float | None,
+    typer.Option("--gpu-share", help="The part of a GPU that each worker takes: 0.5 for two trials on one."),
 ]
 Values = Annotated[
     Path | None,
     typer.Option("--settings", help="A JSON file with values of settings, exact to the last bit; --set wins."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")]
+
+
+def asks(*names: str) -> Callable[[Command], Command]:
+    """Gives a command that takes `**asked` the options of these fields of a request, with their defaults.
+
+    Args:
+        names: of the fields.
+    """
+
+    def completed(command: Command) -> Command:
+        signature = inspect.signature(command, eval_str=True)
+        own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+        last = [each.replace(kind=each.KEYWORD_ONLY) for each in own if each.default is not each.empty]
+        defaults = {each.name: None if each.name == "set" else each.default for each in fields(Request)}
+        options = {name: (OPTIONS[name], defaults[name]) for name in names}
+        if "gpu" in options:
+            options["gpu_share"] = (GPU_SHARE, None)
+        more = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default)
+            for name, (kind, default) in options.items()
+        ]
+        vars(command)["__signature__"] = signature.replace(parameters=[*own[: -len(last)], *more, *last])
+        return command
+
+    return completed
+
+
+def requested(experiment: Any, asked: Mapping[str, Any], **given: Any) -> tuple[Request, list[str]]:
+    """What the options ask for, and a sentence for each that cannot be.
+
+    Args:
+        experiment: whose settings are set.
+        asked: the options.
+        given: what else decides settings: see `parse_settings`.
+
+    Raises:
+        ConfigurationError: a file of settings cannot be read.
+    """
+    asked = dict(asked)
+    fixed, faults = parse_settings(experiment, asked.pop("set", None) or [], **given)
+    asked["gpu"], contradictions = gpu_of(asked["gpu"], asked.pop("gpu_share"))
+    return Request(**asked, set=fixed), [*faults, *contradictions]
 
 
 def parse_settings(

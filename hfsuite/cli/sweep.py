@@ -7,16 +7,15 @@ import math
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.console import Console
 
+from hfsuite.checkpoints.base_model import FOLDER as BUNDLED
 from hfsuite.cli import settings
 from hfsuite.cli.loading import load_experiment
 from hfsuite.cli.outcome import answer, show_error, show_warning
 from hfsuite.tracking.adapters import ADAPTER_CONFIG, CLASSES
-from hfsuite.trainers.base_model import FOLDER as BUNDLED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,60 +25,16 @@ if TYPE_CHECKING:
     from hfsuite.sweeps.result import SweepResult
 
 
-def sweep(
-    module: settings.Module,
-    trials: Annotated[int, typer.Option(help="How many configurations to try.")] = 10,
-    searcher: Annotated[str, typer.Option(help="tpe, random, qmc, gp, cmaes or grid.")] = "tpe",
-    trial_scheduler: Annotated[str, typer.Option(help="asha, median or fifo.")] = "asha",
-    workers: settings.Workers = None,
-    gpu: settings.Gpu = None,
-    gpu_share: settings.GpuShare = None,
-    set_: settings.Set = None,
-    seed: settings.Seed = 0,
-    name: settings.Name = None,
-    storage: settings.Storage = "results",
-    isolation: settings.Isolation = "warm",
-    decisions: settings.Decisions = "awaited",
-    stop_grace_s: settings.StopGrace = 10.0,
-    trials_per_group: settings.TrialsPerGroup = None,
-    memory_limit_gb: settings.MemoryLimit = 1.5,
-    keep: settings.Keep = "best",
-    deterministic: settings.Deterministic = None,
-    try_defaults: Annotated[
-        bool, typer.Option("--try-defaults/--no-try-defaults", help="The default settings are the first trial's.")
-    ] = True,
-    json: settings.Json = False,
-) -> int:
+@settings.asks(*settings.OPTIONS)
+def sweep(module: settings.Module, json: settings.Json = False, **asked: Any) -> int:
     """Search for the best settings of an experiment."""
-    from hfsuite.sweeps.sweep import run_sweep
+    from hfsuite.sweeps.job import Job
+    from hfsuite.sweeps.sweep import run
 
     with answer(json) as say:
         experiment = load_experiment(module)
-        fixed, faults = settings.parse_settings(experiment, set_ or [])
-        device, contradictions = settings.gpu_of(gpu, gpu_share)
-        result = run_sweep(
-            experiment,
-            trials=trials,
-            searcher=searcher,
-            trial_scheduler=trial_scheduler,
-            workers=workers,
-            gpu=device,
-            fixed=fixed,
-            seed=seed,
-            name=name,
-            storage=storage,
-            worker_policy={
-                "isolation": isolation,
-                "decisions": decisions,
-                "stop_grace_s": stop_grace_s,
-                "trials_per_group": trials_per_group,
-                "memory_limit_gb": memory_limit_gb,
-            },
-            keep=keep,
-            deterministic=deterministic,
-            try_defaults=try_defaults,
-            faults=[*faults, *contradictions],
-        )
+        request, faults = settings.requested(experiment, asked)
+        result = run(Job(experiment, request), faults)
         if json:
             say(result.as_json())
     return finish(result, list(experiment.progress), json=json)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,19 +13,13 @@ from hfsuite.cli import settings
 from hfsuite.cli.loading import load_experiment
 from hfsuite.cli.outcome import OK, answer, show_warning
 from hfsuite.errors import ConfigurationError, TrialFailed
-from hfsuite.tracking.declared import Declaration
+from hfsuite.sweeps.request import OF_TRAINING
+from hfsuite.tracking.declared import Program
 
 
+@settings.asks("set", *OF_TRAINING)
 def train(
     module: settings.Module,
-    workers: settings.Workers = None,
-    gpu: settings.Gpu = None,
-    gpu_share: settings.GpuShare = None,
-    set_: settings.Set = None,
-    seed: settings.Seed = 0,
-    name: settings.Name = None,
-    storage: settings.Storage = "results",
-    deterministic: settings.Deterministic = None,
     values: settings.Values = None,
     reports: Annotated[
         int | None, typer.Option(min=1, help="End after so many reports.", show_default="no end")
@@ -41,38 +35,22 @@ def train(
         bool, typer.Option("--facts", help="Only say what it would be given and where it would run, as JSON.")
     ] = False,
     json: settings.Json = False,
+    **asked: Any,
 ) -> int:
     """Train an experiment once, with its default settings or with those given by --set."""
     from hfsuite.sweeps.first_step import facts_of
     from hfsuite.sweeps.sweep import run_training
 
     with answer(json or facts) as say:
-        declaration = Declaration(**json_.loads(recorded.read_text(encoding="utf-8"))) if recorded else None
+        declaration = Program(**json_.loads(recorded.read_text(encoding="utf-8"))) if recorded else None
         experiment = load_experiment(module, declaration)
-        fixed, faults = settings.parse_settings(experiment, set_ or [], values, by_text or [])
-        device, contradictions = settings.gpu_of(gpu, gpu_share)
-        faults += contradictions
+        request, faults = settings.requested(experiment, asked, file=values, unwritten=by_text or [])
         if facts:
             if faults:
                 raise ConfigurationError(faults)
-            found = facts_of(
-                experiment, fixed, workers=workers, gpu=device, seed=seed, deterministic=deterministic, storage=storage
-            )
-            say(found)
+            say(facts_of(experiment, request))
             return OK
-        trial = run_training(
-            experiment,
-            fixed=fixed,
-            workers=workers,
-            gpu=device,
-            seed=seed,
-            name=name,
-            storage=storage,
-            deterministic=deterministic,
-            reports=reports,
-            reproduces=reproduces,
-            faults=faults,
-        )
+        trial = run_training(experiment, request, reports=reports, reproduces=reproduces, faults=faults)
         if json:
             say(trial.as_json())
     if trial.tracking_fault:

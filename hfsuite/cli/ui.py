@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.request import ProxyHandler, build_opener
 
 import typer
@@ -26,8 +26,8 @@ def ui(
     port: Annotated[int, typer.Option(help="Where to serve, on this machine only.")] = 5000,
 ) -> int:
     """Serve the MLflow interface over the recorded runs, and print links to a sweep's trials and their comparison."""
-    from hfsuite.tracking import runs, store, views
-    from hfsuite.tracking.provenance import without_credentials
+    from hfsuite.tracking import store
+    from hfsuite.tracking.secrets import without_credentials
 
     uri = store.tracking_uri()
     if not store.has_been_made(uri):
@@ -38,7 +38,22 @@ def ui(
     client = store.open_store()
     remote = uri.startswith(("http://", "https://"))
     address = without_credentials(uri).rstrip("/") if remote else f"http://127.0.0.1:{port}"
-    console = Console()
+    links = _links(client, sweep, address)
+    if remote:
+        _show(Console(), links)
+        return 0
+    _check_free(port)
+    return _serve(uri, port, address, links)
+
+
+def _links(client: Any, sweep: str | None, address: str) -> dict[str, str]:
+    """To a sweep's pages, by what they show; none where nothing is recorded.
+
+    Raises:
+        UnknownName: there is no such sweep.
+    """
+    from hfsuite.tracking import runs, views
+
     found = runs.find_sweep(client, sweep)
     if found is None and sweep is not None:
         raise UnknownName(f"MLflow has no sweep {sweep!r}. {did_you_mean(sweep, runs.sweep_names(client))}")
@@ -46,18 +61,20 @@ def ui(
     if sweep is None and not trials:  # interrupted before its first trial: there is nothing to look at
         found = runs.newest_with_trials(client) or found
         trials = runs.children(client, found) if found is not None else []
-    links: dict[str, str] = {}
-    if found is not None:
-        tags = client.get_experiment(found.info.experiment_id).tags
-        links |= {
-            f"{found.info.run_name}, its trials and their curves": views.link(address, found, tags),
-        }
-        if trials:
-            links["every detail side by side"] = views.comparison_link(address, found, trials)
-    if remote:
-        _show(console, links)
-        return 0
-    _check_free(port)
+    if found is None:
+        return {}
+    tags = client.get_experiment(found.info.experiment_id).tags
+    links = {f"{found.info.run_name}, its trials and their curves": views.link(address, found, tags)}
+    if trials:
+        links["every detail side by side"] = views.comparison_link(address, found, trials)
+    return links
+
+
+def _serve(uri: str, port: int, address: str, links: dict[str, str]) -> int:
+    """Serves until somebody ends it."""
+    from hfsuite.tracking import store
+    from hfsuite.tracking.secrets import without_credentials
+
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
         "--default-artifact-root", f"./{store.DEFAULT_ARTIFACTS}",
@@ -72,7 +89,7 @@ def ui(
         try:
             _wait_for_answer(server, f"{address}/health")
             if server.poll() is None:
-                _show(console, links)
+                _show(console := Console(), links)
                 console.print(f"serving {without_credentials(uri)} on {address}; Ctrl-C ends it")
             server.wait()
         except KeyboardInterrupt:

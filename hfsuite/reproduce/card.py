@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hfsuite.reproduce.recorded import RecordedRun
@@ -68,19 +68,22 @@ def card(run: RecordedRun, *, has_model: bool, remarks: Sequence[str] = (), file
         "what the original reported, by metric and optimizer step."
         + ("" if has_model else " No checkpoint of it was kept, so there is no `model/`."),
     ]  # fmt: skip
+    for each in (*_to_know(run, has_model=has_model, files=files), *remarks):
+        lines += ["", each]
+    return "\n".join([*lines, ""])
+
+
+def _to_know(run: RecordedRun, *, has_model: bool, files: Sequence[str]) -> Iterator[str]:
+    """What is different in this folder, each a sentence."""
     if run.changed_settings:
         names = ", ".join(run.changed_settings)
-        lines += ["", f"Its trial scheduler changed {names} on the way; here are the values at its best report."]
-    secrets = [variable_of(name) for name, value in recipe["config"].items() if is_hidden(value)]
-    if secrets:
-        lines += ["", f"Set {', '.join(secrets)} before: secrets were not recorded."]
+        yield f"Its trial scheduler changed {names} on the way; here are the values at its best report."
+    if secrets := [variable_of(name) for name, value in run.recipe["config"].items() if is_hidden(value)]:
+        yield f"Set {', '.join(secrets)} before: secrets were not recorded."
     if has_model:
-        lines += ["", "`model/` loads with `from_pretrained` of Transformers."]
+        yield "`model/` loads with `from_pretrained` of Transformers."
     if files:
-        lines += ["", f"Taken along, since `experiment.py` reads it: {', '.join(f'`{each}`' for each in files)}."]
-    for remark in remarks:
-        lines += ["", remark]
-    return "\n".join([*lines, ""])
+        yield f"Taken along, since `experiment.py` reads it: {', '.join(f'`{each}`' for each in files)}."
 
 
 def launch_of(run: RecordedRun) -> str:

@@ -18,6 +18,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from hfsuite.checkpoints import manifest
 from hfsuite.errors import CheckpointError, ConfigurationError
 from hfsuite.reproduce import recorded as records
 from hfsuite.reproduce.beside import APART, beside
@@ -27,7 +28,6 @@ from hfsuite.reproduce.recorded import RecordedRun
 from hfsuite.reproduce.transplant import Transplant, transplant
 from hfsuite.tracking import models
 from hfsuite.tracking.recipe import is_hidden
-from hfsuite.trainers import manifest
 
 if TYPE_CHECKING:
     import mlflow

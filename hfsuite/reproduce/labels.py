@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from hfsuite.trainers.base_model import FOLDER as BUNDLED
+from hfsuite.checkpoints.base_model import FOLDER as BUNDLED
 
 CONFIG = "config.json"
 CLASSIFIER = re.compile(r"For(\w*Classification)$")

@@ -142,6 +142,13 @@ class Named:
                 return self._all(parts, above)
             case ast.NamedExpr(value=value):
                 return self._values(value, above)
+            case ast.Call():
+                return self._called(node, above)
+        return self._of_a_path(node, above)
+
+    def _of_a_path(self, node: ast.expr, above: frozenset[str]) -> list[Value]:
+        """What an attribute of a path can be: its parents, or a part of its name."""
+        match node:
             case ast.Attribute(value=value, attr="parent"):
                 return [_up(each, 1) for each in self._values(value, above)]
             case ast.Attribute(value=value, attr="name" | "stem" | "suffix" as part):
@@ -149,8 +156,6 @@ class Named:
                 return [str(getattr(each.path, part)) for each in places]
             case ast.Subscript(value=ast.Attribute(value=value, attr="parents"), slice=ast.Constant(value=int(number))):
                 return [_up(each, number + 1) for each in self._values(value, above)]
-            case ast.Call():
-                return self._called(node, above)
         return []
 
     def _called(self, node: ast.Call, above: frozenset[str]) -> list[Value]:

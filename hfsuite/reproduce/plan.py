@@ -11,8 +11,8 @@ from typing import Any
 
 from hfsuite.reproduce.recorded import RecordedRun
 from hfsuite.reproduce.surroundings import Surroundings
+from hfsuite.seeds import SETTING
 from hfsuite.tracking.recipe import is_hidden
-from hfsuite.trainers.seeds import SETTING
 
 
 class Weight(enum.IntEnum):

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfsuite.errors import NotRecorded, UnknownName, did_you_mean
-from hfsuite.tracking import provenance, runs, settings
-from hfsuite.tracking.declared import Declaration
+from hfsuite.ranks.facts import FACTS_FILE
+from hfsuite.tracking import provenance, runs, secrets, settings
+from hfsuite.tracking.declared import Program
 from hfsuite.tracking.names import mlflow_name
 from hfsuite.tracking.points import CHANGED, INFINITE, OF_SPEED, TESTED, current
 from hfsuite.tracking.recipe import RECIPE_FILE
-from hfsuite.trainers.facts import FACTS_FILE
 
 if TYPE_CHECKING:
     import mlflow
@@ -76,7 +76,7 @@ class RecordedRun:
         if self.source is None:
             raise NotRecorded(f"The source of {module} was not recorded with {self.title}.")
         if provenance.digest(self.source) != self.environment.get("source_digest"):
-            lines = [place for place, line in enumerate(self.source.splitlines(), start=1) if provenance.HIDDEN in line]
+            lines = [place for place, line in enumerate(self.source.splitlines(), start=1) if secrets.HIDDEN in line]
             raise NotRecorded(
                 f"The source of {module} was not recorded whole with {self.title}: it is too long, or secrets were "
                 f"left out of it (lines {', '.join(map(str, lines)) or 'unknown'})."
@@ -211,7 +211,7 @@ def read(client: mlflow.MlflowClient, run: mlflow.entities.Run, *, whole: bool =
     )
 
 
-def declaration(client: mlflow.MlflowClient, sweep: mlflow.entities.Run) -> Declaration | None:
+def declaration(client: mlflow.MlflowClient, sweep: mlflow.entities.Run) -> Program | None:
     """What is recorded of the program that declared a sweep's experiment; None if nothing is."""
     shared = _artifacts(client, sweep.info.run_id, provenance.FOLDER)
     if ENVIRONMENT not in shared:

@@ -23,7 +23,7 @@ from typing import Any
 from hfsuite.errors import TrialFailed
 from hfsuite.reproduce.code import Code
 from hfsuite.reproduce.recorded import RecordedRun
-from hfsuite.tracking.declared import Declaration, is_script
+from hfsuite.tracking.declared import Program, is_script
 
 INTERRUPTED = 130
 END_WITHIN_S = 90.0  # its trial unwinds, and MLflow is told
@@ -83,7 +83,7 @@ def _train(
             "--deterministic" if recipe["deterministic"] else "--no-deterministic", *options,
         ]  # fmt: skip
         if is_script(recipe["module"]):
-            declaration = Declaration.of(recipe["experiment"], run.environment, code.text)
+            declaration = Program.of(recipe["experiment"], run.environment, code.text)
             recorded = Path(folder, "recorded.json")
             recorded.write_text(json.dumps(asdict(declaration)), encoding="utf-8")
             command += ["--recorded", str(recorded)]

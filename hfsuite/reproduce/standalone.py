@@ -104,7 +104,7 @@ ray = SimpleNamespace(
 
 def train_loop(function: Callable[..., Any], settings: dict[str, Any], *, threads: int) -> None:
     """Runs a training loop written with Accelerate."""
-    from hfsuite.trainers.dealing import in_force
+    from hfsuite.ranks.dealing import in_force
 
     _begin(threads)
     with in_force(weighs=True):
@@ -116,8 +116,8 @@ def train_transformers(function: Callable[..., Any], settings: dict[str, Any], *
     _begin(threads)
     from transformers import TrainerCallback
 
-    from hfsuite.trainers.dealing import in_force, separate_streams
-    from hfsuite.trainers.exact_loss import make_exact
+    from hfsuite.ranks.dealing import in_force, separate_streams
+    from hfsuite.ranks.exact_loss import make_exact
 
     class Reports(TrainerCallback):
         """Writes what Transformers logs."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hfsuite.checkpoints import manifest
 from hfsuite.errors import CheckpointError
 from hfsuite.reproduce.recorded import RecordedRun
 from hfsuite.tracking import models
-from hfsuite.trainers import manifest
 
 if TYPE_CHECKING:
     import mlflow

@@ -18,12 +18,12 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
+from hfsuite.report import FAILED_AT_END, TRAINING_FINISHED
 from hfsuite.search.domains import Steps
 from hfsuite.search.learning import LOST, REPEATED, STATE
 from hfsuite.search.optuna_space import DependentSpace, Point, as_ray_draws, quantised
 from hfsuite.search.spaces import OnlyWhere
 from hfsuite.search.trial_schedulers import Budget
-from hfsuite.trainers.report_observer import FAILED_AT_END, TRAINING_FINISHED
 
 Key: TypeAlias = tuple[tuple[str, str], ...]
 

@@ -16,8 +16,8 @@ from typing import Any
 from ray.tune.search.sample import Categorical, Domain
 
 from hfsuite.errors import ConfigurationError
+from hfsuite.own_values import as_written, is_written, own_value
 from hfsuite.search.spaces import OnlyWhere, Space, is_grid
-from hfsuite.trainers.own_values import as_written, is_written, own_value
 
 PLAIN = (type(None), bool, int, float, str)
 

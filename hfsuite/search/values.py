@@ -6,7 +6,7 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from hfsuite.trainers.own_values import own_value
+from hfsuite.own_values import own_value
 
 if TYPE_CHECKING:
     import yaml

@@ -1,1 +1,1 @@
-"""A whole sweep: experiment, sweep, result."""
+"""A whole sweep, from what is asked to what came out. Driver."""

@@ -16,23 +16,25 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
+from hfsuite.declaration import Declaration
 from hfsuite.errors import ConfigurationError, TrialFailed
+from hfsuite.ranks.examination import TEST_FILE
 from hfsuite.reproduce import recorded as records
 from hfsuite.reproduce.reproduction import check_repeatable
 from hfsuite.search.own_choices import OwnChoices, check_read
 from hfsuite.search.rounds import Rounds, Values
-from hfsuite.sweeps import in_words
-from hfsuite.sweeps.plan import absolute
+from hfsuite.seeds import SETTING, Seeds
+from hfsuite.sweeps.job import Job, Purpose
+from hfsuite.sweeps.request import Request
 from hfsuite.sweeps.sequential import FEWEST, Comparison, compare
-from hfsuite.sweeps.sweep import run_sweep
+from hfsuite.sweeps.storage import absolute
+from hfsuite.sweeps.sweep import run
 from hfsuite.tracking import runs
+from hfsuite.tracking.describe import short
+from hfsuite.tracking.directory import SweepDirectory
 from hfsuite.tracking.names import mlflow_name
-from hfsuite.tracking.record import SweepDirectory
-from hfsuite.trainers.examination import TEST_FILE
-from hfsuite.trainers.seeds import SETTING, Seeds
 
 if TYPE_CHECKING:
-    from hfsuite.sweeps.experiment import Experiment
     from hfsuite.sweeps.result import SweepResult
 
 
@@ -94,7 +96,17 @@ class Confirmation:
     result: SweepResult
 
     def __repr__(self) -> str:
-        return in_words.of_confirmation(self)
+        rivals = "it had no rival" if not self.against else "told apart" if self.is_settled else "not told apart"
+        seeds = f"{len(self.winner.values)} of {self.planned_seeds} seeds"
+        head = f"Confirmation of {self.sweep!r}: {self.metric} ({self.mode}) on the test part, {seeds}"
+        lines = [
+            f"  trial {each.number:03d}: {short(each.mean)}"
+            + (f", deviation {short(each.deviation)}" if not math.isnan(each.deviation) else "")
+            + (f" (the winner, {rivals})" if place == 0 else "")
+            for place, each in enumerate(self.finalists)
+        ]
+        failed = [f"  trial {each.number:03d}: failed with every seed" for each in self.failed]
+        return "\n".join([head, *lines, *failed])
 
     @property
     def winner(self) -> Finalist:
@@ -153,28 +165,55 @@ class Confirmation:
 
 
 def confirm(
-    client: Any, parent: Any, experiment: Experiment, *, top: int = 3, seeds: int = 5,
-    workers: int | None = None, gpu: bool | float | None = None, storage: str = "results", name: str | None = None,
-) -> Confirmation:  # fmt: skip
+    client: Any, parent: Any, experiment: Declaration, request: Request, *, top: int = 3, seeds: int = 5
+) -> Confirmation:
     """Trains the finalists of a sweep with fresh seeds, as a sweep of its own, and tests them.
 
     Args:
         client: MLflow's, of the tracking store.
         parent: the sweep's run, as MLflow returns it.
         experiment: that was swept.
+        request: of the new sweep; what it leaves open is as it was in the old one.
         top: how many of the best trials.
         seeds: how many seeds at most; it ends before, when the winner can be told from all others.
-        workers: as for `Experiment.sweep`; `gpu`, `storage` and `name` too.
-        gpu: likewise.
-        storage: likewise.
-        name: of the new sweep.
 
     Raises:
         ConfigurationError: it cannot be done, with every reason.
         TrialFailed: no finalist has succeeded with any seed.
     """
-    sweep = parent.data.tags[runs.SWEEP]
+    sweep, params = parent.data.tags[runs.SWEEP], parent.data.params
     finalists = _finalists(client, parent, top, OwnChoices.of(experiment.space, experiment.defaults))
+    if faults := _faults(experiment, sweep, finalists, top=top, seeds=seeds):
+        raise ConfigurationError(faults)
+    name = request.name or f"{sweep}-confirm-{time.strftime('%Y%m%d-%H%M%S')}"
+    directory = SweepDirectory.at(absolute(request.storage), name)
+    varied = sorted({key for each in finalists for key in each.config if _differs(key, finalists)} - {SETTING})
+    rounds = _rounds(experiment, finalists, varied, directory, seeds=seeds, seed=int(params.get("seed", 0)))
+    space = {key: tune.choice([each.config[key] for each in finalists if key in each.config]) for key in varied}
+    gpu = float(params.get("gpu_share", 0)) or params.get("gpu") == "True"
+    asked = replace(
+        request,
+        trials=len(finalists) * seeds, searcher=rounds, trial_scheduler="fifo", try_defaults=False,
+        workers=request.workers or int(params["workers"]), gpu=gpu if request.gpu is None else request.gpu,
+        deterministic=params.get("deterministic") == "True",
+        set={key: value for key, value in finalists[0].config.items() if key not in varied and key != SETTING},
+        seed=int(params.get("seed", 0)), name=name,
+    )  # fmt: skip
+    purpose = Purpose(confirms=(parent.info.run_id, sweep), conditions=experiment.only_where)
+    space[SETTING] = tune.randint(0, 2**31)
+    result = run(Job(replace(experiment, space=space, only_where={}), asked, purpose))
+    if result.interrupted:
+        raise KeyboardInterrupt
+    if not rounds.values:
+        why = next((trial.failure for trial in result.trials if trial.failure), "")
+        raise TrialFailed(f"There is no seed with which every finalist has succeeded, of those that ever did. {why}")
+    done = _judged(sweep, experiment, finalists, rounds, result, seeds=seeds)
+    _tag(client, parent, done)
+    return done
+
+
+def _faults(experiment: Declaration, sweep: str, finalists: Sequence[Finalist], *, top: int, seeds: int) -> list[str]:
+    """Why a sweep cannot be confirmed."""
     faults = []
     if seeds < 1 or top < 1:
         faults.append(f"At least one finalist and one seed are needed, got top={top} and seeds={seeds}.")
@@ -184,14 +223,15 @@ def confirm(
         faults.append(f"{experiment.name} has no setting {SETTING!r}, so finalists cannot be given the same seeds.")
     if experiment.test is None:
         faults.append(f"{experiment.name} declares no test: Experiment(test=...) rates a checkpoint on the test part.")
-    if faults:
-        raise ConfigurationError(faults)
-    name = name or f"{sweep}-confirm-{time.strftime('%Y%m%d-%H%M%S')}"
-    directory = SweepDirectory.at(absolute(storage), name)
-    varied = sorted({key for each in finalists for key in each.config if _differs(key, finalists)} - {SETTING})
+    return faults
+
+
+def _rounds(
+    experiment: Declaration, finalists: Sequence[Finalist], varied: Sequence[str], directory: SweepDirectory, *,
+    seeds: int, seed: int,
+) -> Rounds:  # fmt: skip
+    """A searcher that proposes every finalist with one seed after another, until the winner can be told."""
     argument, sign = experiment.trainer.config_argument, _sign(experiment.mode)
-    params = parent.data.params
-    asked = int(params.get("seed", 0))
 
     def value_of(number: int) -> float | None:
         text = directory.read_text(f"trial_{number:03d}/{TEST_FILE}")
@@ -202,31 +242,21 @@ def confirm(
         against = _against(ordered, seeds, sign)
         return bool(against) and all(each.apart for each in against)
 
-    rounds = Rounds(
+    return Rounds(
         [{key: each.config[key] for key in varied if key in each.config} for each in finalists],
-        [Seeds(asked).stream(f"confirmation {place}") for place in range(seeds)],
+        [Seeds(seed).stream(f"confirmation {place}") for place in range(seeds)],
         with_seed=lambda point, seed: {argument: {**point, SETTING: seed}},
         value_of=value_of,
         is_settled=is_settled,
     )
-    space = {key: tune.choice([each.config[key] for each in finalists if key in each.config]) for key in varied}
-    result = run_sweep(
-        replace(experiment, space={**space, SETTING: tune.randint(0, 2**31)}, only_where={}),
-        trials=len(finalists) * seeds,
-        searcher=rounds, trial_scheduler="fifo", workers=workers or int(params["workers"]),
-        gpu=gpu if gpu is not None else float(params.get("gpu_share", 0)) or params.get("gpu") == "True",
-        deterministic=params.get("deterministic") == "True",
-        fixed={key: value for key, value in finalists[0].config.items() if key not in varied and key != SETTING},
-        seed=asked, name=name, storage=storage, worker_policy={},
-        confirms=(parent.info.run_id, parent.data.tags[runs.SWEEP]),
-        conditions=experiment.only_where,
-    )  # fmt: skip
-    if result.interrupted:
-        raise KeyboardInterrupt
-    if not rounds.values:
-        why = next((trial.failure for trial in result.trials if trial.failure), "")
-        raise TrialFailed(f"There is no seed with which every finalist has succeeded, of those that ever did. {why}")
-    failures, standing = rounds.failures, rounds.standing
+
+
+def _judged(
+    sweep: str, experiment: Declaration, finalists: Sequence[Finalist], rounds: Rounds, result: SweepResult, *,
+    seeds: int,
+) -> Confirmation:  # fmt: skip
+    """What came out, the best first."""
+    failures, standing, sign = rounds.failures, rounds.standing, _sign(experiment.mode)
     tested = [
         replace(finalists[place], values=values, failures=failures[place])
         for place, values in zip(standing, rounds.values, strict=True)
@@ -235,9 +265,7 @@ def confirm(
     against = _against([each.values for each in tested], seeds, sign)
     failed = [each for place, each in enumerate(finalists) if place not in standing]
     tried = math.ceil(len(rounds.reached) / len(finalists))
-    done = Confirmation(sweep, experiment.metric, experiment.mode, tested, against, seeds, tried, failed, result)
-    _tag(client, parent, done)
-    return done
+    return Confirmation(sweep, experiment.metric, experiment.mode, tested, against, seeds, tried, failed, result)
 
 
 def _finalists(client: Any, parent: Any, top: int, choices: OwnChoices) -> list[Finalist]:
@@ -251,11 +279,11 @@ def _finalists(client: Any, parent: Any, top: int, choices: OwnChoices) -> list[
     rated = [each for each in rated if not math.isnan(each[0])]
     rated.sort(key=lambda each: (-sign * each[0], int(each[1].data.tags[runs.TRIAL])))
     found = []
-    for value, run in rated[: max(0, top)]:
-        recorded = records.read(client, run)
+    for value, trial in rated[: max(0, top)]:
+        recorded = records.read(client, trial)
         check_repeatable(recorded, {})
         config = check_read(choices, recorded.recipe["config"], recorded.recipe["not_written"])
-        found.append(Finalist(int(run.data.tags[runs.TRIAL]), run.info.run_id, config, value))
+        found.append(Finalist(int(trial.data.tags[runs.TRIAL]), trial.info.run_id, config, value))
     return found
 
 

@@ -9,9 +9,10 @@ from contextlib import suppress
 import pyarrow.fs
 
 from hfsuite.errors import ConfigurationError, UnknownName, did_you_mean
+from hfsuite.tracking.directory import SweepDirectory
 from hfsuite.tracking.lock import DriverLock
-from hfsuite.tracking.provenance import without_credentials
-from hfsuite.tracking.record import SweepDirectory, SweepRecord
+from hfsuite.tracking.record import SweepRecord
+from hfsuite.tracking.secrets import without_credentials
 from hfsuite.tracking.state import TrialState
 
 

@@ -4,63 +4,48 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ray.train import RunConfig, TrainingFailedError
 
+from hfsuite.declaration import Declaration
 from hfsuite.errors import ConfigurationError, TrialFailed
+from hfsuite.ranks.conditions import Conditions, FirstStepReached
+from hfsuite.ranks.facts import FACTS_FILE
 from hfsuite.sweeps import cluster
-from hfsuite.sweeps.plan import absolute
-from hfsuite.tracking.record import SweepDirectory
-from hfsuite.trainers.conditions import Conditions, FirstStepReached
-from hfsuite.trainers.facts import FACTS_FILE
-from hfsuite.trainers.rank_start import first_cause
-
-if TYPE_CHECKING:
-    from hfsuite.sweeps.experiment import Experiment
+from hfsuite.sweeps.request import Request
+from hfsuite.sweeps.storage import absolute
+from hfsuite.tracking.directory import SweepDirectory
+from hfsuite.trials.failure import first_cause
 
 
-def facts_of(
-    experiment: Experiment,
-    config: Mapping[str, Any],
-    *,
-    workers: int | None,
-    gpu: bool | float | None,
-    seed: int,
-    deterministic: bool | None,
-    storage: str,
-) -> dict[str, Any]:
-    """What `training.json` of such a training would say; see `hfsuite.trainers.facts`. Driver.
+def facts_of(experiment: Declaration, request: Request) -> dict[str, Any]:
+    """What `training.json` of such a training would say; see `hfsuite.ranks.facts`. Driver.
 
     Args:
         experiment: what is trained.
-        config: settings over its defaults.
-        workers: how many; None for the trainer's.
-        gpu: whether each has one; None for the trainer's.
-        seed: of the training.
-        deterministic: whether it is to compute the same bits each time; None: on CPUs.
-        storage: a folder or URI that the driver and rank 0 both see; nothing stays there.
+        request: how. Its storage is one that the driver and rank 0 both see; nothing stays there.
 
     Raises:
         ConfigurationError: the experiment has no such settings.
         TrialFailed: the training raised before its first step.
     """
-    if faults := experiment.setting_faults(config):
+    if faults := experiment.setting_faults(request.set):
         raise ConfigurationError(faults)
     cluster.connect()
-    scaling = {"num_workers": workers, "use_gpu": gpu}
+    scaling = {"num_workers": request.workers, "use_gpu": request.gpu}
     name = f".facts-{uuid.uuid4().hex[:12]}"
-    directory = SweepDirectory.at(absolute(storage), name)
+    directory = SweepDirectory.at(absolute(request.storage), name)
     trainer = experiment.trainer.with_settings(
         {
-            experiment.trainer.config_argument: {**experiment.defaults, **config},
+            experiment.trainer.config_argument: {**experiment.defaults, **request.set},
             "scaling_config": {key: value for key, value in scaling.items() if value is not None},
         },
-        run_config=RunConfig(name=name, storage_path=absolute(storage)),
+        run_config=RunConfig(name=name, storage_path=absolute(request.storage)),
     )
-    deterministic = not trainer.scaling_config.use_gpu if deterministic is None else deterministic
-    trainer.conditions = Conditions(seed, deterministic, ends_at_first_step=True)
+    asked = request.deterministic
+    deterministic = not trainer.scaling_config.use_gpu if asked is None else asked
+    trainer.conditions = Conditions(request.seed, deterministic, ends_at_first_step=True)
     try:
         try:
             trainer.fit()

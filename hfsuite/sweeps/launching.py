@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from hfsuite.sweeps.experiment import Experiment
+from hfsuite.declaration import Declaration
 
 _only_loads: ContextVar[bool] = ContextVar("only_loads", default=False)
 
@@ -20,7 +18,7 @@ class Launched(BaseException):
         experiment: what it would train.
     """
 
-    def __init__(self, experiment: Experiment) -> None:
+    def __init__(self, experiment: Declaration) -> None:
         super().__init__(experiment.name)
         self.experiment = experiment
 
@@ -35,7 +33,7 @@ def only_loading() -> Iterator[None]:
         _only_loads.reset(token)
 
 
-def launch(experiment: Experiment) -> None:
+def launch(experiment: Declaration) -> None:
     """What starts training says so first.
 
     Raises:

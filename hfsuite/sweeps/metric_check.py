@@ -8,9 +8,9 @@ from typing import Any
 from ray.tune import Stopper
 
 from hfsuite.errors import MetricNotReported, TrialFailed, nearest
+from hfsuite.ranks.examination import value_at
+from hfsuite.report import TRAINING_FINISHED, UNEVALUATED
 from hfsuite.tracking.points import UNUSABLE, is_number, reported
-from hfsuite.trainers.examination import value_at
-from hfsuite.trainers.report_observer import TRAINING_FINISHED, UNEVALUATED
 
 EVALUATED = "eval_"  # how Transformers' metrics of evaluations begin
 SHOWN = 80  # characters of a value in a message

@@ -16,7 +16,9 @@ from ray.train import Checkpoint
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
+from hfsuite.checkpoints import manifest
 from hfsuite.errors import CheckpointError, TrialFailed
+from hfsuite.report import FAILED_AT_END, LOST, TRAINING_FINISHED, WARM_START
 from hfsuite.search.trial_schedulers import Budget
 from hfsuite.sweeps.display import Display
 from hfsuite.sweeps.interruption import Interruption
@@ -24,14 +26,13 @@ from hfsuite.sweeps.reasons import failure_text, first_line, is_hopeless, of_err
 from hfsuite.sweeps.result import TrialResult
 from hfsuite.sweeps.trial_names import TrialNames
 from hfsuite.sweeps.trial_settings import TrialSettings
+from hfsuite.sweeps.tune_loop import Removals
 from hfsuite.tracking import keeping, saved
+from hfsuite.tracking.directory import SweepDirectory
 from hfsuite.tracking.points import changed, milliseconds_of, numbers, rating, reported, step_of
-from hfsuite.tracking.record import Snapshot, SweepDirectory, SweepRecord, TrialRecord
+from hfsuite.tracking.record import Snapshot, SweepRecord, TrialRecord
 from hfsuite.tracking.state import TrialState
 from hfsuite.tracking.writer import Writer
-from hfsuite.trainers import manifest
-from hfsuite.trainers.report_observer import FAILED_AT_END, LOST, TRAINING_FINISHED, WARM_START
-from hfsuite.trials.tune_loop import Removals
 
 BY_USER = "by the user"
 
@@ -47,8 +48,6 @@ class SweepObserver(Callback):
         settings: how a trial's settings are read.
         display: shows the trials.
         budget: of the trial scheduler: a trial stopped at its end is complete.
-        trial_scheduler: what stops trials, by name.
-        keep: which checkpoints stay.
         known: records of a sweep that is taken up again.
     """
 
@@ -62,13 +61,11 @@ class SweepObserver(Callback):
         settings: TrialSettings,
         display: Display,
         budget: Budget,
-        trial_scheduler: str,
-        keep: str,
         known: Mapping[str, TrialRecord],
     ) -> None:
         self.sweep, self.directory, self.writer = sweep, directory, writer
         self.new_trial, self.settings, self.display, self.budget = new_trial, settings, display, budget
-        self.trial_scheduler, self.keep = trial_scheduler, keep
+        self.trial_scheduler, self.keep = str(sweep.params["trial_scheduler"]), sweep.arguments["keep"]
         self.records: dict[str, TrialRecord] = dict(known)
         self.has_begun = bool(known)  # whether there was ever a trial
         self.trials: dict[str, TrialResult] = {}
@@ -313,7 +310,7 @@ class SweepObserver(Callback):
         found = record.best
         if found is None or found.directory is None:
             return
-        from hfsuite.trainers.checkpoint import TransformersCheckpoint
+        from hfsuite.checkpoints.checkpoint import TransformersCheckpoint
 
         where = f"{self.directory.path}/{record.directory}/{found.directory}"
         result.checkpoint = TransformersCheckpoint(where, self.directory.filesystem)

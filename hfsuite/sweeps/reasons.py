@@ -5,7 +5,7 @@ from __future__ import annotations
 from ray.tune.experiment import Trial
 
 from hfsuite.errors import WrongFunction
-from hfsuite.tracking.record import FAILURE_FILE, SweepDirectory
+from hfsuite.tracking.directory import FAILURE_FILE, SweepDirectory
 
 SILENT = "The trial's process ended without a word: look at Ray's logs."
 

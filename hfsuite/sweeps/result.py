@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from ray.train import Checkpoint
 
 from hfsuite.errors import NotRecorded, TrialFailed
-from hfsuite.sweeps import in_words
-from hfsuite.tracking.describe import as_settings
+from hfsuite.prompt import SHOWN, cut, listed
+from hfsuite.tracking.describe import as_settings, short
 from hfsuite.tracking.points import rating
 from hfsuite.tracking.state import TrialState
 
@@ -64,7 +65,16 @@ class TrialResult:
     tracking_fault: str | None = None
 
     def __repr__(self) -> str:
-        return in_words.of_trial(self)
+        why = self.failure.splitlines()[0] if self.failure else self.why
+        head = f"Trial {self.number:03d}: {self.state}{f' ({cut(why)})' if why else ''}, {self.iterations} reports"
+        lines = []
+        if numbers := [f"{name} {short(each)}" for name, each in self.metrics.items() if isinstance(each, int | float)]:
+            more = f", and {len(numbers) - SHOWN} more" if len(numbers) > SHOWN else ""
+            lines.append(f"  reported {', '.join(numbers[:SHOWN])}{more}")
+        if self.checkpoint is not None:
+            lines.append(f"  checkpoint {self.checkpoint_path}")
+        settings = [f"  {name} = {cut(repr(value))}" for name, value in self.searched.items()]
+        return "\n".join([listed(head, settings), *lines])
 
     @property
     def checkpoint_path(self) -> str | None:
@@ -141,7 +151,16 @@ class SweepResult:
     tracking_fault: str | None = None
 
     def __repr__(self) -> str:
-        return in_words.of_sweep(self, best_trial(self.trials, self.metric, self.mode))
+        best = best_trial(self.trials, self.metric, self.mode)
+        counts = Counter(str(trial.state) for trial in self.trials)
+        told = ", ".join(f"{count} {state}" for state, count in counts.items()) or "no trial"
+        how = ", interrupted" if self.interrupted else ""
+        head = f"Sweep {self.name!r} of {self.experiment}: {told} of {self.planned}{how}"
+        if best is None:
+            return f"{head}\n  no trial has a result for {self.metric} ({self.mode})"
+        value = short(rating(best.metrics, self.metric))
+        settings = [f"  {name} = {cut(repr(each))}" for name, each in best.searched.items()]
+        return listed(f"{head}\n  best: trial {best.number:03d}, {self.metric} ({self.mode}) {value}", settings)
 
     @property
     def best(self) -> TrialResult:

@@ -2,43 +2,46 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import shlex
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import pyarrow.fs
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
+from hfsuite.declaration import Declaration
 from hfsuite.errors import ConfigurationError
+from hfsuite.ranks.determinism import COST
 from hfsuite.search.own_choices import OwnChoices
 from hfsuite.search.searchers import SAMPLERS, VARIANTS, AnySearcher
-from hfsuite.search.spaces import OnlyWhere, can_count, constants_of, describe, is_searched, outside
+from hfsuite.search.spaces import describe, is_searched, outside
 from hfsuite.search.trial_schedulers import Budget, what_hyperband_needs
 from hfsuite.sweeps.display import Display
+from hfsuite.sweeps.job import TRAINING, Job, Purpose
 from hfsuite.sweeps.log_lines import LogLines
 from hfsuite.sweeps.observer import SweepObserver
-from hfsuite.sweeps.plan import Plan, checked_plan
+from hfsuite.sweeps.plan import Plan, make_plan
+from hfsuite.sweeps.request import Request
 from hfsuite.sweeps.result import SweepResult, TrialResult, address, best_trial
 from hfsuite.sweeps.trial_settings import TrialSettings
 from hfsuite.sweeps.tuning import run_tune
 from hfsuite.tracking.declared import MAIN
-from hfsuite.tracking.provenance import without_credentials
-from hfsuite.tracking.record import REPORTS_FILE, ReportReader, SweepDirectory, trial_directory
+from hfsuite.tracking.directory import REPORTS_FILE, ReportReader, SweepDirectory
+from hfsuite.tracking.record import trial_directory
+from hfsuite.tracking.secrets import without_credentials
 from hfsuite.tracking.state import TrialState
-from hfsuite.trainers.datasets import is_streamed
-from hfsuite.trainers.determinism import COST
 from hfsuite.trials import resources
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hfsuite.sweeps.experiment import Experiment
 
 AFTER_ERROR_S = 10.0  # for MLflow to record a sweep's end: the error waits meanwhile
 
@@ -59,46 +62,37 @@ def _in_turn(run: Callable[P, R]) -> Callable[P, R]:
 
 
 @_in_turn
-def run_sweep(
-    experiment: Experiment,
-    *,
-    trials: int,
-    searcher: str | AnySearcher,
-    trial_scheduler: str | TrialScheduler,
-    workers: int | None,
-    gpu: bool | float | None,
-    fixed: Mapping[str, Any],
-    seed: int,
-    name: str | None,
-    storage: str | os.PathLike[str],
-    worker_policy: Mapping[str, Any],
-    keep: str = "best",
-    deterministic: bool | None = None,
-    try_defaults: bool = False,
-    confirms: tuple[str, str] | None = None,
-    conditions: OnlyWhere | None = None,
-    faults: Sequence[str] = (),
-) -> SweepResult:
-    """Searches. See `Experiment.sweep` for the arguments and what is raised.
+def run(job: Job, faults: Sequence[str] = ()) -> SweepResult:
+    """Runs the trials of a job, and returns when all are over.
 
     Args:
-        confirms: run id and name of the sweep whose finalists these are; each trial that ends by itself is then tested.
-        conditions: which settings count only where others have certain values; None for the experiment's.
-        faults: mistakes that the caller has found already; they are named with all others.
+        job: what is asked for.
+        faults: mistakes that the caller has found already; they are told with all others.
+
+    Raises:
+        ConfigurationError: something asked for cannot be; all mistakes are named, and nothing was started.
+        TrackingError: the MLflow store cannot be used.
+        MetricNotReported: the first report has no such metric.
     """
-    space = {key: value for key, value in experiment.space.items() if key not in fixed}
-    plan = checked_plan(
-        experiment, kind="sweep", space=space, trials=trials, workers=workers, gpu=gpu, fixed=fixed, seed=seed,
-        name=name, storage=storage, searcher=searcher, trial_scheduler=trial_scheduler, worker_policy=worker_policy,
-        keep=keep, deterministic=deterministic, try_defaults=try_defaults, confirms=confirms, conditions=conditions,
-        known_faults=faults,
-    )  # fmt: skip
-    return _run(plan)
+    return _run(make_plan(job, faults))
 
 
-@_in_turn
+def run_training(
+    experiment: Declaration, request: Request, *, reports: int | None = None, reproduces: str | None = None,
+    faults: Sequence[str] = (),
+) -> TrialResult:  # fmt: skip
+    """Trains once; a training that failed is returned too. See `Purpose` for the arguments, and `run`."""
+    alone = dataclasses.replace(request, trials=1, searcher=VARIANTS, trial_scheduler="fifo", try_defaults=False)
+    result = run(Job(experiment, alone, Purpose(kind=TRAINING, reports=reports, reproduces=reproduces)), faults)
+    if result.interrupted:
+        raise KeyboardInterrupt
+    (trial,) = result.trials
+    trial.tracking_fault = result.tracking_fault
+    return trial
+
+
 def resume_sweep(
-    experiment: Experiment,
+    experiment: Declaration,
     directory: SweepDirectory,
     storage: str,
     *,
@@ -109,8 +103,12 @@ def resume_sweep(
     """Takes an interrupted sweep up again. See `Experiment.resume`.
 
     Args:
+        experiment: what it is of.
         directory: the sweep's.
         storage: the folder or URI that it is in.
+        searcher: one like the sweep's own, if that was an object; likewise `trial_scheduler`.
+        trial_scheduler: likewise.
+        retry_failed: whether failed trials are tried again.
     """
     record = directory.read_sweep()
     if record.experiment != experiment.name:
@@ -130,52 +128,12 @@ def resume_sweep(
         for argument, value in chosen.items()
         if value is None
     ]
-    space = {key: value for key, value in experiment.space.items() if key not in asked["fixed"]}
     choices = OwnChoices.of(experiment.space, experiment.defaults)
     faults += choices.faults(asked["fixed"], asked.get("not_written", []))
     if faults:
         raise ConfigurationError(faults)
-    plan = checked_plan(
-        experiment, kind=record.kind, space=space, trials=asked["trials"], workers=asked["workers"], gpu=asked["gpu"],
-        fixed=asked["fixed"], seed=asked["seed"], name=record.name, storage=storage, keep=asked["keep"],
-        worker_policy=asked["worker_policy"], deterministic=asked["deterministic"], known_faults=(), resumed=record,
-        retry_failed=retry_failed, try_defaults=asked.get("try_defaults", False), **chosen,
-    )  # fmt: skip
-    return _run(plan)
-
-
-@_in_turn
-def run_training(
-    experiment: Experiment,
-    *,
-    fixed: Mapping[str, Any],
-    workers: int | None,
-    gpu: bool | float | None,
-    seed: int,
-    name: str | None,
-    storage: str | os.PathLike[str],
-    deterministic: bool | None = None,
-    reports: int | None = None,
-    reproduces: str | None = None,
-    faults: Sequence[str] = (),
-) -> TrialResult:
-    """Trains once; a training that failed is returned too. See `Experiment.train`, and `run_sweep` for `faults`.
-
-    Args:
-        reports: after how many it ends, whatever it still would do; None for its own end.
-        reproduces: the run that it repeats.
-    """
-    plan = checked_plan(
-        experiment, kind="train", space={}, trials=1, workers=workers, gpu=gpu, fixed=fixed, seed=seed, name=name,
-        storage=storage, searcher="grid", trial_scheduler="fifo", worker_policy={}, keep="best",
-        deterministic=deterministic, try_defaults=False, known_faults=faults, reports=reports, reproduces=reproduces,
-    )  # fmt: skip
-    result = _run(plan)
-    if result.interrupted:
-        raise KeyboardInterrupt
-    (trial,) = result.trials
-    trial.tracking_fault = result.tracking_fault
-    return trial
+    purpose = Purpose(kind=record.kind, resumed=record, retry_failed=retry_failed)
+    return run(Job(experiment, Request.of_record(record, storage, **chosen), purpose))
 
 
 def _run(plan: Plan) -> SweepResult:
@@ -185,7 +143,7 @@ def _run(plan: Plan) -> SweepResult:
         plan.writer.begin()  # a store that takes nothing ends the sweep here
         observer = _observer(plan)
         if not observer.display.console.is_terminal:
-            LogLines(observer.display.console, [], plan.trials).plan(record)
+            LogLines(observer.display.console, [], plan.job.trials).plan(record)
         for told in _beforehand(plan):
             observer.display.console.print(told, soft_wrap=True)
         run_tune(plan, observer)
@@ -223,10 +181,10 @@ def _run(plan: Plan) -> SweepResult:
 
 def _beforehand(plan: Plan) -> Iterator[str]:
     """What somebody who launches a sweep may not expect of it."""
-    record = plan.record
+    record, job = plan.record, plan.job
     if record.params["gpu"] and record.params["deterministic"]:
         yield COST
-    is_chosen = record.arguments["gpu"] is not None or record.kind != "sweep" or record.params["gpu"]
+    is_chosen = job.request.gpu is not None or record.kind != "sweep" or record.params["gpu"]
     if not is_chosen and (gpus := sum(node.get("GPU", 0) for node in resources.cluster_nodes())):
         yield f"The workers are on CPUs, though the cluster has GPUs ({gpus:g}): --gpu gives each worker one."
     if record.provenance.get("source") is None and record.module == MAIN:
@@ -234,19 +192,18 @@ def _beforehand(plan: Plan) -> Iterator[str]:
             "Where this experiment is declared cannot be read again (a Python prompt, or a program from a pipe): its "
             "trials cannot be reproduced, exported, confirmed or taken up again elsewhere. Put it into a file."
         )
-    constants = {**plan.constants, **constants_of(plan.space)}
-    searched = [name for name, domain in plan.space.items() if is_searched(domain)]
-    if idle := [name for name in searched if not can_count(name, plan.only_where, plan.space, constants)]:
+    searched = [name for name, domain in job.space.items() if is_searched(domain)]
+    if idle := [name for name in searched if name not in job.can_vary]:
         yield f"Not searched, since what they depend on is fixed to another value: {', '.join(idle)}."
-    if record.arguments.get("try_defaults") and plan.searcher in SAMPLERS:
-        for each in outside(plan.space, plan.experiment.defaults):
+    defaults = job.experiment.defaults
+    if job.request.try_defaults and job.request.searcher in SAMPLERS:
+        for each in outside(job.space, defaults):
             yield (
-                f"The default of {each}, {plan.experiment.defaults[each]!r}, lies outside of its own search space, "
-                f"{describe(plan.space[each])}: the default settings are not tried first."
+                f"The default of {each}, {defaults[each]!r}, lies outside of its own search space, "
+                f"{describe(job.space[each])}: the default settings are not tried first."
             )
-    slots = resources.concurrent_trials(plan.trainer.scaling_config, uses_ray_data=is_streamed(plan.trainer.datasets))
-    ahead = plan.searcher == VARIANTS
-    if told := what_hyperband_needs(plan.trial_scheduler, slots=slots, trials=plan.trials, are_drawn_ahead=ahead):
+    ahead = job.request.searcher == VARIANTS
+    if told := what_hyperband_needs(plan.trial_scheduler, slots=plan.slots, trials=job.trials, are_drawn_ahead=ahead):
         yield told
 
 
@@ -268,15 +225,15 @@ def _finish(plan: Plan, display: Display) -> str | None:
 
 def _where(plan: Plan) -> str:
     """The option with which commands find the sweep; none where they look anyway."""
-    is_default = plan.storage == os.path.abspath("results")
-    return "" if is_default else f" --storage {shlex.quote(without_credentials(plan.storage))}"
+    is_default = plan.job.storage == os.path.abspath(Request.storage)
+    return "" if is_default else f" --storage {shlex.quote(without_credentials(plan.job.storage))}"
 
 
 def _observer(plan: Plan) -> SweepObserver:
-    record = plan.record
+    record, job = plan.record, plan.job
     settings = TrialSettings(
-        argument=plan.trainer.config_argument, space=plan.space, conditions=plan.conditions,
-        constants=plan.constants, seeds=plan.seeds,
+        argument=job.trainer.config_argument, space=job.space, conditions=job.conditions,
+        constants=job.constants, seeds=job.seeds,
     )  # fmt: skip
 
     def new_trial(number: int, trial: Trial) -> TrialResult:
@@ -297,8 +254,8 @@ def _observer(plan: Plan) -> SweepObserver:
         title=f"{record.experiment} · {record.name}",
         metric=record.metric,
         mode=record.mode,
-        progress=plan.experiment.progress,
-        total=plan.trials,
+        progress=job.experiment.progress,
+        total=job.trials,
     )
     return SweepObserver(
         sweep=record,
@@ -307,9 +264,7 @@ def _observer(plan: Plan) -> SweepObserver:
         new_trial=new_trial,
         settings=settings,
         display=display,
-        budget=Budget(plan.reports) if plan.reports is not None else Budget.of(plan.trial_scheduler),
-        trial_scheduler=str(record.params["trial_scheduler"]),
-        keep=plan.keep,
+        budget=Budget(job.purpose.reports) if job.purpose.reports is not None else Budget.of(plan.trial_scheduler),
         known=plan.known,
     )
 

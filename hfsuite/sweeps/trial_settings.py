@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hfsuite.search.spaces import OnlyWhere, Space, counts, is_searched
-from hfsuite.trainers.seeds import SETTING, SeedRule
+from hfsuite.seeds import SETTING, SeedRule
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 from hfsuite.errors import ConfigurationError
-from hfsuite.tracking.record import OWN_FOLDER, SweepDirectory
+from hfsuite.tracking.directory import OWN_FOLDER, SweepDirectory
 
 STATE_FILE = f"{OWN_FOLDER}/tune.zip"
 

@@ -21,12 +21,10 @@ from hfsuite.search.spaces import constants_of, grid_size
 from hfsuite.search.trial_schedulers import Budget
 from hfsuite.sweeps import tune_state
 from hfsuite.sweeps.metric_check import MetricIsReported, set_aside
+from hfsuite.sweeps.reallocation import reallocate_gangs
 from hfsuite.sweeps.report_log import ReportLog
 from hfsuite.sweeps.trial_names import TrialNames
-from hfsuite.trainers.datasets import is_streamed
-from hfsuite.trials import resources
-from hfsuite.trials.reallocation import reallocate_gangs
-from hfsuite.trials.tune_loop import (
+from hfsuite.sweeps.tune_loop import (
     actors_outlive_pauses,
     comparable_reports,
     lasting_state,
@@ -55,67 +53,35 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
         MetricNotReported: the first report does not have what is optimised.
         ConfigurationError: the sweep cannot be taken up again.
     """
-    experiment, record = plan.experiment, plan.record
+    job, record = plan.job, plan.record
+    metric, mode = job.experiment.metric, job.experiment.mode
     metric_is_reported = MetricIsReported(
-        experiment.metric, plan.reports, mode=experiment.mode,
-        seen=any(experiment.metric in each.best.metrics for each in plan.known.values() if each.best is not None),
+        metric, job.purpose.reports, mode=mode,
+        seen=any(metric in each.best.metrics for each in plan.known.values() if each.best is not None),
     )  # fmt: skip
     observer.ends_all = lambda: metric_is_reported.fault or metric_is_reported.hopeless
     observer.give_up = functools.partial(setattr, metric_is_reported, "hopeless")
     names = TrialNames(record.path, {each.trial_id: each.number for each in plan.known.values()})
-    directory = Path(plan.storage, record.name) if "://" not in plan.storage else None
-    slots = resources.concurrent_trials(plan.trainer.scaling_config, uses_ray_data=is_streamed(plan.trainer.datasets))
-    budget = Budget.of(plan.trial_scheduler)
-    searcher = make_searcher(
-        plan.searcher, seed=plan.seed, study_name=record.name, directory=directory, budget=budget,
-        only_where=plan.choices.told_conditions(plan.only_where),
-        defaults=plan.choices.told_settings({**plan.constants, **constants_of(plan.space)}, plan.space),
-        tries_defaults=plan.tries_defaults,
-    )  # fmt: skip
+    searcher = _searcher(plan)
     # HyperBand pauses trials until its bracket is full, which a limit would never let happen.
     limits_itself = isinstance(searcher, ConcurrencyLimiter) or isinstance(plan.trial_scheduler, HyperBandScheduler)
-    resume = tune.ResumeConfig(
-        errored=tune.ResumeConfig.ResumeType.RESUME if plan.retry_failed else tune.ResumeConfig.ResumeType.SKIP
-    )
     resumed = plan.former is not None and tune_state.restore(plan.directory, expected=bool(plan.known))
-    patience = time_to_end(plan.worker_policy.stop_grace_s + END_TAKES_S)
-    lasting = lasting_state(functools.partial(tune_state.keep, plan.directory), restored=names.learn)
-    actors = actors_outlive_pauses() if _pauses(plan) else nullcontext()
-    comparable = comparable_reports(
-        experiment.metric, functools.partial(set_aside, metric=experiment.metric, mode=experiment.mode)
-    )
-
     if is_reallocated := isinstance(plan.trial_scheduler, ResourceChangingScheduler):
         reallocate_gangs(plan.trial_scheduler)
-    argument, choices = plan.trainer.config_argument, plan.choices
-
-    def own(config: dict[str, Any]) -> dict[str, Any]:
-        return {**config, argument: choices.read(config.get(argument, {}))}
-
-    with (
-        observer.display,
-        observer.interruption,
-        observer.removals,
-        settings_taken_over(own),
-        _tune_as_a_sweep_needs_it(),
-        patience,
-        lasting,
-        actors,
-        whole_populations(),
-        comparable,
-    ):
+    config = {job.trainer.config_argument: job.choices.told({**job.constants, **job.space})}
+    with observer.display, observer.interruption, observer.removals, _tune_as_a_sweep_needs_it(plan, names):
         try:
             tune.run(
                 plan.trainable,
                 name=record.name,
-                storage_path=plan.storage,
-                config={argument: choices.told({**plan.constants, **plan.space})},
-                num_samples=1 if grid_size(plan.space) else plan.trials,
+                storage_path=job.storage,
+                config=config,
+                num_samples=1 if grid_size(job.space) else job.trials,
                 search_alg=searcher,
                 scheduler=plan.trial_scheduler,
-                metric=experiment.metric,
-                mode=experiment.mode,
-                max_concurrent_trials=None if limits_itself else slots,
+                metric=metric,
+                mode=mode,
+                max_concurrent_trials=None if limits_itself else plan.slots,
                 reuse_actors=not is_reallocated,  # an actor keeps the resources that it was made with
                 trial_name_creator=names,
                 trial_dirname_creator=names,
@@ -123,13 +89,8 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
                 stop=metric_is_reported,
                 verbose=0,
                 raise_on_failed_trial=False,
-                checkpoint_config=tune.CheckpointConfig(
-                    num_to_keep=_checkpoints_of_a_trial(plan),
-                    checkpoint_score_attribute=experiment.metric,
-                    checkpoint_score_order=experiment.mode,
-                    checkpoint_at_end=False,
-                ),
-                **({"resume": True, "resume_config": resume} if resumed else {}),
+                checkpoint_config=_checkpoints(plan),
+                **({"resume": True, "resume_config": _what_goes_on(plan)} if resumed else {}),
             )
         except BaseException as error:  # a second Ctrl-C, for example
             observer.stop_rest()
@@ -139,6 +100,27 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
     metric_is_reported.at_end()
     if told := getattr(searcher, "exhausted", None):
         observer.display.console.print(told, soft_wrap=True)
+
+
+def _searcher(plan: Plan) -> Any:
+    """Ray Tune's, made."""
+    job = plan.job
+    return make_searcher(
+        job.request.searcher,
+        seed=job.request.seed,
+        study_name=plan.record.name,
+        directory=Path(job.storage, plan.record.name) if "://" not in job.storage else None,
+        budget=Budget.of(plan.trial_scheduler),
+        only_where=job.choices.told_conditions(job.only_where),
+        defaults=job.choices.told_settings({**job.constants, **constants_of(job.space)}, job.space),
+        tries_defaults=job.tries_defaults,
+    )
+
+
+def _what_goes_on(plan: Plan) -> tune.ResumeConfig:
+    """Of a sweep that is taken up again."""
+    kinds = tune.ResumeConfig.ResumeType
+    return tune.ResumeConfig(errored=kinds.RESUME if plan.job.purpose.retry_failed else kinds.SKIP)
 
 
 def _cannot_begin(plan: Plan, error: Exception) -> str:
@@ -156,16 +138,41 @@ def _pauses(plan: Plan) -> bool:
     return isinstance(plan.trial_scheduler, PopulationBasedTraining | HyperBandScheduler)
 
 
-def _checkpoints_of_a_trial(plan: Plan) -> int | None:
+def _checkpoints(plan: Plan) -> tune.CheckpointConfig:
     """The best; Ray Tune always keeps the last too. A population must also find what it exploits."""
-    if plan.keep == "all":
-        return None
-    return 4 if isinstance(plan.trial_scheduler, PopulationBasedTraining) else 1
+    kept = 4 if isinstance(plan.trial_scheduler, PopulationBasedTraining) else 1
+    return tune.CheckpointConfig(
+        num_to_keep=None if plan.job.request.keep == "all" else kept,
+        checkpoint_score_attribute=plan.job.experiment.metric,
+        checkpoint_score_order=plan.job.experiment.mode,
+        checkpoint_at_end=False,
+    )
 
 
 @contextmanager
-def _tune_as_a_sweep_needs_it() -> Iterator[None]:
-    """Ray Tune is silent, and writes what a sweep reads; afterwards it is as before, for Tuners of the user's own.
+def _tune_as_a_sweep_needs_it(plan: Plan, names: TrialNames) -> Iterator[None]:
+    """Ray Tune does what a sweep needs; afterwards it is as before, for Tuners of the user's own."""
+    metric, mode = plan.job.experiment.metric, plan.job.experiment.mode
+    argument, choices = plan.job.trainer.config_argument, plan.job.choices
+
+    def own(config: dict[str, Any]) -> dict[str, Any]:
+        return {**config, argument: choices.read(config.get(argument, {}))}
+
+    with (
+        settings_taken_over(own),
+        _silent_tune(),
+        time_to_end(plan.job.request.stop_grace_s + END_TAKES_S),
+        lasting_state(functools.partial(tune_state.keep, plan.directory), restored=names.learn),
+        actors_outlive_pauses() if _pauses(plan) else nullcontext(),
+        whole_populations(),
+        comparable_reports(metric, functools.partial(set_aside, metric=metric, mode=mode)),
+    ):
+        yield
+
+
+@contextmanager
+def _silent_tune() -> Iterator[None]:
+    """Ray Tune is silent, and writes what a sweep reads.
 
     Tune logs each failure, with frames of its own, before anyone can say what the trial's rank said.
     """

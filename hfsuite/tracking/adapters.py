@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hfsuite.trainers.base_model import FOLDER as BUNDLED
+from hfsuite.checkpoints.base_model import FOLDER as BUNDLED
 
 CONFIG, ADAPTER_CONFIG, PEFT = "config.json", "adapter_config.json", "peft"
 CLASSES = {  # by the task that PEFT writes down

@@ -23,7 +23,7 @@ LOADED = "__hfsuite_program__"  # in a program that is only loaded: its name and
 
 
 @dataclass(frozen=True, kw_only=True)
-class Declaration:
+class Program:
     """What is recorded of a program that declares an experiment.
 
     Args:
@@ -37,7 +37,7 @@ class Declaration:
     arguments: tuple[str, ...]
 
     @classmethod
-    def of(cls, experiment: str, provenance: Mapping[str, Any], text: str | None) -> Declaration:
+    def of(cls, experiment: str, provenance: Mapping[str, Any], text: str | None) -> Program:
         """Out of a record.
 
         Args:

@@ -7,10 +7,10 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hfsuite.seeds import SETTING, Seeds
 from hfsuite.tracking.points import CHANGED, rating
 from hfsuite.tracking.record import SweepRecord, TrialRecord
 from hfsuite.tracking.state import TrialState
-from hfsuite.trainers.seeds import SETTING, Seeds
 
 LEADERS = 10
 NAME_LIMIT = 120  # characters of the settings in a run's name

@@ -9,13 +9,14 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from hfsuite.ranks.facts import BASE_MODEL, EVALUATION, FACTS_FILE, TRAINING
 from hfsuite.tracking.points import as_text
-from hfsuite.trainers.facts import BASE_MODEL, EVALUATION, FACTS_FILE, TRAINING
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
 
-    from hfsuite.tracking.record import SweepDirectory, SweepRecord, TrialRecord
+    from hfsuite.tracking.directory import SweepDirectory
+    from hfsuite.tracking.record import SweepRecord, TrialRecord
     from hfsuite.tracking.runs import Run
 
 RECORDED = "hfsuite.training_facts"  # a tag: the digest of what has been recorded

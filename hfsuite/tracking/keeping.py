@@ -9,7 +9,8 @@ from dataclasses import replace
 
 from hfsuite.errors import ConfigurationError, did_you_mean
 from hfsuite.tracking.describe import ranked
-from hfsuite.tracking.record import SweepDirectory, SweepRecord, TrialRecord
+from hfsuite.tracking.directory import SweepDirectory
+from hfsuite.tracking.record import SweepRecord, TrialRecord
 
 NAMES = {
     "best": "the best checkpoint of the three best trials",

@@ -15,7 +15,7 @@ from typing import Any, Self
 import filelock
 
 from hfsuite.errors import ConfigurationError
-from hfsuite.tracking.record import OWN_FOLDER, SweepDirectory
+from hfsuite.tracking.directory import OWN_FOLDER, SweepDirectory
 
 LOCK_FILE, DRIVER_FILE = f"{OWN_FOLDER}/driver.lock", f"{OWN_FOLDER}/driver.json"
 BEAT_S, DEAD_AFTER_S = 15.0, 60.0  # on storage that knows no locks, a driver writes now and then that it lives

@@ -11,7 +11,7 @@ from mlflow.entities import Metric, Param, RunTag
 from hfsuite.tracking import settings
 from hfsuite.tracking.inputs import AS_PARAMS
 from hfsuite.tracking.names import mlflow_name, told, with_mark
-from hfsuite.tracking.provenance import as_parameter, without_secrets
+from hfsuite.tracking.secrets import as_parameter, without_secrets
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

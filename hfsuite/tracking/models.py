@@ -24,11 +24,12 @@ import yaml
 from hfsuite.errors import CheckpointError
 from hfsuite.tracking import inputs, runs, store
 from hfsuite.tracking.adapters import PEFT, adapters_in
+from hfsuite.tracking.directory import SweepDirectory
 from hfsuite.tracking.names import Names, names_of
 from hfsuite.tracking.points import as_text
-from hfsuite.tracking.provenance import as_parameter
-from hfsuite.tracking.record import Snapshot, SweepDirectory, SweepRecord, TrialRecord
+from hfsuite.tracking.record import Snapshot, SweepRecord, TrialRecord
 from hfsuite.tracking.runs import Run
+from hfsuite.tracking.secrets import as_parameter
 
 if TYPE_CHECKING:  # see `store`
     import mlflow

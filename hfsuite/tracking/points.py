@@ -21,9 +21,9 @@ from typing import Any, TypeGuard
 
 from ray.tune.result import AUTO_RESULT_KEYS, DEBUG_METRICS, SHOULD_CHECKPOINT
 
+from hfsuite.ranks import loss_bits
+from hfsuite.report import EARLIER, FROM_HFSUITE
 from hfsuite.tracking.names import OWN, NamePath, Names, flat, paths
-from hfsuite.trainers import loss_bits
-from hfsuite.trainers.report_observer import EARLIER, FROM_HFSUITE
 
 KEPT_FROM_TUNE = {"training_iteration", "time_total_s"}
 UNUSABLE = "unusable_metric"  # in a report: what stood for the metric to optimise and cannot be compared, by its name

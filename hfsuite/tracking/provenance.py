@@ -21,7 +21,8 @@ import psutil
 import pynvml
 
 from hfsuite.tracking import declared
-from hfsuite.tracking.declared import Declaration
+from hfsuite.tracking.declared import Program
+from hfsuite.tracking.secrets import argument, source_without_secrets, without_credentials, without_secrets
 
 if TYPE_CHECKING:
     from hfsuite.tracking.record import SweepRecord
@@ -34,21 +35,6 @@ VARIABLES = (
     "CUBLAS_WORKSPACE_CONFIG", "PYTHONHASHSEED", "NCCL_DEBUG", "TOKENIZERS_PARALLELISM", "MLFLOW_EXPERIMENT_NAME",
     "MLFLOW_TRACKING_URI", "RAY_ADDRESS", "VIRTUAL_ENV", "CONDA_DEFAULT_ENV", "SLURM_JOB_ID",
 )  # fmt: skip
-SECRET_NAME = (
-    r"(?:passwords?|passwd|pass|pwd|passphrase|secrets?(?:[_-]?(?:access[_-]?)?key)?|api[_-]?keys?|private[_-]?key"
-    r"|credentials?|(?<!pad_)(?<!eos_)(?<!bos_)(?<!unk_)(?<!sep_)(?<!cls_)(?<!mask_)token)"  # a tokenizer's are none
-)
-SECRETS = re.compile(  # an option, or an assignment, perhaps in quotes and brackets, perhaps with a type
-    rf"(?i)(--[\w-]*{SECRET_NAME}\b[= ]\s*|(?<!-)\b[\w.-]*?(?:\b|_|-){SECRET_NAME}\b[\"'\]]*\s*(?::\s*\w+\s*=|[=:])\s*)"
-    r"(\"[^\"]*\"|'[^']*'|[^\s,)}\"']+)"
-)
-QUOTED_SECRETS = re.compile(SECRETS.pattern.replace(r"|[^\s,)}\"']+)", ")"))  # in code, anything else is an expression
-BEARERS = re.compile(r"(?i)(\b(?:bearer|basic)\s+)[\w.~+/=-]{8,}")
-SECRET_SETTINGS = re.compile(
-    r"(?i)(.*[._])?(password|passwd|secret|api_?key|(hf|hub|access|auth|api)_token|credentials?)"
-)
-KEYS = re.compile(r"\b(hf_|sk-|ghp_|gho_|github_pat_|glpat-|xox[abp]-|AKIA|dapi)[\w-]{12,}")  # as hubs hand them out
-HIDDEN = "..."
 
 
 def collect(module: str, source: Path | None = None, text: str | None = None) -> dict[str, Any]:
@@ -61,7 +47,7 @@ def collect(module: str, source: Path | None = None, text: str | None = None) ->
     """
     text = declared.text_of(module, source) if text is None else text
     return {
-        "command": without_secrets(shlex.join([Path(sys.argv[0]).name, *map(_argument, sys.argv[1:])])),
+        "command": without_secrets(shlex.join([Path(sys.argv[0]).name, *map(argument, sys.argv[1:])])),
         "module": module,
         **_source(text),
         "git": _git(source.parent if source else declared.folder_of(module)),
@@ -96,7 +82,7 @@ def note_resumption(known: dict[str, Any], module: str) -> None:
         known["resumed"] = [*known.get("resumed", []), {"command": now["command"], **changed}]
 
 
-def declaration(experiment: str, found: Mapping[str, Any]) -> Declaration:
+def declaration(experiment: str, found: Mapping[str, Any]) -> Program:
     """What is recorded of the program that declared an experiment, where one did.
 
     Args:
@@ -105,7 +91,7 @@ def declaration(experiment: str, found: Mapping[str, Any]) -> Declaration:
     """
     source = found.get("source")
     is_whole = source is not None and digest(source) == found.get("source_digest")
-    return Declaration.of(experiment, found, source if is_whole else None)
+    return Program.of(experiment, found, source if is_whole else None)
 
 
 def write_provenance(run: Run, sweep: SweepRecord) -> None:
@@ -144,47 +130,6 @@ def _source(text: str | None) -> dict[str, Any]:
 def digest(text: str) -> str:
     """By which a text is known."""
     return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def source_without_secrets(text: str) -> str:
-    """Python code without the texts that look like a password, token or key. What is computed is no secret."""
-    for pattern, hidden in ((QUOTED_SECRETS, repr(HIDDEN)), (BEARERS, HIDDEN), (KEYS, HIDDEN)):
-        text = pattern.sub(rf"\1{hidden}", text)
-    return without_credentials(text)
-
-
-def without_credentials(text: str) -> str:
-    """A text without the user names, passwords and query values of addresses in it."""
-
-    def clean(found: re.Match[str]) -> str:
-        scheme, _, rest = found[0].partition("://")
-        rest, mark, query = rest.partition("?")
-        server, slash, path = rest.partition("/")
-        if re.search(rf"(?i){SECRET_NAME}=", query):
-            query = re.sub(r"=[^&]*", f"={HIDDEN}", query)
-        return f"{scheme}://{server.rpartition('@')[2]}{slash}{path}{mark}{query}"
-
-    return re.sub(r"\w[\w+.-]*://[^\s'\"]+", clean, text)
-
-
-def without_secrets(text: str) -> str:
-    """A text without what looks like a password, token or key, by its name or by its form."""
-    for pattern in (SECRETS, BEARERS, KEYS):
-        text = pattern.sub(rf"\1{HIDDEN}", text)
-    return without_credentials(text)
-
-
-def as_parameter(name: str, text: str) -> str:
-    """The value of a setting as it may be recorded; a `pad_token` is no secret."""
-    if SECRET_SETTINGS.fullmatch(name):
-        return HIDDEN
-    return KEYS.sub(rf"\1{HIDDEN}", without_credentials(text))
-
-
-def _argument(text: str) -> str:
-    """An argument of the command, without the value of a setting that is a secret."""
-    name, sign, _ = text.partition("=")
-    return f"{name}={HIDDEN}" if sign and re.search(rf"(?i){SECRET_NAME}$", name) else text
 
 
 def _git(folder: Path) -> dict[str, Any] | None:

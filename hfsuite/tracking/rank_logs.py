@@ -33,7 +33,7 @@ def logged_to(
         sweep_id: the sweep's.
         trial_id: Ray Tune's.
     """
-    from hfsuite.tracking.provenance import without_credentials
+    from hfsuite.tracking.secrets import without_credentials
 
     own = os.environ.get(URI, "")
     whole = own if without_credentials(own) == address else address

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from hfsuite.tracking.provenance import HIDDEN, SECRET_SETTINGS, as_parameter
+from hfsuite.seeds import SETTING, Seeds
 from hfsuite.tracking.record import Snapshot, SweepRecord, TrialRecord
-from hfsuite.trainers.seeds import SETTING, Seeds
+from hfsuite.tracking.secrets import HIDDEN, SECRET_SETTINGS, as_parameter
 
 if TYPE_CHECKING:
     from hfsuite.tracking.runs import Run
@@ -33,7 +33,7 @@ def write_recipe(
         sweep: its record.
         record: the trial's.
         last_step: the optimizer step of its last report.
-        loss_bits: the digest of the loss at each optimizer step; see `hfsuite.trainers.loss_bits`.
+        loss_bits: the digest of the loss at each optimizer step; see `hfsuite.ranks.loss_bits`.
         restarts: the optimizer steps from which the trial went on after it had been interrupted.
     """
     config = without_secret_settings(record.config)

@@ -13,24 +13,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hfsuite.errors import CheckpointError
+from hfsuite.ranks.examination import TEST_FILE
 from hfsuite.tracking import describe, inputs, models, rank_logs, runs, settings, store, views
+from hfsuite.tracking.directory import FAILURE_FILE, REPORTS_FILE, RUN_FILE, ReportReader, SweepDirectory
 from hfsuite.tracking.names import Names, mlflow_name, names_of, paths, told
 from hfsuite.tracking.points import HELD_S, REPORTED, TESTED, Point, Points, step_of
-from hfsuite.tracking.provenance import without_secrets, write_provenance
+from hfsuite.tracking.provenance import write_provenance
 from hfsuite.tracking.recipe import write_recipe
-from hfsuite.tracking.record import (
-    FAILURE_FILE,
-    REPORTS_FILE,
-    RUN_FILE,
-    ReportReader,
-    SweepDirectory,
-    SweepRecord,
-    TrialRecord,
-)
+from hfsuite.tracking.record import SweepRecord, TrialRecord
 from hfsuite.tracking.runs import Run
+from hfsuite.tracking.secrets import without_secrets
 from hfsuite.tracking.state import TrialState
 from hfsuite.tracking.system_metrics import SystemMetrics
-from hfsuite.trainers.examination import TEST_FILE
 
 if TYPE_CHECKING:  # see `store`
     from collections.abc import Iterator

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -53,29 +54,10 @@ def register_best(client: mlflow.MlflowClient, parent: mlflow.entities.Run, name
     Raises:
         ConfigurationError: the sweep has no model that could be registered, or the champion is better.
     """
-    from mlflow.exceptions import MlflowException
-
     tags = parent.data.tags
     sweep, metric, mode = tags[runs.SWEEP], tags[runs.METRIC], tags[runs.MODE]
-    if not tags.get(runs.BEST_RUN):
-        raise ConfigurationError(f"The sweep {sweep!r} has no best trial: it is {tags.get(runs.STATE, 'running')}.")
-    models = client.search_logged_models(
-        [parent.info.experiment_id], filter_string=f"source_run_id = '{tags[runs.BEST_RUN]}'"
-    )
-    best = tags.get(runs.CHECKPOINT_PATH)
-    model = next((each for each in models if each.tags.get(runs.CHECKPOINT_PATH) == best), None)
-    if model is None or str(model.status) != "READY":
-        raise ConfigurationError(
-            f"No checkpoint of the best trial of {sweep!r} is in MLflow: it was swept with keep='none', or without "
-            "checkpoints, or has to be filled in first (hfsuite sync)."
-        )
-    value = float(tags[runs.BEST_VALUE])
-    try:
-        champion = client.get_model_version_by_alias(name, CHAMPION)
-    except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # no such model; or alias
-            raise
-        champion = None
+    model, value = _best_model(client, parent), float(tags[runs.BEST_VALUE])
+    champion = _champion(client, name)
     was = _value(champion, metric) if champion is not None else None
     if champion is not None and champion.tags.get(MODEL_ID) == str(model.model_id):
         return Registered(name, str(champion.version), sweep, model.source_run_id, model.model_id, metric, value, was)
@@ -90,6 +72,51 @@ def register_best(client: mlflow.MlflowClient, parent: mlflow.entities.Run, name
                 f"The champion of {name!r}, version {champion.version}, has {metric} {was:g}, which is better than "
                 f"{value:g} of {sweep!r}: replace it all the same with --even-if-worse."
             )
+    about = {runs.SWEEP: sweep, runs.METRIC: metric, runs.MODE: mode, runs.VALUE: repr(value)}
+    version = _new_version(client, name, model, about, f"The best of the sweep {sweep}: {metric} {value:g}.")
+    return Registered(name, str(version.version), sweep, model.source_run_id, model.model_id, metric, value, was)
+
+
+def _best_model(client: mlflow.MlflowClient, parent: mlflow.entities.Run) -> mlflow.entities.LoggedModel:
+    """The best checkpoint of a sweep.
+
+    Raises:
+        ConfigurationError: it has none that could be registered.
+    """
+    tags = parent.data.tags
+    if not tags.get(runs.BEST_RUN):
+        state = tags.get(runs.STATE, "running")
+        raise ConfigurationError(f"The sweep {tags[runs.SWEEP]!r} has no best trial: it is {state}.")
+    models = client.search_logged_models(
+        [parent.info.experiment_id], filter_string=f"source_run_id = '{tags[runs.BEST_RUN]}'"
+    )
+    best = tags.get(runs.CHECKPOINT_PATH)
+    model = next((each for each in models if each.tags.get(runs.CHECKPOINT_PATH) == best), None)
+    if model is None or str(model.status) != "READY":
+        raise ConfigurationError(
+            f"No checkpoint of the best trial of {tags[runs.SWEEP]!r} is in MLflow: it was swept with keep='none', or "
+            "without checkpoints, or has to be filled in first (hfsuite sync)."
+        )
+    return model
+
+
+def _champion(client: mlflow.MlflowClient, name: str) -> mlflow.entities.model_registry.ModelVersion | None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version_by_alias(name, CHAMPION)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # no such model; or alias
+            raise
+        return None
+
+
+def _new_version(
+    client: mlflow.MlflowClient, name: str, model: mlflow.entities.LoggedModel, about: Mapping[str, str], told: str
+) -> mlflow.entities.model_registry.ModelVersion:
+    """The new champion."""
+    from mlflow.exceptions import MlflowException
+
     try:
         client.create_registered_model(name)
     except MlflowException as error:
@@ -104,17 +131,11 @@ def register_best(client: mlflow.MlflowClient, parent: mlflow.entities.Run, name
         source=f"models:/{model.model_id}" if is_server else model.artifact_location,
         run_id=model.source_run_id,
         model_id=model.model_id,
-        tags={
-            runs.SWEEP: sweep,
-            runs.METRIC: metric,
-            runs.MODE: mode,
-            runs.VALUE: repr(value),
-            MODEL_ID: str(model.model_id),
-        },
-        description=f"The best of the sweep {sweep}: {metric} {value:g}.",
+        tags={**about, MODEL_ID: str(model.model_id)},
+        description=told,
     )
     client.set_registered_model_alias(name, CHAMPION, version.version)
-    return Registered(name, str(version.version), sweep, model.source_run_id, model.model_id, metric, value, was)
+    return version
 
 
 def _value(version: mlflow.entities.model_registry.ModelVersion, metric: str) -> float | None:

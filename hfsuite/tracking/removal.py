@@ -10,8 +10,8 @@ import pyarrow.fs
 
 from hfsuite.errors import ConfigurationError
 from hfsuite.tracking import runs
+from hfsuite.tracking.directory import SweepDirectory
 from hfsuite.tracking.lock import DriverLock
-from hfsuite.tracking.record import SweepDirectory
 
 if TYPE_CHECKING:
     import mlflow

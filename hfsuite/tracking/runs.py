@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hfsuite.tracking import store
 from hfsuite.tracking.names import names_of, paths
 from hfsuite.tracking.points import Known, Point, as_text
-from hfsuite.tracking.provenance import as_parameter, without_secrets
+from hfsuite.tracking.secrets import as_parameter, without_secrets
 
 if TYPE_CHECKING:  # see `store`
     import mlflow

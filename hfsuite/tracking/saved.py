@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import posixpath
 
+from hfsuite.checkpoints.reported import newest_reported
+from hfsuite.seeds import SETTING
+from hfsuite.tracking.directory import SweepDirectory
 from hfsuite.tracking.points import changed, milliseconds_of, numbers, settings_of, step_of
-from hfsuite.tracking.record import Snapshot, SweepDirectory, TrialRecord
-from hfsuite.trainers.reported_checkpoint import newest_reported
-from hfsuite.trainers.seeds import SETTING
+from hfsuite.tracking.record import Snapshot, TrialRecord
 
 
 def adopt(directory: SweepDirectory, record: TrialRecord, metric: str) -> None:

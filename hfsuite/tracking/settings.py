@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from hfsuite.tracking import runs
 from hfsuite.tracking.names import names_of, paths
 from hfsuite.tracking.points import as_text
-from hfsuite.tracking.provenance import as_parameter, without_secrets
 from hfsuite.tracking.record import SweepRecord, TrialRecord
+from hfsuite.tracking.secrets import as_parameter, without_secrets
 
 if TYPE_CHECKING:  # see `store`
     import mlflow

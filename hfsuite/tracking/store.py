@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfsuite.errors import TrackingError
-from hfsuite.tracking.provenance import without_credentials
+from hfsuite.tracking.secrets import without_credentials
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault(

@@ -10,11 +10,12 @@ from functools import partial
 from hfsuite.errors import TrackingError
 from hfsuite.tracking import keeping, store
 from hfsuite.tracking.describe import ranked
+from hfsuite.tracking.directory import SweepDirectory
 from hfsuite.tracking.lock import DriverLock
-from hfsuite.tracking.provenance import without_credentials
-from hfsuite.tracking.record import SweepDirectory, SweepRecord, TrialRecord
+from hfsuite.tracking.record import SweepRecord, TrialRecord
 from hfsuite.tracking.recorder import Recorder
 from hfsuite.tracking.saved import adopt
+from hfsuite.tracking.secrets import without_credentials
 from hfsuite.tracking.state import TrialState
 
 DRIVER_DIED = "its driver died"

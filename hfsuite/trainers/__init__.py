@@ -1,1 +1,1 @@
-"""One training run on N workers: the two trainers, their checkpoints, reports and datasets."""
+"""The two trainers, and what a training on its own needs. Driver."""

@@ -6,15 +6,13 @@ import inspect
 import logging
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-import ray.train
-import ray.train.torch
 from ray.train import Checkpoint, DataConfig, RunConfig, ScalingConfig
 
-from hfsuite.trainers import accelerate_config as accelerate_configuration
-from hfsuite.trainers.accelerate_config import AccelerateConfig
+from hfsuite.ranks.accelerate_environment import AccelerateConfig
+from hfsuite.ranks.accelerate_loop import AccelerateLoop
+from hfsuite.trainers import accelerate_config as configuration
 from hfsuite.trainers.training import HuggingFaceTrainer
 
 if TYPE_CHECKING:
@@ -69,7 +67,7 @@ class AccelerateTrainer(HuggingFaceTrainer):
         preprocessor: Preprocessor | None = None,
         resume_from_checkpoint: Checkpoint | None = None,
     ) -> None:
-        accelerate_configuration.check_installed()
+        configuration.check_installed()
         required = [
             parameter
             for parameter in inspect.signature(train_loop_per_worker).parameters.values()
@@ -80,7 +78,7 @@ class AccelerateTrainer(HuggingFaceTrainer):
                 "train_loop_per_worker should take the configuration or nothing, "
                 f"but it needs {len(required)} arguments: {', '.join(p.name for p in required)}."
             )
-        self.accelerate_config = accelerate_configuration.load(accelerate_config)
+        self.accelerate_config = configuration.load(accelerate_config)
         super().__init__(
             train_loop_per_worker,
             config=train_loop_config,
@@ -92,9 +90,9 @@ class AccelerateTrainer(HuggingFaceTrainer):
             preprocessor=preprocessor,
             resume_from_checkpoint=resume_from_checkpoint,
         )
-        accelerate_configuration.check_for_device(self.accelerate_config, self.scaling_config.use_gpu)
+        configuration.check_for_device(self.accelerate_config, self.scaling_config.use_gpu)
         if not isinstance(accelerate_config, AccelerateConfig) and (
-            values := accelerate_configuration.overridden(self.accelerate_config, self.scaling_config.use_gpu)
+            values := configuration.overridden(self.accelerate_config, self.scaling_config.use_gpu)
         ):
             named = ", ".join(f"{name}={value!r}" for name, value in values.items())
             logger.warning("accelerate_config: Ray decides these itself, your values are not used: %s.", named)
@@ -129,41 +127,5 @@ class AccelerateTrainer(HuggingFaceTrainer):
     def trial_settings(cls) -> dict[str, Callable[[Any, Any], Any]]:
         """What `param_space` may hold, and how each is merged over the trainer's own value."""
         return super().trial_settings() | {
-            "accelerate_config": lambda own, new: own.merged(new) if isinstance(new, Mapping) else new
+            "accelerate_config": lambda own, new: configuration.merged(own, new) if isinstance(new, Mapping) else new
         }
-
-
-@dataclass(frozen=True)
-class AccelerateLoop:
-    """The training function of a rank: the environment of `accelerate launch`, then the user's loop.
-
-    Args:
-        train_loop_per_worker: the user's loop.
-        config: accelerate's configuration, as the driver read it.
-        cpus: CPUs of each worker.
-        is_local: whether this is the driver's own process.
-    """
-
-    train_loop_per_worker: Callable[..., Any]
-    config: AccelerateConfig
-    cpus: float
-    is_local: bool
-
-    def __call__(self, config: dict[str, Any]) -> Any:
-        """Trains. Runs in every rank, in the thread that Ray Train makes for it."""
-        from hfsuite.trainers import dealing, facts
-
-        context = ray.train.get_context()
-        seeds: dict[str, Any] = {name: config[name] for name in ("seed", "data_seed") if name in config}
-        with accelerate_configuration.scratch_directory() as directory:
-            accelerate_configuration.apply(
-                self.config,
-                world_size=context.get_world_size(),
-                rank=context.get_world_rank(),
-                use_cpu=ray.train.torch.get_device().type == "cpu",
-                cpus=self.cpus,
-                directory=directory,
-            )
-            parameters = inspect.signature(self.train_loop_per_worker).parameters
-            with facts.of_prepared(seeds, self.is_local), dealing.in_force(weighs=True):
-                return self.train_loop_per_worker(config) if parameters else self.train_loop_per_worker()

@@ -18,14 +18,15 @@ from ray.train import Checkpoint, DataConfig, Result, RunConfig, ScalingConfig, 
 from ray.train.base_trainer import BaseTrainer
 from ray.train.torch import TorchTrainer
 
+from hfsuite.checkpoints import manifest
 from hfsuite.errors import ConfigurationError, UnknownName, did_you_mean
-from hfsuite.trainers import manifest
-from hfsuite.trainers.conditions import Conditions
-from hfsuite.trainers.datasets import preprocess
-from hfsuite.trainers.later import Later, LaterFunction
+from hfsuite.later import Later, LaterFunction
+from hfsuite.ranks.conditions import Conditions
+from hfsuite.ranks.rank_start import RankStart
+from hfsuite.trainers.datasets import is_streamed, preprocess
 from hfsuite.trainers.merging import merged_dataclass, merged_run_config
-from hfsuite.trainers.rank_start import RankStart, first_cause
-from hfsuite.trainers.report_observer import LAST_REPORT, ReportObserver
+from hfsuite.trials.failure import first_cause
+from hfsuite.trials.report_observer import LAST_REPORT, ReportObserver
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -200,9 +201,9 @@ class HuggingFaceTrainer(TorchTrainer):
 
         Args:
             worker_policy: `isolation`, `decisions`, `stop_grace_s`, `trials_per_group` and `memory_limit_gb`, as in
-                `hfsuite.trials.policy.WorkerPolicy`.
+                `hfsuite.policy.WorkerPolicy`.
         """
-        from hfsuite.trials.trainable import trainable_for
+        from hfsuite.trials.trainable import trainable_for  # Ray Tune, which ranks need not import
 
         return trainable_for(self, **worker_policy)
 
@@ -262,6 +263,11 @@ class HuggingFaceTrainer(TorchTrainer):
         if self.preprocessor is not None and not self._datasets_are_preprocessed:
             self.datasets = preprocess(self.datasets, self.preprocessor)
             self._datasets_are_preprocessed = True
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether tasks of Ray Data must run while the workers read. Driver or trial's actor."""
+        return is_streamed(self.datasets)
 
     def modules_of_ranks(self) -> tuple[str, ...]:
         """What a rank imports before it trains: what the trainer needs, and the module of the training function."""

@@ -1,10 +1,9 @@
-"""A rank's failure in words: written by the rank, read in the trial's actor."""
+"""Why a training has failed, as its ranks have written it down. In the trial's actor."""
 
 from __future__ import annotations
 
 import json
 import re
-import time
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,21 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.fs
-import ray
 from ray.exceptions import RayActorError
 
 from hfsuite.errors import HFSuiteError, TrialFailed
-from hfsuite.trainers.rank_start import ExceptionInWords, first_cause
-from hfsuite.trials.rank import OUTPUT_OF_RANK
+from hfsuite.ranks.failure import FAILURE_OF_RANK
+from hfsuite.ranks.surroundings import OUTPUT_OF_RANK
 
-FAILURE_OF_RANK = "failure_rank_{rank}.json"  # in the trial's directory, written by a rank that raises
 TIMED_OUT = re.compile(rb"Watchdog caught (collective operation timeout: .*? before timing out)")  # PyTorch's words
 LAST_BYTES = 1 << 20  # of a rank's output: the watchdog's words, and the stacks of its threads behind them
 
 
-def failure_path(directory: str, rank: int | str) -> str:
-    """Where a rank describes its failure."""
-    return f"{directory}/{FAILURE_OF_RANK.format(rank=rank)}"
+def first_cause(error: BaseException) -> BaseException | None:
+    """The exception that a rank raised, out of what Ray Train makes of it; None where a process just died."""
+    failures: Mapping[int, BaseException] = getattr(error, "worker_failures", {})
+    for _, failure in sorted(failures.items()):
+        return getattr(failure, "_base_exc", failure)
+    return getattr(error, "controller_failure", None)
 
 
 def read_failures(filesystem: pyarrow.fs.FileSystem, directory: str) -> list[dict[str, Any]]:
@@ -38,24 +38,6 @@ def read_failures(filesystem: pyarrow.fs.FileSystem, directory: str) -> list[dic
             with filesystem.open_input_stream(entry.path) as stream, suppress(ValueError):
                 failures.append(json.loads(stream.read()))
     return failures
-
-
-def describe_failure(error: BaseException, rank: int) -> dict[str, Any]:
-    """What goes wrong in a rank, in words: frames do not travel, and not every exception does."""
-    frames = error.__traceback__
-    outer = (str(Path(__file__).parents[1]), str(Path(ray.__file__).parent))
-    while frames is not None and frames.tb_next is not None and frames.tb_frame.f_code.co_filename.startswith(outer):
-        frames = frames.tb_next
-    words = str(error) if isinstance(error, ExceptionInWords) else f"{type(error).__name__}: {error}"
-    return {
-        "rank": rank,
-        "at": time.time(),
-        "summary": " ".join([words.splitlines()[0], *getattr(error, "__notes__", [])]),
-        # What hfsuite refuses is explained by its message.
-        "traceback": ""
-        if isinstance(error, HFSuiteError)
-        else "".join(traceback.format_exception(type(error), error, frames)).strip(),
-    }
 
 
 def in_words(errors: Mapping[int, BaseException]) -> str:

@@ -7,23 +7,20 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 from ray.exceptions import RayError
 from ray.train import ReportedCheckpoint, ReportedCheckpointStatus
 
 from hfsuite.errors import TrialFailed
-from hfsuite.trials.decision_box import deliver, ending_of_function, has_learnt_to_stop
+from hfsuite.ranks.decision_box import Decision, deliver, ending_of_function, has_learnt_to_stop
+from hfsuite.ranks.surroundings import remove_scratch
+from hfsuite.report import Report
+from hfsuite.trials.controller import TrialController
 from hfsuite.trials.failure import explain
-from hfsuite.trials.policy import Decision, Report
-from hfsuite.trials.rank import remove_scratch
-from hfsuite.trials.worker_group import TrialController
-from hfsuite.trials.workers import TIDY_WITHIN_S
-
-if TYPE_CHECKING:
-    from hfsuite.trainers.training import HuggingFaceTrainer
-    from hfsuite.trials.workers import Workers
+from hfsuite.trials.trainer import Trainer
+from hfsuite.trials.workers import TIDY_WITHIN_S, Workers
 
 AFTER_KILL_S = 10.0  # the controller notices at its next poll
 ANSWER_WITHIN_S = 2.0  # a rank's answer to a question, which may wait behind the one to a poll
@@ -38,7 +35,7 @@ class TrialRun:
         workers: who train it.
     """
 
-    def __init__(self, trainer: HuggingFaceTrainer, workers: Workers) -> None:
+    def __init__(self, trainer: Trainer, workers: Workers) -> None:
         self._storage, self._timeout_s = trainer.run_config.storage_context, trainer.backend_config.timeout_s
         self._workers = workers
         self._arrivals: queue.SimpleQueue[tuple[Report, list[Any]] | BaseException | None] = queue.SimpleQueue()

@@ -10,30 +10,28 @@ import uuid
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from ray.train import Checkpoint, CheckpointConfig, LoggingConfig, RunConfig
 from ray.tune import PlacementGroupFactory, Trainable
 from ray.tune.result import DONE, RESULT_DUPLICATE, SHOULD_CHECKPOINT
 
+from hfsuite.checkpoints import manifest
+from hfsuite.checkpoints.reported import newest_reported
 from hfsuite.errors import CheckpointError, ConfigurationError, TrialFailed, UnknownName, did_you_mean
-from hfsuite.trainers import manifest
-from hfsuite.trainers.conditions import Added, Conditions
-from hfsuite.trainers.examination import Examination
-from hfsuite.trainers.later import Later
-from hfsuite.trainers.own_values import own_value
-from hfsuite.trainers.report_observer import FAILED_AT_END, LOST, TRAINING_FINISHED, WARM_START
-from hfsuite.trainers.reported_checkpoint import newest_reported
-from hfsuite.trainers.seeds import SETTING, SeedRule
+from hfsuite.later import Later
+from hfsuite.own_values import own_value
+from hfsuite.policy import WorkerPolicy
+from hfsuite.ranks.conditions import Added, Conditions
+from hfsuite.ranks.examination import Examination
+from hfsuite.report import FAILED_AT_END, LOST, TRAINING_FINISHED, WARM_START
+from hfsuite.seeds import SETTING, SeedRule
 from hfsuite.trials import resources
-from hfsuite.trials.policy import WorkerPolicy
+from hfsuite.trials.controller import checkpoint_for_tune
 from hfsuite.trials.resources import TrialRequest
 from hfsuite.trials.run import TrialRun
-from hfsuite.trials.worker_group import checkpoint_for_tune
+from hfsuite.trials.trainer import Trainer
 from hfsuite.trials.workers import Workers
-
-if TYPE_CHECKING:
-    from hfsuite.trainers.training import HuggingFaceTrainer
 
 FINISH_GRACE_S = 3_600.0  # after its last report a rank may still push a model to a hub
 FAILURE = "failure.txt"  # in the trial's directory: the traceback of the rank that failed
@@ -41,7 +39,7 @@ WORKERS_LOST = "workers_lost.txt"  # likewise: why its workers could not serve a
 
 
 def trainable_for(
-    trainer: HuggingFaceTrainer, *, seeds: SeedRule | None = None, deterministic: bool = False,
+    trainer: Trainer, *, seeds: SeedRule | None = None, deterministic: bool = False,
     examination: Examination | None = None, logged_to: Callable[..., AbstractContextManager[Added]] | None = None,
     metric: str = "",
     **worker_policy: Any,
@@ -108,7 +106,7 @@ class TrainingTrial(Trainable):
         """Tune asks, on the driver, before a trial exists: what can never run is refused here."""
         trainer = cls.given.value
         scaling_config = trainer.with_settings(_settings(config)).scaling_config
-        resources.check_fits(scaling_config, uses_ray_data=_is_streamed(trainer))
+        resources.check_fits(scaling_config, uses_ray_data=trainer.is_streamed)
         return TrialRequest.of(scaling_config, owner=cls.owner)
 
     # ---- in the trial's actor, in the order in which Tune calls them
@@ -175,7 +173,7 @@ class TrainingTrial(Trainable):
         """From one report to the next. The first call starts the training, each later one means "go on"."""
         is_first = self.run is None
         if self.run is None:
-            if _is_streamed(self.given.value):
+            if self.given.value.is_streamed:
                 resources.check_spare_cpu()
             self.run = TrialRun(self._trial_trainer(), self.workers)
         else:
@@ -252,10 +250,10 @@ class TrainingTrial(Trainable):
         """Of the trial's placement group, one a worker."""
         return [bundle for bundle in self.trial_resources.bundles if bundle]
 
-    def _trial_trainer(self) -> HuggingFaceTrainer:
+    def _trial_trainer(self) -> Trainer:
         """The trainer with this trial's settings, writing to this trial's directory."""
         settings, conditions = self._seeded()
-        merged: HuggingFaceTrainer = self.given.value.with_settings(settings)
+        merged: Trainer = self.given.value.with_settings(settings)
         directory, filesystem = self._storage.trial_fs_path, self._storage.storage_filesystem
         snapshot = f"{directory}/{manifest.SNAPSHOT}"
         if filesystem.get_file_info(snapshot).is_file:
@@ -290,12 +288,6 @@ class TrainingTrial(Trainable):
         elif isinstance(own.get(SETTING), int):
             seed = own[SETTING]
         return {**self.settings, argument: own}, Conditions(seed, self.deterministic, notes_losses=True)
-
-
-def _is_streamed(trainer: HuggingFaceTrainer) -> bool:
-    from hfsuite.trainers.datasets import is_streamed
-
-    return is_streamed(trainer.datasets)
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError
 
-from hfsuite.trials import worker_group
-from hfsuite.trials.policy import WorkerPolicy
-from hfsuite.trials.rank import end_processes_of, name_of_scratch
+from hfsuite.policy import WorkerPolicy
+from hfsuite.ranks.surroundings import end_processes_of, name_of_scratch
+from hfsuite.trials import worker_actors
 
 TIDY_WITHIN_S = 10.0
 END_CHILDREN_WITHIN_S = 1.0
@@ -54,8 +54,8 @@ class Workers:
         self.discard()
         group, is_first = ray.util.get_current_placement_group(), not self._request[0]
         self._request, self.trials = request, 0
-        self._actors = worker_group.started_ahead(group, count) if is_first else []
-        self._actors = self._actors or worker_group.start_processes(
+        self._actors = worker_actors.started_ahead(group, count) if is_first else []
+        self._actors = self._actors or worker_actors.start_processes(
             group, *request, self.preload, self.policy.memory_limit_gb
         )
 
@@ -67,12 +67,12 @@ class Workers:
         """
         self.launch(count, resources, runtime_env)
         try:
-            return worker_group.ranked(self._actors, self._request[1])
+            return worker_actors.ranked(self._actors, self._request[1])
         except RayActorError:
             if not self.trials:
                 raise
             self.replace("a worker died between two trials")
-            return worker_group.ranked(self._actors, self._request[1])
+            return worker_actors.ranked(self._actors, self._request[1])
 
     def give_back(self) -> None:
         """A trial is over. Its workers live on if each says that it is as it was before."""
@@ -118,7 +118,7 @@ class Workers:
 
 def _end(workers: Sequence[Any]) -> None:
     """Workers end what they have started, also for a dead one of their node; who does not answer is killed anyway."""
-    names = [worker_group.name_of(worker) for worker in workers]
+    names = [worker_actors.name_of(worker) for worker in workers]
     goodbyes = [worker.end_processes.remote(names) for worker in workers]
     ray.wait(goodbyes, num_returns=len(goodbyes), timeout=END_CHILDREN_WITHIN_S)
     for worker in workers:

@@ -38,7 +38,8 @@ from transformers.trainer_utils import SaveStrategy
 
 from experiments import sentiment
 from hfsuite import Experiment, TransformersTrainer
-from hfsuite.tracking.record import REPORTS_FILE, SweepDirectory, TrialRecord
+from hfsuite.tracking.directory import REPORTS_FILE, SweepDirectory
+from hfsuite.tracking.record import TrialRecord
 from hfsuite.tracking.state import TrialState
 from search_spaces import fine_tuning
 

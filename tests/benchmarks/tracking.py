@@ -62,6 +62,7 @@ class Trial:
 def ours(folder: Path, trials: int, reports: int, kind: str) -> dict[str, Any]:
     """This project's callbacks and writer; the time of the callbacks is the driver's own."""
     from hfsuite.search.trial_schedulers import Budget
+    from hfsuite.seeds import SeedRule
     from hfsuite.sweeps.display import Display
     from hfsuite.sweeps.observer import SweepObserver
     from hfsuite.sweeps.report_log import ReportLog
@@ -70,15 +71,14 @@ def ours(folder: Path, trials: int, reports: int, kind: str) -> dict[str, Any]:
     from hfsuite.tracking import store as tracking_store
     from hfsuite.tracking.recorder import Recorder
     from hfsuite.tracking.writer import Writer
-    from hfsuite.trainers.seeds import SeedRule
 
     with store(kind, folder):
         directory, record = made.sweep(planned=trials)
+        record.params["trial_scheduler"], record.arguments["keep"] = "fifo", "none"
         writer = Writer(Recorder(tracking_store.open_store(), directory), record)
         display = Display(title="bench", metric="loss", mode="min", progress=[], total=trials)
         observer = SweepObserver(
-            sweep=record, directory=directory, writer=writer, display=display, budget=Budget.of("fifo"),
-            trial_scheduler="fifo", keep="none", known={},
+            sweep=record, directory=directory, writer=writer, display=display, budget=Budget.of("fifo"), known={},
             new_trial=lambda number, each: TrialResult(number, each.trial_id, {}, {}, path=each.local_path),
             settings=TrialSettings(
                 argument="train_loop_config", space={}, conditions={}, constants={},

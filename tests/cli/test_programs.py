@@ -13,7 +13,7 @@ from hfsuite.cli.loading import load_experiment
 from hfsuite.errors import ConfigurationError, UnknownName
 from hfsuite.reproduce.transplant import transplant
 from hfsuite.tracking import provenance
-from hfsuite.tracking.declared import Declaration, _python_of
+from hfsuite.tracking.declared import Program, _python_of
 from tests import program
 
 HEAD = """
@@ -64,8 +64,8 @@ def folder(own_directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
             del sys.modules[name]
 
 
-def wanted(text: str | None = None, *arguments: str) -> Declaration:
-    return Declaration(experiment="mine", text=text, arguments=arguments)
+def wanted(text: str | None = None, *arguments: str) -> Program:
+    return Program(experiment="mine", text=text, arguments=arguments)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -92,11 +92,9 @@ def test_modules_beside_a_script_in_a_folder_are_found(folder: Path) -> None:
 def test_it_gets_the_arguments_of_then() -> None:
     text = HEAD + "import sys\n\nmade('mine', shift=float(sys.argv[2])).sweep()\n"
     command = {"command": "scripted.py --shift 3", "module": "scripted.py"}
-    declaration = Declaration.of("mine", command, text)
+    declaration = Program.of("mine", command, text)
     assert load_experiment("scripted.py", declaration).defaults["shift"] == 3.0
-    assert (
-        Declaration.of("mine", {"command": "hfsuite sweep scripted.py", "module": "scripted.py"}, text).arguments == ()
-    )
+    assert Program.of("mine", {"command": "hfsuite sweep scripted.py", "module": "scripted.py"}, text).arguments == ()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hfsuite.tracking import runs, store
-from hfsuite.tracking.record import SweepDirectory
+from hfsuite.tracking.directory import SweepDirectory
 from hfsuite.tracking.state import TrialState
 from tests import program
 

@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification, ViTForImageClassifi
 from experiments import digits, language_model, sentiment
 from hfsuite.errors import ConfigurationError, TrialFailed
 from hfsuite.tracking import store
-from hfsuite.tracking.record import SweepDirectory
+from hfsuite.tracking.directory import SweepDirectory
 from hfsuite.tracking.state import TrialState
 from search_spaces import lora
 

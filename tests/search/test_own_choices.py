@@ -13,9 +13,9 @@ from ray import tune
 
 from hfsuite.cli.settings import parse_settings
 from hfsuite.errors import ConfigurationError
+from hfsuite.own_values import as_text, as_written
 from hfsuite.search.own_choices import OwnChoices, check_read
 from hfsuite.search.searchers import check_searcher
-from hfsuite.trainers.own_values import as_text, as_written
 from tests.choices import SPACE, Colour, Kind, Large, Small, experiment
 from tests.search.test_optuna_search import finish, searcher_for
 

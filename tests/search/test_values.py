@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hfsuite.own_values import own_value
 from hfsuite.search.values import parse_value, type_fault
-from hfsuite.trainers.own_values import own_value
 
 
 @pytest.mark.parametrize(

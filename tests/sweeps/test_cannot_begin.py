@@ -10,7 +10,7 @@ from ray.tune.search import BasicVariantGenerator
 
 from hfsuite.errors import ConfigurationError
 from hfsuite.tracking import runs, store
-from hfsuite.tracking.record import SweepDirectory
+from hfsuite.tracking.directory import SweepDirectory
 from hfsuite.tracking.state import TrialState
 from tests import program, toy
 

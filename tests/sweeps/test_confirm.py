@@ -12,9 +12,9 @@ from pyarrow.fs import LocalFileSystem
 from ray.train import Checkpoint
 
 from hfsuite import TransformersCheckpoint
+from hfsuite.ranks.examination import TEST_FILE, Examination
 from hfsuite.search.rounds import Rounds
 from hfsuite.tracking import runs, store
-from hfsuite.trainers.examination import TEST_FILE, Examination
 from tests.reproduce import project
 from tests.reproduce.test_reproduce import said
 

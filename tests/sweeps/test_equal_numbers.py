@@ -12,7 +12,7 @@ from transformers import Trainer, TrainingArguments
 
 from hfsuite import Experiment, TransformersTrainer
 from hfsuite.tracking import store
-from tests.trainers import numbers_in_ranks as ranks
+from tests.ranks import numbers_in_ranks as ranks
 
 GLOBAL_BATCH, ROWS = 16, 70  # an epoch ends with a batch of six
 

@@ -11,11 +11,11 @@ from ray.train import ScalingConfig
 
 from hfsuite import Experiment, TransformersTrainer
 from hfsuite.errors import ConfigurationError, TrackingError
-from hfsuite.sweeps import plan
+from hfsuite.sweeps import checks
 from hfsuite.sweeps.result import address
 from hfsuite.tracking import store
+from hfsuite.tracking.directory import SweepDirectory
 from hfsuite.tracking.lock import DriverLock
-from hfsuite.tracking.record import SweepDirectory
 from tests import toy
 
 
@@ -80,18 +80,15 @@ def test_a_setting_that_the_function_does_not_take_is_named() -> None:
         declare(trainer=trainer, defaults={"learning_rate": 0.1, "epochs": 1})
 
 
-def test_all_mistakes_of_a_sweep_are_named_at_once_and_nothing_is_recorded(own_directory: Path) -> None:
+def faults_of(**asked: Any) -> str:
     with pytest.raises(ConfigurationError) as caught:
-        toy.experiment.sweep(
-            trials=0,
-            searcher="tpr",
-            trial_scheduler="ashaa",
-            workers=9,
-            set={"nonsense": 1, "reports": "three"},
-            name="not a name",
-            storage="/proc/nowhere",
-        )
-    faults = "\n".join(caught.value.faults)
+        toy.experiment.sweep(**asked)
+    return "\n".join(caught.value.faults)
+
+
+def test_all_mistakes_of_a_sweep_are_named_at_once_and_nothing_is_recorded(own_directory: Path) -> None:
+    wrong = {"searcher": "tpr", "trial_scheduler": "ashaa", "workers": 9, "storage": "/proc/nowhere"}
+    faults = faults_of(trials=0, set={"nonsense": 1, "reports": "three"}, name="not a name", **wrong)
     for part in (
         "toy has no setting 'nonsense'",
         "reports must be a whole number (its default is 3), got 'three'",
@@ -99,10 +96,11 @@ def test_all_mistakes_of_a_sweep_are_named_at_once_and_nothing_is_recorded(own_d
         "got 'not a name'",
         "no searcher 'tpr'. Did you mean 'tpe'?",
         "no trial scheduler 'ashaa'. Did you mean 'asha'?",
-        "storage /proc/nowhere cannot be written to",
-        "A trial of 9 workers with 1 CPU each needs 9 CPU",
     ):
         assert part in faults
+    # What takes longer is looked at where nothing else is wrong: a storage, then the cluster.
+    assert "storage /proc/nowhere cannot be written to" in faults_of(workers=9, storage="/proc/nowhere")
+    assert "A trial of 9 workers with 1 CPU each needs 9 CPU" in faults_of(workers=9)
     assert not Path("results").exists()
 
 
@@ -129,7 +127,7 @@ def test_a_name_that_another_driver_took_and_gave_back_meanwhile_is_not_used_aga
     short: dict[str, Any] = {"name": "taken", "trials": 1, "searcher": "random", "workers": 1, "set": {"reports": 1}}
     toy.experiment.sweep(**short)
     record = Path("results/taken/.hfsuite/sweep.json").read_bytes()
-    monkeypatch.setattr(plan, "_check_storage", lambda *_: None)  # it was looked at before that
+    monkeypatch.setattr(checks, "check_storage", lambda *_: None)  # it was looked at before that
     with pytest.raises(ConfigurationError, match=r"There is a sweep 'taken' in .* already"):
         toy.experiment.sweep(**short)
     assert Path("results/taken/.hfsuite/sweep.json").read_bytes() == record

@@ -6,8 +6,8 @@ import pytest
 
 from hfsuite.errors import UnknownName
 from hfsuite.sweeps.finding import find_directory
+from hfsuite.tracking.directory import SweepDirectory
 from hfsuite.tracking.lock import DriverLock
-from hfsuite.tracking.record import SweepDirectory
 from hfsuite.tracking.state import TrialState
 from tests.tracking import made
 

@@ -12,8 +12,8 @@ from transformers import TrainerCallback
 
 from hfsuite import Experiment, TransformersTrainer
 from hfsuite.errors import WrongFunction
+from hfsuite.ranks.transformers_loop import _check_evaluates
 from hfsuite.tracking.state import TrialState
-from hfsuite.trainers.transformers import _check_evaluates
 from tests.tiny import train_function_local_dataset
 
 STEPS = {"logging_strategy": "steps", "logging_steps": 1, "max_steps": 1, "save_strategy": "no"}

@@ -10,7 +10,8 @@ import pytest
 
 from hfsuite.errors import ConfigurationError
 from hfsuite.tracking import keeping, runs, store
-from hfsuite.tracking.record import SweepDirectory, TrialRecord
+from hfsuite.tracking.directory import SweepDirectory
+from hfsuite.tracking.record import TrialRecord
 from hfsuite.tracking.state import TrialState
 from hfsuite.tracking.sync import sync
 from tests import toy

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from hfsuite.errors import MetricNotReported
+from hfsuite.report import TRAINING_FINISHED, UNEVALUATED
 from hfsuite.sweeps.metric_check import MetricIsReported, set_aside
-from hfsuite.trainers.report_observer import TRAINING_FINISHED, UNEVALUATED
 
 
 def asked(metric: str, *reports: dict[str, Any]) -> MetricIsReported:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from hfsuite.own_values import as_written
 from hfsuite.tracking import runs, store
 from hfsuite.tracking.recipe import RECIPE_FILE
-from hfsuite.trainers.own_values import as_written
 from tests import choices, program, toy
 
 

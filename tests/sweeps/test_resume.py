@@ -17,7 +17,7 @@ import pytest
 from hfsuite.errors import ConfigurationError, UnknownName
 from hfsuite.sweeps import tune_state
 from hfsuite.tracking import runs, store
-from hfsuite.tracking.record import SweepDirectory
+from hfsuite.tracking.directory import SweepDirectory
 from hfsuite.tracking.sync import sync
 from hfsuite.tracking.writer import Writer
 from tests import program, toy

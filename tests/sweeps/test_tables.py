@@ -7,12 +7,12 @@ from typing import Any
 from ray import tune
 from rich.console import Console
 
+from hfsuite.seeds import SeedRule
 from hfsuite.sweeps.display import Display
 from hfsuite.sweeps.result import SweepResult, TrialResult
 from hfsuite.sweeps.trial_settings import TrialSettings
 from hfsuite.tracking import describe
 from hfsuite.tracking.state import TrialState
-from hfsuite.trainers.seeds import SeedRule
 from tests.tracking import made
 
 LOGGED = 0.0  # the learning rate at the end of a schedule

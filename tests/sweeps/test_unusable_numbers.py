@@ -48,7 +48,8 @@ def experiment(function: Any, *what: str) -> Experiment:
     )
 
 
-@pytest.mark.parametrize("scheduler", ["asha", pytest.param("median", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("scheduler", ["asha", "median"])
 def test_what_is_no_number_neither_ends_a_sweep_nor_wins_it(scheduler: str) -> None:
     result = experiment(loop, *VALUES).sweep(searcher="grid", trial_scheduler=scheduler, name=f"odd_{scheduler}")
     ended = {trial.config["what"]: trial for trial in result.trials}

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hfsuite.tracking.record import REPORTS_FILE, Snapshot, SweepDirectory, SweepRecord, TrialRecord
+from hfsuite.tracking.directory import REPORTS_FILE, SweepDirectory
+from hfsuite.tracking.record import Snapshot, SweepRecord, TrialRecord
 from hfsuite.tracking.state import TrialState
 
 BEGAN = 1_700_000_000

@@ -20,7 +20,7 @@ import requests
 
 from hfsuite.errors import TrackingError
 from hfsuite.tracking import runs, store, writer
-from hfsuite.tracking.record import SweepDirectory
+from hfsuite.tracking.directory import SweepDirectory
 from hfsuite.tracking.recorder import Recorder
 from hfsuite.tracking.state import TrialState
 from hfsuite.tracking.sync import sync
@@ -177,7 +177,7 @@ from contextlib import closing
 from dataclasses import replace
 from hfsuite.tracking import store, writer
 from hfsuite.tracking.recorder import Recorder
-from hfsuite.tracking.record import SweepDirectory
+from hfsuite.tracking.directory import SweepDirectory
 from hfsuite.tracking.writer import Writer
 writer.LONGEST_WAIT_S = 1.0
 directory = SweepDirectory.at("results", "made")

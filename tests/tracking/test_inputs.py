@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from hfsuite.ranks.facts import FACTS_FILE
 from hfsuite.tracking import runs, store
-from hfsuite.tracking.record import SweepDirectory, TrialRecord
+from hfsuite.tracking.directory import SweepDirectory
+from hfsuite.tracking.record import TrialRecord
 from hfsuite.tracking.sync import sync
 from hfsuite.tracking.system_metrics import SystemMetrics
-from hfsuite.trainers.facts import FACTS_FILE
 from tests.tracking import made
 
 FACTS: dict[str, Any] = {

@@ -13,15 +13,15 @@ import pytest
 
 from hfsuite.errors import ConfigurationError
 from hfsuite.tracking import lock
+from hfsuite.tracking.directory import SweepDirectory
 from hfsuite.tracking.lock import DriverLock
-from hfsuite.tracking.record import SweepDirectory
 from tests import program
 from tests.tracking import made
 
 HOLD = """
 import sys, time
 from hfsuite.tracking.lock import DriverLock
-from hfsuite.tracking.record import SweepDirectory
+from hfsuite.tracking.directory import SweepDirectory
 lock = DriverLock(SweepDirectory.at("results", "made"))
 lock.acquire()
 open("held", "w").close()

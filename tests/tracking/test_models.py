@@ -10,10 +10,10 @@ import mlflow
 import pytest
 
 from hfsuite import TransformersCheckpoint
+from hfsuite.checkpoints.base_model import save_beside
 from hfsuite.tracking import store
 from hfsuite.tracking.record import Snapshot
 from hfsuite.tracking.sync import sync
-from hfsuite.trainers.base_model import save_beside
 from tests.tiny import tiny_model
 from tests.tracking import made
 

@@ -7,9 +7,9 @@ import math
 from types import SimpleNamespace
 from typing import Any
 
+from hfsuite.report import EARLIER
 from hfsuite.tracking.names import mlflow_name
 from hfsuite.tracking.points import SUPERSEDED, Points, current, numbers
-from hfsuite.trainers.report_observer import EARLIER
 from tests.tracking.made import BEGAN, report
 
 

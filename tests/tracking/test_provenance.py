@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from hfsuite.tracking import provenance, runs, store
+from hfsuite.tracking import provenance, runs, secrets, store
 from hfsuite.tracking.sync import sync
 from tests.tracking import made
 
@@ -122,4 +122,4 @@ def test_outside_a_repository_there_is_no_commit(own_directory: Path) -> None:
     ],
 )
 def test_secrets_are_known_by_their_names_and_forms(said: str, recorded: str) -> None:
-    assert provenance.without_secrets(said) == recorded
+    assert secrets.without_secrets(said) == recorded

@@ -13,13 +13,13 @@ from typing import Any
 import mlflow
 import pytest
 
+from hfsuite.ranks.facts import FACTS_FILE
 from hfsuite.tracking import runs, store
 from hfsuite.tracking.describe import ranked
 from hfsuite.tracking.record import Snapshot
 from hfsuite.tracking.recorder import Recorder
 from hfsuite.tracking.state import TrialState
 from hfsuite.tracking.sync import sync
-from hfsuite.trainers.facts import FACTS_FILE
 from tests.tracking import made
 from tests.tracking.stores import STORES
 

@@ -40,7 +40,7 @@ def test_what_is_registered_or_runs_stays(capsys: pytest.CaptureFixture[str]) ->
     assert run_command(app, ["clean", "made", "--yes"]) == USER_ERROR
     assert "is version 1 of the registered model reviews" in capsys.readouterr().err.replace("\n", " ")
     assert folder.is_dir()
-    from hfsuite.tracking.record import SweepDirectory
+    from hfsuite.tracking.directory import SweepDirectory
 
     directory = SweepDirectory.at("results", "made")
     with DriverLock(directory), pytest.raises(ConfigurationError, match="is being run by process"):

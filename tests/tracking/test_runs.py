@@ -10,7 +10,7 @@ import pytest
 
 from hfsuite.errors import TrackingError
 from hfsuite.tracking import describe, runs, store
-from hfsuite.tracking.provenance import without_credentials
+from hfsuite.tracking.secrets import without_credentials
 from hfsuite.tracking.state import TrialState
 from tests import program
 

@@ -12,7 +12,7 @@ from ray import tune
 from ray.train import ScalingConfig
 
 from hfsuite import AccelerateTrainer, Experiment
-from hfsuite.tracking import logged, provenance, rank_logs, store, trial_store
+from hfsuite.tracking import logged, rank_logs, secrets, store, trial_store
 from hfsuite.tracking.names import with_mark
 from tests.tracking.stores import STORES
 
@@ -75,7 +75,8 @@ def experiment() -> Experiment:
     )
 
 
-@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_what_is_logged_is_in_the_trials_run(kind: str, own_directory: Path) -> None:
     with STORES[kind](own_directory):
         check(own_directory)
@@ -96,7 +97,7 @@ def check(folder: Path) -> None:
         assert metrics[with_mark(METRIC, ("mlflow", METRIC))] == 7.0
         assert (params["level"], params["num_workers"], params["kind"]) == (str(level), "2", "of rank 0")
         assert params[with_mark("num_workers", ("mlflow", "num_workers"))] == "9"
-        assert params["hf_token"] == provenance.HIDDEN
+        assert params["hf_token"] == secrets.HIDDEN
         assert (tags["colour"], tags["shape"], tags["mlflow.note.content"]) == ("blue 0", "round", "as it was")
         assert METRIC in tags[logged.LOGGED]
         note = Path(client.download_artifacts(trial.run_id, "note.txt", str(folder)))

@@ -18,9 +18,9 @@ import yaml
 from accelerate import Accelerator
 from ray.train import Checkpoint, RunConfig, ScalingConfig
 
-from hfsuite.trainers import manifest
+from hfsuite.checkpoints import manifest
+from hfsuite.ranks.facts import FACTS_FILE
 from hfsuite.trainers.accelerate import AccelerateTrainer
-from hfsuite.trainers.facts import FACTS_FILE
 
 EPOCHS = 3
 # What `accelerate config` wrote in the days of Ray 2.6: a user may still have it.
@@ -123,7 +123,7 @@ def as_json(directory: Path) -> str:
         pytest.param(lambda directory: {}, 1, "no", id="empty-1", marks=pytest.mark.slow),
         pytest.param(lambda directory: {}, 2, "no", id="empty-2", marks=pytest.mark.slow),
         pytest.param(as_yaml, 1, "no", id="old_yaml-1", marks=pytest.mark.slow),
-        pytest.param(as_yaml, 2, "no", id="old_yaml-2"),
+        pytest.param(as_yaml, 2, "no", id="old_yaml-2", marks=pytest.mark.slow),
         pytest.param(as_json, 2, "bf16", id="json-2", marks=pytest.mark.slow),
         pytest.param(lambda directory: {"mixed_precision": "bf16"}, 1, "bf16", id="dict-1", marks=pytest.mark.slow),
     ],
@@ -279,7 +279,7 @@ def environment() -> Any:
 def test_deepspeed_json_is_read_here_and_written_in_the_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
 ) -> None:
-    from hfsuite.trainers import accelerate_config
+    from hfsuite.ranks import accelerate_environment
 
     monkeypatch.setattr("accelerate.utils.is_deepspeed_available", lambda: True)
     contents = {"zero_optimization": {"stage": 2}, "train_micro_batch_size_per_gpu": 4}
@@ -294,7 +294,7 @@ def test_deepspeed_json_is_read_here_and_written_in_the_worker(
     ranks = {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "4711", "RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}
     environment.update(ranks)
     environment.pop("OMP_NUM_THREADS", None)
-    accelerate_config.apply(
+    accelerate_environment.apply(
         trainer.accelerate_config, world_size=2, rank=1, use_cpu=False, cpus=3, directory=str(tmp_path / "scratch")
     )
     written = Path(environment["ACCELERATE_DEEPSPEED_CONFIG_FILE"])
@@ -313,7 +313,7 @@ def test_the_process_group_may_be_there_already(
     configuration: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
 ) -> None:
     """`accelerate launch` starts the ranks, and refuses a port at which somebody listens: here rank 0 does."""
-    from hfsuite.trainers import accelerate_config
+    from hfsuite.ranks import accelerate_environment
 
     monkeypatch.setattr("accelerate.utils.is_deepspeed_available", lambda: True)
     file = Path(__file__).parents[1] / "gpu" / "configurations" / f"{configuration}.yaml"
@@ -322,7 +322,7 @@ def test_the_process_group_may_be_there_already(
     with socket.create_server(("127.0.0.1", 0)) as rank_zero:
         ranks = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(rank_zero.getsockname()[1]), "RANK": "0"}
         environment.update(ranks)
-        accelerate_config.apply(
+        accelerate_environment.apply(
             trainer.accelerate_config, world_size=2, rank=0, use_cpu=False, cpus=1, directory=str(tmp_path)
         )
     assert {name: environment[name] for name in ranks} == ranks

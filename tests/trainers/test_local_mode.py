@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from transformers import EarlyStoppingCallback
 
+from hfsuite.checkpoints import manifest
+from hfsuite.checkpoints.checkpoint import TransformersCheckpoint
 from hfsuite.errors import ConfigurationError
-from hfsuite.trainers import manifest
-from hfsuite.trainers.checkpoint import TransformersCheckpoint
 from tests import toy
 from tests.tiny import train_function_local_dataset
 from tests.trainers.training import transformers_trainer

@@ -11,9 +11,9 @@ from ray.train import Checkpoint, FailureConfig, RunConfig, ScalingConfig, Train
 from transformers import TrainerCallback
 
 from hfsuite import AccelerateTrainer
+from hfsuite.checkpoints import manifest
+from hfsuite.checkpoints.checkpoint import TransformersCheckpoint
 from hfsuite.errors import ConfigurationError
-from hfsuite.trainers import manifest
-from hfsuite.trainers.checkpoint import TransformersCheckpoint
 from hfsuite.trainers.transformers import TransformersTrainer
 from tests import toy
 from tests.tiny import train_function, train_function_local_dataset

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from hfsuite.trainers import manifest
-from hfsuite.trainers.checkpoint import TransformersCheckpoint
+from hfsuite.checkpoints import manifest
+from hfsuite.checkpoints.checkpoint import TransformersCheckpoint
 from tests.tiny import train_function, train_function_local_dataset
 from tests.trainers.training import checkpoints, ray_datasets, transformers_trainer
 

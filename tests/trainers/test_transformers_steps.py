@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ray.train import TrainingFailedError
 
-from hfsuite.trainers.checkpoint import TransformersCheckpoint
+from hfsuite.checkpoints.checkpoint import TransformersCheckpoint
 from tests.trainers.training import checkpoints, ray_datasets, steps_per_epoch, transformers_trainer
 
 EPOCHS = 4

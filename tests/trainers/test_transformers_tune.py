@@ -13,8 +13,8 @@ from ray.tune.schedulers import ASHAScheduler, ResourceChangingScheduler
 from ray.tune.schedulers.resource_changing_scheduler import DistributeResources
 from transformers import AutoModelForCausalLM
 
-from hfsuite.trainers import manifest
-from hfsuite.trainers.checkpoint import TransformersCheckpoint
+from hfsuite.checkpoints import manifest
+from hfsuite.checkpoints.checkpoint import TransformersCheckpoint
 from hfsuite.trainers.transformers import TransformersTrainer
 from tests.tiny import train_function, train_function_local_dataset
 from tests.trainers.training import ray_datasets, transformers_trainer

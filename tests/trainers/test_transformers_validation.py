@@ -11,7 +11,7 @@ from ray.train import ScalingConfig, TrainingFailedError
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from hfsuite.errors import ConfigurationError, UnknownName
-from hfsuite.trainers.reporting import check_arguments
+from hfsuite.ranks.reporting import check_arguments
 from hfsuite.trainers.transformers import TransformersTrainer
 from tests.tiny import train_function, train_function_local_dataset
 from tests.trainers.training import ray_datasets, transformers_trainer

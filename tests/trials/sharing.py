@@ -11,7 +11,7 @@ import ray.train.collective
 from ray.train import Checkpoint, CheckpointUploadMode, ScalingConfig
 
 from hfsuite import AccelerateTrainer
-from hfsuite.trainers.upload import moved
+from hfsuite.ranks.upload import moved
 
 
 def loop(settings: dict[str, Any]) -> None:

@@ -35,7 +35,12 @@ from ray.train.v2.api.exceptions import ControllerError
 from ray.tune import Trainable
 from ray.tune.execution.tune_controller import TuneController
 
-import hfsuite.trials.worker_group as seam
+from hfsuite.ranks import train_functions
+from hfsuite.ranks import worker as rank_worker
+from hfsuite.trials import controller, worker_actors
+
+FILES = (train_functions, rank_worker, controller, worker_actors)
+SEAM = [ast.parse(Path(each.__file__).read_text()) for each in FILES]
 
 
 def parameters(function: Any) -> list[str]:
@@ -56,7 +61,8 @@ def plain_trainer(**run_config: Any) -> TorchTrainer:
 def test_every_name_that_the_seam_imports_is_tested_here() -> None:
     imported = {
         alias.name
-        for node in ast.walk(ast.parse(Path(seam.__file__).read_text()))
+        for tree in SEAM
+        for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("ray.train.v2", "ray.train._internal"))
         for alias in node.names
     }
@@ -67,10 +73,10 @@ def test_every_name_that_the_seam_imports_is_tested_here() -> None:
 
 def test_every_attribute_that_the_seam_reads_is_named_here() -> None:
     """Private ones of Ray's objects, which no type checker sees."""
-    tree = ast.parse(Path(seam.__file__).read_text())
+    nodes = [node for tree in SEAM for node in ast.walk(tree)]
     definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-    own = {node.name for node in ast.walk(tree) if isinstance(node, definitions)}
-    read = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    own = {node.name for node in nodes if isinstance(node, definitions)}
+    read = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
     here = Path(__file__).read_text()
     private = {name for name in read - own if name.startswith("_") and not name.startswith("__")}
     assert not [name for name in private - {"_hand_over", "_room"} if name not in here]
@@ -172,7 +178,7 @@ def test_create_failure_policy(retries: int, decision: FailureDecision) -> None:
 def test_fixed_scaling_policy() -> None:
     """It asks the cluster for resources at these two places."""
     scaling = ScalingConfig(num_workers=2)
-    policy = seam._AsReserved(scaling)
+    policy = controller._AsReserved(scaling)
     assert policy.scaling_config == scaling
     assert parameters(FixedScalingPolicy.after_controller_start) == ["train_run_context"]
     assert parameters(FixedScalingPolicy._maybe_send_resource_request) == []
@@ -232,7 +238,7 @@ def test_the_name_of_an_actor_is_the_one_that_it_knows_itself() -> None:
             return str(ray.get_runtime_context().get_actor_id())
 
     actor = Actor.remote()
-    assert seam.name_of(actor) == actor._actor_id.hex() == ray.get(actor.own_name.remote())
+    assert worker_actors.name_of(actor) == actor._actor_id.hex() == ray.get(actor.own_name.remote())
 
 
 def test_workers_are_ranked_in_place() -> None:
@@ -265,7 +271,9 @@ def test_worker_group() -> None:
 
 
 def test_what_the_environment_says_reaches_workers() -> None:
-    assert {name for name in seam.RAY_TRAIN_ENVIRONMENT if name.startswith("RAY_TRAIN")} <= ENV_VARS_TO_PROPAGATE
+    assert {
+        name for name in worker_actors.RAY_TRAIN_ENVIRONMENT if name.startswith("RAY_TRAIN")
+    } <= ENV_VARS_TO_PROPAGATE
 
 
 def test_poll_status_names_errors_and_reports() -> None:
@@ -345,4 +353,4 @@ def test_ray_tune_would_start_anew_where_it_cannot_resume() -> None:
 
 def test_default_callbacks_of_a_trainer() -> None:
     names = {type(callback).__name__ for callback in plain_trainer()._create_default_callbacks()}
-    assert seam.UNUSED_CALLBACKS | {"DatasetsCallback", "BackendSetupCallback"} <= names
+    assert controller.UNUSED_CALLBACKS | {"DatasetsCallback", "BackendSetupCallback"} <= names

@@ -41,7 +41,7 @@ def test_a_source_tree_that_is_not_installed_works(own_directory: Path) -> None:
 
         metadata.distribution = without_hfsuite
         sys.path.insert(0, "tree")
-        from hfsuite.trainers import manifest
+        from hfsuite.checkpoints import manifest
         from hfsuite.trials import ray_version
 
         ray_version.check_ray_version()

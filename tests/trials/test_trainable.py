@@ -16,8 +16,8 @@ from ray.train import Checkpoint, CheckpointConfig, RunConfig, ScalingConfig, Tr
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from hfsuite import AccelerateTrainer
+from hfsuite.checkpoints import manifest
 from hfsuite.errors import ConfigurationError, ResourcesError, UnknownName
-from hfsuite.trainers import manifest
 from tests import program, toy
 from tests.trials import sharing
 

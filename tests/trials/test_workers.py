@@ -18,7 +18,7 @@ from ray.tune.schedulers import TrialScheduler
 from hfsuite import Experiment
 from hfsuite.errors import ConfigurationError, UnknownName
 from tests import program
-from tests.trials import leaving
+from tests.ranks import leaving
 from tests.trials.test_trainable import StopAt
 
 

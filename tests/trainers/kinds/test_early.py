@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from ray.train import FailureConfig
 
-from hfsuite.trainers import manifest
-from hfsuite.trainers.checkpoint import TransformersCheckpoint
+from hfsuite.checkpoints import manifest
+from hfsuite.checkpoints.checkpoint import TransformersCheckpoint
 from tests.trainers.kinds import early, in_ranks
 from tests.trainers.training import transformers_trainer
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hfsuite.trainers import manifest
+from hfsuite.checkpoints import manifest
 from tests.trainers.kinds import in_ranks
 
 TUNED = ["libraries.tuned", "libraries.tuned_on_packed_rows", "libraries.tuned_with_an_adapter"]

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from transformers import AutoModelForSequenceClassification, TrainingArguments
 
+from hfsuite.checkpoints import manifest
+from hfsuite.checkpoints.checkpoint import TransformersCheckpoint
 from hfsuite.errors import ConfigurationError
-from hfsuite.trainers import manifest
-from hfsuite.trainers.checkpoint import TransformersCheckpoint
-from hfsuite.trainers.reporting import check_arguments
+from hfsuite.ranks.reporting import check_arguments
 from tests.trainers.kinds import in_ranks, outputs
 from tests.trainers.training import checkpoints, transformers_trainer
 

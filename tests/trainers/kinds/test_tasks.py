@@ -45,7 +45,7 @@ def test_a_transform_that_draws_is_no_matter_of_the_evaluation(others: in_ranks.
 @pytest.mark.parametrize(
     ("kind", "metric"),
     [
-        pytest.param("tasks.tags", "eval_PER.f1"),
+        pytest.param("tasks.tags", "eval_PER.f1", marks=pytest.mark.slow),
         pytest.param("tasks.tags", "eval_overall_f1", marks=pytest.mark.slow),
         pytest.param("tasks.several_sets", "eval_b_loss", marks=pytest.mark.slow),
     ],

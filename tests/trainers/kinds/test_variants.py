@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from hfsuite.trainers import manifest
-from hfsuite.trainers.checkpoint import TransformersCheckpoint
+from hfsuite.checkpoints import manifest
+from hfsuite.checkpoints.checkpoint import TransformersCheckpoint
 from tests.trainers.kinds import in_ranks
 from tests.trainers.training import checkpoints, transformers_trainer
 

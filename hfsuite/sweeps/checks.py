@@ -1,0 +1,164 @@
+"""What is asked for, checked before anything starts: from the job to a sentence for each mistake. Driver.
+
+Each check is a function. Those of a stage are all made, so that its mistakes are told at once; a later stage, which
+takes longer, only where those before it have found nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any, ParamSpec
+
+from hfsuite.errors import ConfigurationError
+from hfsuite.search.searchers import check_searcher
+from hfsuite.search.trial_schedulers import check_trial_scheduler
+from hfsuite.sweeps import cluster
+from hfsuite.sweeps.job import SEARCH, Job
+from hfsuite.sweeps.storage import check_storage
+from hfsuite.tracking import keeping
+from hfsuite.trials import resources
+
+P = ParamSpec("P")
+Check = Callable[[Job], list[str]]
+TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "trials": ((Integral,), "a whole number"),
+    "workers": ((Integral, type(None)), "a whole number, or None for the trainer's"),
+    "gpu": ((bool, Real, type(None)), "True, False, the part of a GPU, or None for the trainer's"),
+    "set": ((Mapping,), "a dict from names of settings to values"),
+    "seed": ((Integral,), "a whole number"),
+    "name": ((str, type(None)), "a text, or None for the experiment's and the time"),
+    "deterministic": ((bool, type(None)), "True, False, or None: on CPUs"),
+    "try_defaults": ((bool,), "True or False"),
+}
+
+
+def check(job: Job, known: Sequence[str] = ()) -> None:
+    """Makes all checks of a job. Afterwards Ray runs.
+
+    Args:
+        job: what is asked for.
+        known: mistakes that the caller has found already; they are told with those of the first stage.
+
+    Raises:
+        ConfigurationError: every mistake of the first stage that finds one.
+    """
+    if wrong := types(job):  # nothing can be computed with these
+        raise ConfigurationError([*known, *wrong])
+    faults = list(known)
+    for stage in STAGES:
+        for each in stage:
+            faults += each(job)
+        if faults:
+            raise ConfigurationError(faults)
+
+
+def _refused(make: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> list[str]:
+    """Why something cannot be made of these arguments; empty if it can."""
+    try:
+        make(*args, **kwargs)
+    except ConfigurationError as error:
+        return list(error.faults)
+    return []
+
+
+# ---- that need nothing but what was written
+
+
+def types(job: Job) -> list[str]:
+    """Of what is asked for, where other checks compute with it."""
+    given = {name: getattr(job.request, name) for name in TYPES}
+    return [
+        f"{name} must be {words}, got {value!r}."
+        for name, value in given.items()
+        for kinds, words in [TYPES[name]]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)
+    ]
+
+
+def settings(job: Job) -> list[str]:
+    """Values of settings that are fixed."""
+    return job.experiment.setting_faults(job.fixed)
+
+
+def trials(job: Job) -> list[str]:
+    """How many."""
+    count = job.request.trials
+    return [] if count >= 1 else [f"The number of trials must be at least 1, got {count}."]
+
+
+def seed(job: Job) -> list[str]:
+    """The sweep's."""
+    return [] if job.request.seed >= 0 else [f"A seed is a whole number from 0, got {job.request.seed}."]
+
+
+def name(job: Job) -> list[str]:
+    """It becomes a folder's."""
+    given = job.request.name
+    if given is None or re.fullmatch(r"[\w.@+=-]+", given):
+        return []
+    return [f"A sweep's name may have letters, digits and ._-@+= in it, got {given!r}."]
+
+
+def test(job: Job) -> list[str]:
+    """A confirmation needs one."""
+    if job.purpose.confirms is None or job.experiment.test is not None:
+        return []
+    return [f"{job.experiment.name} declares no test: Experiment(test=...) rates a checkpoint on the test part."]
+
+
+def searcher(job: Job) -> list[str]:
+    """Its name, and whether it can search this space."""
+    searches = job.purpose.kind == SEARCH
+    return _refused(check_searcher, job.request.searcher, job.choices.told(job.can_vary) if searches else None)
+
+
+def worker_policy(job: Job) -> list[str]:
+    """How long workers live."""
+    return _refused(lambda: job.request.policy)
+
+
+def keep(job: Job) -> list[str]:
+    """Which checkpoints stay."""
+    return _refused(keeping.parse_keep, job.request.keep)
+
+
+def workers(job: Job) -> list[str]:
+    """How many, and their GPUs."""
+    return _refused(lambda: job.trainer)
+
+
+def trial_scheduler(job: Job) -> list[str]:
+    """Its name, and whether it goes with the searcher."""
+    size = 1 if workers(job) else job.trainer.scaling_config.num_workers
+    argument, asked = job.experiment.trainer.config_argument, job.request
+    return _refused(
+        check_trial_scheduler, asked.trial_scheduler, asked.searcher, argument, job.experiment.defaults, size
+    )
+
+
+# ---- that need a storage, then Ray
+
+
+def storage(job: Job) -> list[str]:
+    """It takes a file, and has no sweep of this name."""
+    return _refused(check_storage, job.storage, job.name) if job.purpose.resumed is None else []
+
+
+def connects(job: Job) -> list[str]:
+    """There is a Ray cluster; if none is named, it starts here."""
+    return _refused(cluster.connect)
+
+
+def fits(job: Job) -> list[str]:
+    """The cluster can hold a trial."""
+    return _refused(resources.check_fits, job.trainer.scaling_config, uses_ray_data=job.trainer.is_streamed)
+
+
+STAGES: tuple[tuple[Check, ...], ...] = (
+    (settings, trials, seed, name, test, searcher, worker_policy, keep, workers, trial_scheduler),
+    (storage,),
+    (connects,),
+    (fits,),
+)
