@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hfsuite.errors import ConfigurationError, did_you_mean
-from hfsuite.prompt import cut, listed
 from hfsuite.ranks.examination import Test
 from hfsuite.search.groups import check_groups, check_names, drawn_in
 from hfsuite.search.spaces import OnlyWhere, check_only_where, check_space, describe, is_searched
 from hfsuite.search.values import type_fault
 from hfsuite.seeds import SETTING
+from hfsuite.summary import cut, listed
 from hfsuite.tracking import declared
 from hfsuite.trainers.training import HuggingFaceTrainer
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -14,7 +13,7 @@ import typer
 from hfsuite.errors import ConfigurationError, did_you_mean
 from hfsuite.search.own_choices import OwnChoices
 from hfsuite.search.values import parse_value
-from hfsuite.sweeps.request import Request
+from hfsuite.sweeps.request import DEFAULTS, Request
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -85,8 +84,7 @@ def asks(*names: str) -> Callable[[Command], Command]:
         signature = inspect.signature(command, eval_str=True)
         own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
         last = [each.replace(kind=each.KEYWORD_ONLY) for each in own if each.default is not each.empty]
-        defaults = {each.name: None if each.name == "set" else each.default for each in fields(Request)}
-        options = {name: (OPTIONS[name], defaults[name]) for name in names}
+        options = {name: (OPTIONS[name], DEFAULTS[name]) for name in names}
         if "gpu" in options:
             options["gpu_share"] = (GPU_SHARE, None)
         more = [

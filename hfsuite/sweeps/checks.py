@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any, ParamSpec
+from typing import Any
 
 from hfsuite.errors import ConfigurationError
 from hfsuite.search.searchers import check_searcher
@@ -20,7 +20,6 @@ from hfsuite.sweeps.storage import check_storage
 from hfsuite.tracking import keeping
 from hfsuite.trials import resources
 
-P = ParamSpec("P")
 Check = Callable[[Job], list[str]]
 TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
     "trials": ((Integral,), "a whole number"),
@@ -54,10 +53,10 @@ def check(job: Job, known: Sequence[str] = ()) -> None:
             raise ConfigurationError(faults)
 
 
-def _refused(make: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> list[str]:
-    """Why something cannot be made of these arguments; empty if it can."""
+def _refused(make: Callable[[], Any]) -> list[str]:
+    """Why something cannot be; empty if it can."""
     try:
-        make(*args, **kwargs)
+        make()
     except ConfigurationError as error:
         return list(error.faults)
     return []
@@ -111,7 +110,7 @@ def test(job: Job) -> list[str]:
 def searcher(job: Job) -> list[str]:
     """Its name, and whether it can search this space."""
     searches = job.purpose.kind == SEARCH
-    return _refused(check_searcher, job.request.searcher, job.choices.told(job.can_vary) if searches else None)
+    return _refused(lambda: check_searcher(job.request.searcher, job.choices.told(job.can_vary) if searches else None))
 
 
 def worker_policy(job: Job) -> list[str]:
@@ -121,7 +120,7 @@ def worker_policy(job: Job) -> list[str]:
 
 def keep(job: Job) -> list[str]:
     """Which checkpoints stay."""
-    return _refused(keeping.parse_keep, job.request.keep)
+    return _refused(lambda: keeping.parse_keep(job.request.keep))
 
 
 def workers(job: Job) -> list[str]:
@@ -134,7 +133,7 @@ def trial_scheduler(job: Job) -> list[str]:
     size = 1 if workers(job) else job.trainer.scaling_config.num_workers
     argument, asked = job.experiment.trainer.config_argument, job.request
     return _refused(
-        check_trial_scheduler, asked.trial_scheduler, asked.searcher, argument, job.experiment.defaults, size
+        lambda: check_trial_scheduler(asked.trial_scheduler, asked.searcher, argument, job.experiment.defaults, size)
     )
 
 
@@ -143,7 +142,7 @@ def trial_scheduler(job: Job) -> list[str]:
 
 def storage(job: Job) -> list[str]:
     """It takes a file, and has no sweep of this name."""
-    return _refused(check_storage, job.storage, job.name) if job.purpose.resumed is None else []
+    return _refused(lambda: check_storage(job.storage, job.name)) if job.purpose.resumed is None else []
 
 
 def connects(job: Job) -> list[str]:
@@ -153,7 +152,8 @@ def connects(job: Job) -> list[str]:
 
 def fits(job: Job) -> list[str]:
     """The cluster can hold a trial."""
-    return _refused(resources.check_fits, job.trainer.scaling_config, uses_ray_data=job.trainer.is_streamed)
+    scaling, uses_ray_data = job.trainer.scaling_config, job.trainer.is_streamed
+    return _refused(lambda: resources.check_fits(scaling, uses_ray_data=uses_ray_data))
 
 
 STAGES: tuple[tuple[Check, ...], ...] = (

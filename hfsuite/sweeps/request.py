@@ -132,6 +132,10 @@ class Request:
         return WorkerPolicy(**{name: getattr(self, name) for name in OF_WORKERS})
 
 
+# What options and keywords are by default: those of a request, but that nobody writes an empty dict.
+DEFAULTS = {each.name: None if each.name == "set" else each.default for each in fields(Request)}
+
+
 def takes(*names: str) -> Callable[[Method], Method]:
     """Gives a method that takes `**asked` the signature and the documentation of these fields of a request.
 
@@ -142,10 +146,9 @@ def takes(*names: str) -> Callable[[Method], Method]:
     def completed(method: Method) -> Method:
         signature = inspect.signature(method)
         own = [each for each in signature.parameters.values() if each.name != ASKED]
-        defaults = {each.name: None if each.name == "set" else each.default for each in fields(Request)}
         types = {each.name: each.type for each in fields(Request)}
         more = [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=types[name])
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=DEFAULTS[name], annotation=types[name])
             for name in names
         ]
         vars(method)["__signature__"] = signature.replace(parameters=[*own, *more])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ray.train import Checkpoint
 
 from hfsuite.errors import NotRecorded, TrialFailed
-from hfsuite.prompt import SHOWN, cut, listed
+from hfsuite.summary import SHOWN, cut, listed
 from hfsuite.tracking.describe import as_settings, short
 from hfsuite.tracking.points import rating
 from hfsuite.tracking.state import TrialState

@@ -17,7 +17,7 @@ from ray.tune.search import ConcurrencyLimiter
 
 from hfsuite.errors import ConfigurationError, HFSuiteError
 from hfsuite.search.searchers import make_searcher
-from hfsuite.search.spaces import constants_of, grid_size
+from hfsuite.search.spaces import grid_size
 from hfsuite.search.trial_schedulers import Budget
 from hfsuite.sweeps import tune_state
 from hfsuite.sweeps.metric_check import MetricIsReported, set_aside
@@ -112,7 +112,7 @@ def _searcher(plan: Plan) -> Any:
         directory=Path(job.storage, plan.record.name) if "://" not in job.storage else None,
         budget=Budget.of(plan.trial_scheduler),
         only_where=job.choices.told_conditions(job.only_where),
-        defaults=job.choices.told_settings({**job.constants, **constants_of(job.space)}, job.space),
+        defaults=job.choices.told_settings(job.every_constant, job.space),
         tries_defaults=job.tries_defaults,
     )
 
