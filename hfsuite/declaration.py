@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hfsuite.errors import ConfigurationError, did_you_mean
+from hfsuite.naming import EXPERIMENT_BYTES, experiment_name_fault, is_number_name
 from hfsuite.ranks.examination import Test
 from hfsuite.search.groups import check_groups, check_names, drawn_in
 from hfsuite.search.spaces import OnlyWhere, check_only_where, check_space, describe, is_searched
 from hfsuite.search.values import type_fault
-from hfsuite.seeds import SETTING
+from hfsuite.seeds import SETTING, seed_fault
 from hfsuite.summary import cut, listed
 from hfsuite.tracking import declared
 from hfsuite.trainers.training import HuggingFaceTrainer
 
-NAME_LIMIT = 100  # characters of an experiment's name: the folders of its sweeps have longer ones
+NO_SETTING = "It has none: give it defaults={...}."
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -56,8 +58,9 @@ class Declaration:
 
     def __post_init__(self) -> None:
         faults = check_declaration(self)
-        if not faults or (isinstance(self.space, Mapping) and isinstance(self.defaults, Mapping)):
-            faults += dict.fromkeys([*check_names(self.space), *check_names(self.defaults)])
+        unnamed = [*(check_names(part) for part in (self.space, self.defaults) if isinstance(part, Mapping))]
+        faults += dict.fromkeys(itertools.chain(*unnamed))
+        if len(unnamed) == 2 and all(isinstance(name, str) for name in (*self.space, *self.defaults)):
             faults += check_groups(self.space, self.defaults)
             whole = {name: domain for name, domain in self.space.items() if not check_groups({name: domain}, {})}
             faults += check_space(whole, self.defaults)
@@ -65,7 +68,7 @@ class Declaration:
             if isinstance(self.trainer, HuggingFaceTrainer):
                 faults += _not_taken(self.trainer, self.defaults)
         if faults:
-            raise ConfigurationError([f"Experiment {str(self.name)[:NAME_LIMIT]!r}: {fault}" for fault in faults])
+            raise ConfigurationError([f"Experiment {str(self.name)[:EXPERIMENT_BYTES]!r}: {each}" for each in faults])
 
     def __repr__(self) -> str:
         searched = {name: domain for name, domain in self.space.items() if is_searched(domain)}
@@ -81,24 +84,24 @@ class Declaration:
         faults = []
         for name, value in values.items():
             if name not in self.defaults:
-                faults.append(f"{self.name} has no setting {name!r}. {did_you_mean(name, self.defaults)}")
+                faults.append(f"{self.name} has no setting {name!r}. {did_you_mean(name, self.defaults, NO_SETTING)}")
             elif inside := drawn_in(name, value) or check_names({name: value}):
                 faults += inside
-            elif fault := type_fault(name, value, self.defaults[name]) or seed_fault(name, value):
+            elif name == SETTING:
+                faults += filter(None, [seed_fault(value)])
+            elif fault := type_fault(name, value, self.defaults[name]):
                 faults.append(fault)
         return faults
 
 
 def check_declaration(experiment: Declaration) -> list[str]:
     """What is wrong with the parts of a declaration, each for itself; empty if nothing is."""
-    faults, name = [], experiment.name
-    if not isinstance(name, str) or not name or any(character in name for character in "/\\:'\""):
-        faults.append(f"An experiment's name is used for folders, so it cannot be {name!r}.")
-    elif len(name) > NAME_LIMIT:
-        faults.append(f"An experiment's name is used for folders: at most {NAME_LIMIT} characters, got {len(name)}.")
+    faults = []
+    if fault := experiment_name_fault(experiment.name):
+        faults.append(fault)
     if not isinstance(experiment.trainer, HuggingFaceTrainer):
         faults.append(f"trainer must be a TransformersTrainer or an AccelerateTrainer, got {experiment.trainer!r}.")
-    if not isinstance(experiment.metric, str) or not experiment.metric:
+    if not is_number_name(experiment.metric):
         faults.append(f"metric must be the name of one reported number, got {experiment.metric!r}.")
     if experiment.mode not in ("min", "max"):
         faults.append(f"mode must be 'min' or 'max', got {experiment.mode!r}.")
@@ -106,21 +109,14 @@ def check_declaration(experiment: Declaration) -> list[str]:
         if not isinstance(value := getattr(experiment, part), Mapping):
             faults.append(f"{part} must be a dict from the names of settings to their values, got {value!r}.")
     progress = experiment.progress
-    if isinstance(progress, str) or not (
-        isinstance(progress, Sequence) and all(isinstance(each, str) for each in progress)
-    ):
+    if isinstance(progress, str) or not (isinstance(progress, Sequence) and all(map(is_number_name, progress))):
         faults.append(f"progress must be a list of names of reported numbers, got {progress!r}.")
-    if experiment.test is not None and not callable(experiment.test):
-        faults.append(f"test must be a function of a checkpoint and the settings, got {experiment.test!r}.")
-    if isinstance(experiment.defaults, Mapping) and (fault := seed_fault(SETTING, experiment.defaults.get(SETTING))):
-        faults.append(fault)
+    test = experiment.test
+    if test is not None and not (callable(test) and _can_be_called(test, 2)):
+        faults.append(f"test must be a function of a checkpoint and the settings, got {_called(test)}.")
+    if isinstance(experiment.defaults, Mapping) and experiment.defaults.get(SETTING) is not None:
+        faults += filter(None, [seed_fault(experiment.defaults[SETTING])])
     return faults
-
-
-def seed_fault(name: str, value: Any) -> str | None:
-    """A sentence if a value cannot be a seed, of a setting that is one."""
-    is_negative = name == SETTING and isinstance(value, int) and value < 0
-    return f"A seed is a whole number from 0, got {value}." if is_negative else None
 
 
 def _not_taken(trainer: HuggingFaceTrainer, defaults: Mapping[str, Any]) -> list[str]:
@@ -128,11 +124,35 @@ def _not_taken(trainer: HuggingFaceTrainer, defaults: Mapping[str, Any]) -> list
     if trainer.config_argument != "trainer_init_config":
         return []
     parameters = list(inspect.signature(trainer.function).parameters.values())
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return []
-    taken = {parameter.name for parameter in parameters[2:]}
     function = getattr(trainer.function, "__name__", "the training function")
-    return [f"{function} does not take the setting {name!r}." for name in defaults if name not in taken]
+    data = {parameter.name for parameter in parameters[:2]}
+    faults = [
+        f"{function} gets data as {name!r}, so no setting can be called that: choose another name."
+        for name in defaults
+        if name in data
+    ]
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return faults
+    taken = {parameter.name for parameter in parameters}
+    return [*faults, *(f"{function} does not take the setting {name!r}." for name in defaults if name not in taken)]
+
+
+def _can_be_called(function: Callable[..., Any], arguments: int) -> bool:
+    """Whether it takes so many arguments, as far as Python knows."""
+    try:
+        inspect.signature(function).bind(*[None] * arguments)
+    except TypeError:
+        return False
+    except ValueError:  # of some that are written in C nobody knows
+        return True
+    return True
+
+
+def _called(test: Any) -> str:
+    try:
+        return f"{test.__name__}{inspect.signature(test)}"
+    except (AttributeError, TypeError, ValueError):
+        return repr(test)
 
 
 def _calling_module() -> str:

@@ -19,6 +19,8 @@ import difflib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+NO_SWEEP = "There is none yet. Run one: hfsuite sweep MODULE"  # as `none` of `did_you_mean`
+
 
 class HFSuiteError(Exception):
     """The root of all errors that hfsuite raises on purpose."""
@@ -87,16 +89,16 @@ class StopTraining(BaseException):
     """
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A sentence that names the nearest of `known`, or lists them all when none is near."""
+def did_you_mean(name: str, known: Iterable[str], none: str = "There are none.") -> str:
+    """A sentence that names the nearest of `known`, or lists them all when none is near, or says that there are none."""
     names = sorted(known)
     if near := nearest(name, names):
         return f"Did you mean {' or '.join(repr(n) for n in near)}?"
-    return f"Known: {', '.join(names)}." if names else "There are none."
+    return f"Known: {', '.join(names)}." if names else none
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:
     """Those that are so alike that a name may be a slip for them."""
-    alike = {each: difflib.SequenceMatcher(None, name, each).ratio() for each in sorted(known)}
+    alike = {each: difflib.SequenceMatcher(None, name.lower(), each.lower()).ratio() for each in sorted(known)}
     best = max(alike.values(), default=0)
     return [each for each, ratio in alike.items() if ratio >= max(0.5, best - 0.1)]

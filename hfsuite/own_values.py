@@ -15,12 +15,16 @@ def own_value(value: Any, default: Any = None) -> Any:
 
     Args:
         value: of a setting.
-        default: its default value: a list stands for a tuple, since JSON knows no tuples, and a whole number for any.
+        default: its default value, whose types decide at any depth: a list stands for a tuple, since JSON knows no
+            tuples, and a whole number for any. Of a list that is longer, the last type goes on.
     """
     if isinstance(value, dict):
-        return {name: own_value(each) for name, each in value.items()}
+        parts = default if isinstance(default, dict) else {}
+        return {name: own_value(each, parts.get(name)) for name, each in value.items()}
     if isinstance(value, list) or type(value) is tuple:
-        inside = [own_value(each) for each in value]
+        models = list(default) if isinstance(default, list | tuple) else []
+        last = len(models) - 1
+        inside = [own_value(each, models[min(place, last)] if models else None) for place, each in enumerate(value)]
         return tuple(inside) if isinstance(value, tuple) or isinstance(default, tuple) else inside
     if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0:
         value = value.item()

@@ -8,10 +8,13 @@ rows). Both follow from NumPy's `SeedSequence`, which is made for this: whatever
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
 
 import numpy as np
 
 SETTING = "seed"  # the setting of an experiment that gets the trial's seed
+LIMIT = 2**32  # NumPy's generators take no more
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,13 @@ class SeedRule:
     def of(self, number: int) -> int:
         """The seed of a trial."""
         return Seeds.of_trial(self.seed, number).seed if self.per_trial else self.seed
+
+
+def seed_fault(value: Any) -> str | None:
+    """A sentence if a value cannot be a seed."""
+    if isinstance(value, Integral) and not isinstance(value, bool) and 0 <= int(value) < LIMIT:
+        return None
+    return f"A seed is a whole number from 0 to {LIMIT - 1}, got {value!r}."
 
 
 def _draw(seed: int, key: tuple[int, ...]) -> int:

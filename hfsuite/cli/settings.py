@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from hfsuite.declaration import NO_SETTING
 from hfsuite.errors import ConfigurationError, did_you_mean
 from hfsuite.search.own_choices import OwnChoices
 from hfsuite.search.values import parse_value
@@ -138,13 +139,16 @@ def parse_settings(
         if not equals:
             faults.append(f"--set takes KEY=VALUE, got {assignment!r}.")
         elif key not in experiment.defaults:
-            faults.append(f"{experiment.name} has no setting {key!r}. {did_you_mean(key, experiment.defaults)}")
+            faults.append(
+                f"{experiment.name} has no setting {key!r}. {did_you_mean(key, experiment.defaults, NO_SETTING)}"
+            )
         elif type(own := choices.read({key: text})[key]) is not str:  # an enum's, a class, a tuple
             values[key] = own
         else:
             value, fault = parse_value(key, text, experiment.defaults[key])
             if fault:
-                faults.append(fault)
+                texts = choices.texts(key)
+                faults.append(f"{fault} Write {' or '.join(texts)}." if texts else fault)
             else:
                 values[key] = value
     return values, faults

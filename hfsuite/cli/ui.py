@@ -16,7 +16,7 @@ from urllib.request import ProxyHandler, build_opener
 import typer
 from rich.console import Console
 
-from hfsuite.errors import ConfigurationError, TrackingError, UnknownName, did_you_mean
+from hfsuite.errors import NO_SWEEP, ConfigurationError, TrackingError, UnknownName, did_you_mean
 
 
 def ui(
@@ -56,7 +56,7 @@ def _links(client: Any, sweep: str | None, address: str) -> dict[str, str]:
 
     found = runs.find_sweep(client, sweep)
     if found is None and sweep is not None:
-        raise UnknownName(f"MLflow has no sweep {sweep!r}. {did_you_mean(sweep, runs.sweep_names(client))}")
+        raise UnknownName(f"MLflow has no sweep {sweep!r}. {did_you_mean(sweep, runs.sweep_names(client), NO_SWEEP)}")
     trials = runs.children(client, found) if found is not None else []
     if sweep is None and not trials:  # interrupted before its first trial: there is nothing to look at
         found = runs.newest_with_trials(client) or found

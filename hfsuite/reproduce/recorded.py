@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hfsuite.errors import NotRecorded, UnknownName, did_you_mean
+from hfsuite.errors import NO_SWEEP, NotRecorded, UnknownName, did_you_mean
 from hfsuite.ranks.facts import FACTS_FILE
 from hfsuite.tracking import provenance, runs, secrets, settings
 from hfsuite.tracking.declared import Program
@@ -142,7 +142,7 @@ def find(client: mlflow.MlflowClient, text: str) -> mlflow.entities.Run:
 def _of_sweep(client: mlflow.MlflowClient, sweep: str, trial: str) -> mlflow.entities.Run:
     parent = runs.find_sweep(client, sweep)
     if parent is None:
-        raise UnknownName(f"MLflow has no sweep {sweep!r}. {did_you_mean(sweep, runs.sweep_names(client))}")
+        raise UnknownName(f"MLflow has no sweep {sweep!r}. {did_you_mean(sweep, runs.sweep_names(client), NO_SWEEP)}")
     if trial == "best":
         if not (best := parent.data.tags.get(runs.BEST_RUN)):
             raise UnknownName(f"The sweep {sweep!r} has no best trial: it is {parent.data.tags.get(runs.STATE)}.")

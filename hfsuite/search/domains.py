@@ -8,6 +8,8 @@ from typing import Any
 
 from ray.tune.search.sample import Categorical, Domain, Float, Integer, LogUniform, Normal, Quantized
 
+from hfsuite.own_values import own_value
+
 
 @dataclass(frozen=True)
 class Steps:
@@ -52,16 +54,38 @@ def steps_of(domain: Domain) -> Steps | None:
 
 
 def holds(domain: Any, value: Any) -> bool:
-    """Whether a value could be drawn from a domain, bounds included; of functions nobody knows."""
+    """Whether a trial could get a value from a domain, the bounds of real numbers included; of functions nobody knows.
+
+    Args:
+        domain: of a setting.
+        value: the setting's default, in whose types trials get what is drawn: 1 for 1.0, a list for a tuple.
+    """
+    value = own_value(value)
     if isinstance(domain, Categorical):
-        return any(type(each) is type(value) and each == value for each in domain.categories)
+        return any(_is_same(own_value(each, value), value) for each in domain.categories)
     if not isinstance(domain, Integer | Float):
         return True
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     steps = steps_of(domain)
-    is_inside = bool(domain.lower <= value <= domain.upper)
-    return is_inside and (steps is None or (isinstance(domain, Integer) and steps.by == 1) or value in steps)
+    return domain.lower <= value <= domain.upper if steps is None else value in steps
+
+
+def empty_fault(name: str, domain: Any) -> str | None:
+    """A sentence if nothing can be drawn from a range of numbers."""
+    if not isinstance(domain, Integer | Float):
+        return None
+    given, steps = f"{domain.lower:g} to {domain.upper:g}", steps_of(domain)
+    if math.isnan(domain.lower) or math.isnan(domain.upper) or domain.lower > domain.upper:
+        return f"The search space lists no values for {name!r}: from {given}. Give the smaller bound first."
+    if steps is None or steps.first <= steps.last:
+        return None
+    if steps.by == 1:
+        return (
+            f"The search space lists no values for {name!r}: whole numbers from {given}, which itself is left out. "
+            f"Write tune.randint({domain.lower}, {domain.upper + 1}), or a constant."
+        )
+    return f"The search space lists no values for {name!r}: there is no multiple of {steps.by:g} from {given}."
 
 
 def is_logarithmic(domain: Domain) -> bool:
@@ -73,6 +97,10 @@ def normal_of(domain: Domain) -> Normal | None:
     """Mean and deviation of a normal distribution; None for any other."""
     sampler = _unquantised(domain)
     return sampler if isinstance(sampler, Normal) else None
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    return type(one) is type(other) and bool(one == other)
 
 
 def _unquantised(domain: Domain) -> Any:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Iterator, Mapping, Set
-from types import BuiltinFunctionType, FunctionType, MethodType
+from types import ModuleType
 from typing import Any
 
+import numpy as np
+from ray import cloudpickle
 from ray.tune.search.sample import Categorical, Domain
 
 from hfsuite.search.spaces import Space, is_grid
 
-FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodType, functools.partial)
+# Beside what Python itself calls a routine.
+FUNCTIONS = (functools.partial, type(functools.cache(len)), np.ufunc)
+PLAIN = (type(None), bool, int, float, str)
 DIVIDES = "/"  # between the names of groups, in Ray Tune's own records
 CURE = "Search a setting of its own, and put it where it belongs in the training function"
 
@@ -37,11 +42,10 @@ def check_groups(space: Space, defaults: Mapping[str, Any]) -> list[str]:
             ]
     for name, value in defaults.items():
         faults += drawn_in(name, value)
-        if isinstance(value, FUNCTIONS):
-            faults.append(
-                f"The default value of {name!r} is a function, which no record can hold: make the setting a text, and "
-                "look the function up in the training function."
-            )
+    constants = {name: each for name, each in space.items() if not isinstance(each, Domain) and not is_grid(each)}
+    for what, values in (("The default value", defaults), ("The constant value", constants)):
+        for name, value in values.items():
+            faults += [f"{what} of {_shown(name, path)} is {kind}" for path, kind in _not_recorded(value)]
     return faults
 
 
@@ -84,6 +88,37 @@ def drawn_in(name: str, value: Any) -> list[str]:
     ]
 
 
+def _not_recorded(value: Any) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Where in a value, at any depth, something is that no record can stand for, and what, with its cure."""
+    for path, each in _inside(value):
+        if inspect.isroutine(each) or isinstance(each, FUNCTIONS):
+            yield (
+                path,
+                (
+                    "a function, which no record can hold: make the setting a text, and look the function up in the "
+                    "training function."
+                ),
+            )
+        elif isinstance(each, ModuleType):
+            yield path, f"the module {each.__name__}, which is no value: import it in the training function."
+        elif type(each) not in PLAIN and not isinstance(each, Domain) and (fault := _pickling_fault(each)):
+            yield (
+                path,
+                (
+                    f"of the type {type(each).__name__}, which cannot be sent to another process ({fault}): make it "
+                    "in the training function."
+                ),
+            )
+
+
+def _pickling_fault(value: Any) -> str | None:
+    try:
+        cloudpickle.dumps(value)
+    except Exception as error:  # noqa: BLE001  whatever a class of the user's raises
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
 def _in_choice(name: str, values: Any) -> list[str]:
     """A setting is one of these values as they stand: Ray Tune draws from nothing that is in one of them."""
     if not isinstance(values, list | tuple):
@@ -99,18 +134,23 @@ def _in_choice(name: str, values: Any) -> list[str]:
 
 def _drawn(value: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Where in a value, at any depth, something is to be drawn, and what."""
-    if isinstance(value, Domain) or is_grid(value):
-        yield (), value
-        return
-    if isinstance(value, Mapping):
+    for path, each in _inside(value):
+        if isinstance(each, Domain) or is_grid(each):
+            yield path, each
+
+
+def _inside(value: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """A value, or what is in its groups and lists at any depth, and where."""
+    if isinstance(value, Mapping) and not is_grid(value):
         inner = [(str(name), each) for name, each in value.items()]
     elif isinstance(value, list | tuple | Set):
         inner = [(str(place), each) for place, each in enumerate(value)]
     else:
+        yield (), value
         return
     for name, each in inner:
-        for path, drawn in _drawn(each):
-            yield (name, *path), drawn
+        for path, found in _inside(each):
+            yield (name, *path), found
 
 
 def _shown(name: str, path: tuple[str, ...]) -> str:

@@ -143,8 +143,6 @@ def _drawn_by_ray(name: str, domain: Domain) -> Domain:
     steps = steps_of(domain)
     if steps is None or normal_of(domain) is not None:
         return domain
-    if steps.last < steps.first:
-        raise ValueError(f"{name} has no values: {domain.domain_str} holds no multiple of {steps.by:g}.")
     if isinstance(domain, Integer) and steps.by == 1:
         whole = Integer(domain.lower, domain.upper)
         return whole.loguniform() if is_logarithmic(domain) else whole.uniform()

@@ -70,13 +70,17 @@ class OwnChoices:
         ]
 
     def _read(self, name: str, value: Any) -> Any:
-        value, known = own_value(value, self.defaults.get(name)), self.named.get(name, [])
-        if all(type(each) in PLAIN for each in known) or any(_is_same(value, each) for each in known):
+        default, known = self.defaults.get(name), self.named.get(name, [])
+        value = own_value(value, default)
+        if any(_is_same(value, each) for each in known):
             return value
-        if isinstance(value, str) and value in (texts := self._texts(name)):
+        if isinstance(value, str) and value in (texts := self.texts(name)):
             return texts[value]
-        meant = [each for each in known if as_written(each) == as_written(value)]
-        return meant[0] if len(meant) == 1 else value
+        meant = [each for each in known if type(each) not in PLAIN and as_written(each) == as_written(value)]
+        if len(meant) == 1:
+            return meant[0]
+        # As it will come back from a file, so that its reproduction gets the same.
+        return own_value(as_written(value), default) if is_written(value) else value
 
     # ---- to Ray Tune and its searchers
 
@@ -113,9 +117,9 @@ class OwnChoices:
 
     def _told(self, name: str, value: Any) -> Any:
         value = own_value(value, self.defaults.get(name))
-        return next((text for text, each in self._texts(name).items() if _is_same(each, value)), value)
+        return next((text for text, each in self.texts(name).items() if _is_same(each, value)), value)
 
-    def _texts(self, name: str) -> dict[str, Any]:
+    def texts(self, name: str) -> dict[str, Any]:
         """What stands for the values of a setting that are not plain."""
         found: dict[str, Any] = {}
         for value in self.named.get(name, []):

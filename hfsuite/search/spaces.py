@@ -9,8 +9,9 @@ from typing import Any
 from ray.tune.search.sample import Categorical, Domain, Float, Function, Integer
 
 from hfsuite.errors import did_you_mean, nearest
-from hfsuite.search.domains import holds, is_logarithmic, normal_of, steps_of
+from hfsuite.search.domains import empty_fault, holds, is_logarithmic, normal_of, steps_of
 from hfsuite.search.values import type_fault
+from hfsuite.seeds import SETTING, seed_fault
 
 Space = Mapping[str, Any]
 # Of a setting that counts only where others have one of the values that are listed for each of them.
@@ -55,6 +56,12 @@ def check_space(space: Space, defaults: Mapping[str, Any]) -> list[str]:
         examples = _examples(domain)
         if isinstance(domain, Categorical) or is_grid(domain):
             faults += [] if examples else [f"The search space lists no values for {name!r}."]
+        if fault := empty_fault(name, domain):
+            faults.append(fault)
+            continue
+        if name == SETTING:
+            faults += [f"In the search space: {fault}" for each in _ends(domain) if (fault := seed_fault(each))][:1]
+            continue
         for value in examples:
             if fault := type_fault(name, value, defaults[name]):
                 faults.append(f"In the search space: {fault}{_meant(domain)}")
@@ -199,6 +206,11 @@ def _in_words(number: float) -> str:
 
 def _grid(value: Any) -> list[Any] | None:
     return value["grid_search"] if isinstance(value, Mapping) and set(value) == {"grid_search"} else None
+
+
+def _ends(domain: Any) -> list[Any]:
+    """The smallest and the largest of whole numbers that can be drawn, or all values that are listed."""
+    return [domain.lower, domain.upper - 1] if isinstance(domain, Integer) else _examples(domain)
 
 
 def _examples(domain: Any) -> list[Any]:

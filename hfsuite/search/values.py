@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import math
 import re
+import warnings
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -16,28 +19,22 @@ READS_AS = {bool: "true or false", int: "a whole number", float: "a number", str
 SCALARS = {
     "null": r"~|null|Null|NULL|none|None|",
     "bool": r"true|True|TRUE|false|False|FALSE",
-    "int": r"[-+]?\d+(_\d+)*|0o[0-7]+|0x[\da-fA-F]+",
-    "float": r"[-+]?(\.\d+|\d+(_\d+)*(\.\d*)?)([eE][-+]?\d+)?|[-+]?\.?(inf|Inf|INF)|\.?(nan|NaN|NAN)",
+    "int": r"[-+]?(\d+(_\d+)*|0o[0-7]+|0x[\da-fA-F]+|0b[01]+)",
+    "float": r"[-+]?(\.\d+|\d+(_\d+)*(\.\d*)?)([eE][-+]?\d+)?|[-+]?\.?(inf|Inf|INF|[iI]nfinity)|\.?(nan|NaN|NAN)",
 }
 
 
 def parse_value(name: str, text: str, default: Any) -> tuple[Any, str | None]:
     """A value given as text, read as the type of the setting's default; or a sentence that says why it cannot be.
 
-    Where the default says no type (None, a list, a dict), it is read as JSON or YAML 1.2, with Python's numbers.
+    Where the default says no type (None, a list, a dict), it is read as Python, or else as JSON or YAML 1.2.
     """
-    import yaml
-
     default = own_value(default)
     if isinstance(default, str):
         return text, None
-    if isinstance(default, list | tuple) and text.strip().startswith("(") and text.strip().endswith(")"):
-        text = f"[{text.strip()[1:-1]}]"
-    try:
-        value = yaml.load(text, _loader())
-    except (ValueError, yaml.YAMLError):
-        value = text
-    value = own_value(value, default)
+    value = own_value(_read(text), default)
+    if isinstance(value, str) and isinstance(default, list | tuple) and text.strip()[:1] == "(":  # of bare words
+        value = own_value(_read(text.replace("(", "[").replace(")", "]")), default)
     if default is None:
         return value, None
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
@@ -47,10 +44,39 @@ def parse_value(name: str, text: str, default: Any) -> tuple[Any, str | None]:
     return value, None
 
 
+def _read(text: str) -> Any:
+    """What a text means where nothing says its type; itself, if it means nothing else."""
+    import yaml
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what Python would not like in code: this may be none
+            value = ast.literal_eval(text.strip())
+        if _is_of_json(value):
+            return value
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        pass  # no Python
+    try:
+        value = yaml.load(text, _loader())
+    except (ValueError, TypeError, RecursionError, yaml.YAMLError):
+        return text
+    return text if isinstance(value, str) and "#" in text else value  # no comment is meant
+
+
+def _is_of_json(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(name, str) and _is_of_json(each) for name, each in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_of_json, value))
+    return value is None or isinstance(value, bool | int | float | str)
+
+
 def type_fault(name: str, value: Any, default: Any) -> str | None:
     """A sentence if `value` cannot stand where `default` does. A whole number may stand for any number."""
     default = own_value(default)
     value = own_value(value, default)
+    if isinstance(value, float) and math.isnan(value):
+        return f"{name} cannot be {value}, which is no number."
     if default is None or (value is None and not isinstance(default, bool | int | float)):
         return None
     kind = type(default)
@@ -81,8 +107,8 @@ def _loader() -> type[yaml.SafeLoader]:
 
 
 def _whole(text: str) -> int:
-    return int(text, 0) if text.lower().startswith(("0o", "0x")) else int(text)
+    return int(text, 0) if text.lstrip("+-").lower().startswith(("0o", "0x", "0b")) else int(text)
 
 
 def _plain(text: str) -> str:
-    return text.replace(".inf", "inf").replace(".Inf", "inf").replace(".INF", "inf").replace(".nan", "nan")
+    return re.sub(r"\.(inf|nan)$", r"\1", text, flags=re.IGNORECASE)

@@ -6,14 +6,15 @@ takes longer, only where those before it have found nothing.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
 from hfsuite.errors import ConfigurationError
+from hfsuite.naming import sweep_name_fault
 from hfsuite.search.searchers import check_searcher
 from hfsuite.search.trial_schedulers import check_trial_scheduler
+from hfsuite.seeds import seed_fault
 from hfsuite.sweeps import cluster
 from hfsuite.sweeps.job import SEARCH, Job
 from hfsuite.sweeps.storage import check_storage
@@ -26,7 +27,6 @@ TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
     "workers": ((Integral, type(None)), "a whole number, or None for the trainer's"),
     "gpu": ((bool, Real, type(None)), "True, False, the part of a GPU, or None for the trainer's"),
     "set": ((Mapping,), "a dict from names of settings to values"),
-    "seed": ((Integral,), "a whole number"),
     "name": ((str, type(None)), "a text, or None for the experiment's and the time"),
     "deterministic": ((bool, type(None)), "True, False, or None: on CPUs"),
     "try_defaults": ((bool,), "True or False"),
@@ -89,15 +89,13 @@ def trials(job: Job) -> list[str]:
 
 def seed(job: Job) -> list[str]:
     """The sweep's."""
-    return [] if job.request.seed >= 0 else [f"A seed is a whole number from 0, got {job.request.seed}."]
+    return list(filter(None, [seed_fault(job.request.seed)]))
 
 
 def name(job: Job) -> list[str]:
     """It becomes a folder's."""
     given = job.request.name
-    if given is None or re.fullmatch(r"[\w.@+=-]+", given):
-        return []
-    return [f"A sweep's name may have letters, digits and ._-@+= in it, got {given!r}."]
+    return [] if given is None else list(filter(None, [sweep_name_fault(given)]))
 
 
 def test(job: Job) -> list[str]:

@@ -11,7 +11,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from hfsuite.declaration import Declaration
-from hfsuite.errors import TrialFailed, UnknownName, did_you_mean
+from hfsuite.errors import NO_SWEEP, TrialFailed, UnknownName, did_you_mean
 from hfsuite.sweeps.launching import launch
 from hfsuite.sweeps.request import OF_CONFIRMATION, OF_TRAINING, Request, takes
 
@@ -119,6 +119,8 @@ class Experiment(Declaration):
         launch(self)
         client = store.open_store()
         if (parent := runs.find_sweep(client, sweep)) is None:
-            raise UnknownName(f"MLflow has no sweep {sweep!r}. {did_you_mean(sweep, runs.sweep_names(client))}")
+            raise UnknownName(
+                f"MLflow has no sweep {sweep!r}. {did_you_mean(sweep, runs.sweep_names(client), NO_SWEEP)}"
+            )
         request = Request.of("confirm", asked, among=OF_CONFIRMATION)
         return confirm(client, parent, self, request, top=top, seeds=seeds)

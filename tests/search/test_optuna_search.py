@@ -305,11 +305,6 @@ def test_steps_of_a_logarithmic_domain_are_refused_with_the_cure(domain: Any) ->
     check_searcher("grid", {"rate": domain})
 
 
-def test_a_domain_without_values_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"x has no values: .* holds no multiple of 5"):
-        check_searcher("tpe", {"x": tune.qrandint(6, 9, 5)})
-
-
 # ---- the default settings
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,17 @@ from hfsuite.search.values import parse_value, type_fault
         ("null", None, None),
         ("true", None, True),
         ("{a: 1e-3, b: [no, 0x1f]}", None, {"a": 1e-3, "b": ["no", 31]}),
+        ("((1,2),(3,4))", None, ((1, 2), (3, 4))),
+        ("((1, 2), (3, 4))", ((0, 0),), ((1, 2), (3, 4))),
+        ("[[1, 2], [3, 4]]", [(0, 0)], [(1, 2), (3, 4)]),
+        ("[1, 1]", (0.9, 0.999), (1.0, 1.0)),
+        ("(linear, cosine)", ("linear",), ("linear", "cosine")),
+        ("Infinity", 1.0, math.inf),
+        ("-inf", 1.0, -math.inf),
+        ("a #b", None, "a #b"),
+        ("0b101", 1, 5),
+        ("-0x1f", None, -31),
+        ("1+2j", None, "1+2j"),
         ("3", np.int64(1), 3),
         ("3", np.float32(0.5), 3.0),
     ],
@@ -78,6 +90,8 @@ def test_values_are_pythons_own_whoever_drew_them() -> None:
     kinds = [type(found["a"]), type(found["b"]), type(found["c"][0]), type(found["c"][1][0]), type(found["d"]["e"])]
     assert kinds == [str, bool, int, float, float]
     assert own_value([0.9, 0.99], (0.9, 0.999)) == (0.9, 0.99)
+    assert own_value([[1, 2], [3, 4]], ((0, 0),)) == ((1, 2), (3, 4))
+    assert own_value({"a": [1, 2]}, {"a": (0, 0)}) == {"a": (1, 2)}
     assert [repr(own_value(value, 0.5)) for value in (1, np.int64(1), True, None)] == ["1.0", "1.0", "True", "None"]
 
 

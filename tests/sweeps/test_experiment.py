@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import math
+import re
+import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from ray import tune
 from ray.train import ScalingConfig
@@ -61,9 +66,37 @@ def test_all_mistakes_of_a_declaration_are_named_at_once() -> None:
         ({"progress": "eval_f1"}, "progress must be a list of names of reported numbers, got 'eval_f1'"),
         ({"defaults": {**toy.DEFAULTS, "act": len}}, "default value of 'act' is a function.*make the setting a text"),
         ({"defaults": {**toy.DEFAULTS, "act": lambda each: each}}, "default value of 'act' is a function"),
-        ({"name": "e" * 300}, "at most 100 characters, got 300"),
+        ({"defaults": {**toy.DEFAULTS, "act": [lambda each: each]}}, r"default value of 'act\.0' is a function"),
+        ({"defaults": {**toy.DEFAULTS, "act": {"f": lambda each: each}}}, r"default value of 'act\.f' is a function"),
+        ({"defaults": {**toy.DEFAULTS, "act": functools.cache(len)}}, "default value of 'act' is a function"),
+        ({"defaults": {**toy.DEFAULTS, "act": np.tanh}}, "default value of 'act' is a function"),
+        ({"defaults": {**toy.DEFAULTS, "act": math}}, "default value of 'act' is the module math.*import it"),
+        ({"defaults": {**toy.DEFAULTS, "lock": threading.Lock()}}, "type lock, which cannot be sent.*: make it in the"),
+        ({"defaults": {**toy.DEFAULTS, "act": None}, "space": {"act": len}}, "constant value of 'act' is a function"),
+        ({"name": "e" * 300}, "at most 100 bytes, got 300"),
+        ({"name": "é" * 60}, "at most 100 bytes, got 120"),
         ({"name": 3}, "name is used for folders, so it cannot be 3"),
+        *[
+            ({"name": name}, "name is used for folders, so it cannot be")
+            for name in ("", "..", " ", " a", "a\nb", "*", "[b]", "what?", "a%2fb", "a\0")
+        ],
+        *[({"metric": name}, "metric must be the name of one reported") for name in (" ", " loss", "lo\nss")],
+        ({"progress": [""]}, r"progress must be a list of names of reported numbers, got \[''\]"),
         ({"test": "f1"}, "test must be a function of a checkpoint and the settings, got 'f1'"),
+        (
+            {"test": lambda checkpoint: {}},
+            r"test must be a function of a checkpoint and the settings, got .*checkpoint\)",
+        ),
+        ({"space": {1: tune.uniform(0, 1)}}, "Names of settings are texts, got 1"),
+        ({"space": {"x": tune.uniform(1, 0)}}, "lists no values for 'x': from 1 to 0. Give the smaller bound first"),
+        ({"space": {"reports": tune.randint(5, 5)}}, r"whole numbers from 5 to 5, .* Write tune.randint\(5, 6\)"),
+        ({"space": {"reports": tune.qrandint(1, 2, 5)}}, "there is no multiple of 5 from 1 to 2"),
+        *[
+            ({"defaults": {**toy.DEFAULTS, "seed": seed}}, "A seed is a whole number from 0 to 4294967295, got")
+            for seed in (-1, 2**32, "0", True, 1.5)
+        ],
+        ({"space": {"seed": tune.choice([1, -1])}, "defaults": {**toy.DEFAULTS, "seed": 1}}, "seed is a whole.*got -1"),
+        ({"space": {"seed": tune.randint(-5, 5)}, "defaults": {**toy.DEFAULTS, "seed": 1}}, "seed is a whole.*got -5"),
     ],
 )
 def test_a_part_of_a_declaration_that_cannot_be_is_one_sentence(changes: dict[str, Any], message: str) -> None:
@@ -78,6 +111,13 @@ def test_a_setting_that_the_function_does_not_take_is_named() -> None:
     trainer = TransformersTrainer(init, scaling_config=ScalingConfig(num_workers=1))
     with pytest.raises(ConfigurationError, match="init does not take the setting 'epochs'"):
         declare(trainer=trainer, defaults={"learning_rate": 0.1, "epochs": 1})
+    with pytest.raises(ConfigurationError, match="init gets data as 'train_dataset', so no setting can be called that"):
+        declare(trainer=trainer, defaults={"learning_rate": 0.1, "train_dataset": None})
+
+
+@pytest.mark.parametrize("name", ["digits", "My runs", "größe", "a.b-c_d@e+f=g", "runs (old), new"])
+def test_names_that_folders_can_have_are_taken(name: str) -> None:
+    assert declare(name=name).name == name
 
 
 def faults_of(**asked: Any) -> str:
@@ -102,6 +142,21 @@ def test_all_mistakes_of_a_sweep_are_named_at_once_and_nothing_is_recorded(own_d
     assert "storage /proc/nowhere cannot be written to" in faults_of(workers=9, storage="/proc/nowhere")
     assert "A trial of 9 workers with 1 CPU each needs 9 CPU" in faults_of(workers=9)
     assert not Path("results").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"name": ".."}, r"name may have letters, digits and \._-@\+= in it, got '\.\.'"),
+        ({"name": "s" * 300}, "at most 200 bytes, got 300"),
+        ({"seed": 2**32}, "A seed is a whole number from 0 to 4294967295, got 4294967296"),
+        ({"seed": "1"}, "A seed is a whole number from 0 to 4294967295, got '1'"),
+        ({"set": {"x": float("nan")}}, "x cannot be nan"),
+    ],
+)
+def test_a_wish_that_cannot_be_is_one_sentence(asked: dict[str, Any], message: str) -> None:
+    assert re.search(message, said := faults_of(**asked))
+    assert "\n" not in said
 
 
 def test_a_sweeps_name_is_used_once(own_directory: Path) -> None:
