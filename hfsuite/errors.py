@@ -90,7 +90,7 @@ class StopTraining(BaseException):
 
 
 def did_you_mean(name: str, known: Iterable[str], none: str = "There are none.") -> str:
-    """A sentence that names the nearest of `known`, or lists them all when none is near, or says that there are none."""
+    """A sentence that names the nearest of `known`, or lists them all when none is near; `none` where it is empty."""
     names = sorted(known)
     if near := nearest(name, names):
         return f"Did you mean {' or '.join(repr(n) for n in near)}?"

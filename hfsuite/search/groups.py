@@ -45,7 +45,11 @@ def check_groups(space: Space, defaults: Mapping[str, Any]) -> list[str]:
     constants = {name: each for name, each in space.items() if not isinstance(each, Domain) and not is_grid(each)}
     for what, values in (("The default value", defaults), ("The constant value", constants)):
         for name, value in values.items():
-            faults += [f"{what} of {_shown(name, path)} is {kind}" for path, kind in _not_recorded(value)]
+            faults += [
+                f"{what} of {_shown(name, path)} is {kind}"
+                for path, each in _inside(value)
+                if (kind := _unrecordable(each)) is not None
+            ]
     return faults
 
 
@@ -88,27 +92,21 @@ def drawn_in(name: str, value: Any) -> list[str]:
     ]
 
 
-def _not_recorded(value: Any) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Where in a value, at any depth, something is that no record can stand for, and what, with its cure."""
-    for path, each in _inside(value):
-        if inspect.isroutine(each) or isinstance(each, FUNCTIONS):
-            yield (
-                path,
-                (
-                    "a function, which no record can hold: make the setting a text, and look the function up in the "
-                    "training function."
-                ),
-            )
-        elif isinstance(each, ModuleType):
-            yield path, f"the module {each.__name__}, which is no value: import it in the training function."
-        elif type(each) not in PLAIN and not isinstance(each, Domain) and (fault := _pickling_fault(each)):
-            yield (
-                path,
-                (
-                    f"of the type {type(each).__name__}, which cannot be sent to another process ({fault}): make it "
-                    "in the training function."
-                ),
-            )
+def _unrecordable(value: Any) -> str | None:
+    """What something is that no record can stand for, with its cure."""
+    if inspect.isroutine(value) or isinstance(value, FUNCTIONS):
+        return (
+            "a function, which no record can hold: make the setting a text, and look the function up in the training "
+            "function."
+        )
+    if isinstance(value, ModuleType):
+        return f"the module {value.__name__}, which is no value: import it in the training function."
+    if type(value) in PLAIN or isinstance(value, Domain) or (fault := _pickling_fault(value)) is None:
+        return None
+    return (
+        f"of the type {type(value).__name__}, which cannot be sent to another process ({fault}): make it in the "
+        "training function."
+    )
 
 
 def _pickling_fault(value: Any) -> str | None:
