@@ -8,6 +8,7 @@ HFSuiteError
 ├── CheckpointError(ValueError)          a checkpoint that is incomplete or was changed
 ├── NotRecorded(LookupError)             a run in MLflow without what it takes to run it again
 ├── MetricNotReported(LookupError)       the first report lacks the metric to optimise
+├── NeedsResult                          a program that is only loaded asks for what a sweep before would give
 ├── TrackingError(ConnectionError)       the MLflow store cannot be reached or refuses
 └── TrialFailed(RuntimeError)            a training function raised or a worker died
 StopTraining(BaseException)              not an error: unwinds a training function that Tune stopped
@@ -59,6 +60,10 @@ class NotRecorded(HFSuiteError, LookupError):
 
 class MetricNotReported(HFSuiteError, LookupError):
     """A report does not carry the metric that the sweep optimises."""
+
+
+class NeedsResult(HFSuiteError):
+    """A program that is only loaded, up to one of its sweeps, asks for the result of another, which was not run."""
 
 
 class TrackingError(HFSuiteError, ConnectionError):

@@ -83,5 +83,6 @@ def run_module(experiment: Declaration) -> None:
     """
     from hfsuite.sweeps.launching import launch
 
-    launch(experiment)
-    main(["sweep", experiment.module, *sys.argv[1:]])
+    if launch(experiment) is None:
+        sys.argv = ["hfsuite", "sweep", experiment.module, *sys.argv[1:]]  # so it is recorded
+        main(sys.argv[1:])

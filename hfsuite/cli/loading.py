@@ -6,17 +6,20 @@ import importlib
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from hfsuite.cli.here import experiments_here
 from hfsuite.cli.new import shipped
-from hfsuite.errors import ConfigurationError, UnknownName, did_you_mean, nearest
-from hfsuite.tracking.declared import Program, is_script
+from hfsuite.errors import ConfigurationError, NeedsResult, UnknownName, did_you_mean, nearest
+from hfsuite.tracking.declared import SCRIPT, UNREADABLE, Program, ends_itself, is_script
 
 if TYPE_CHECKING:
     from hfsuite.declaration import Declaration
+    from hfsuite.sweeps.launching import Loading
 
 EXPERIMENTS = "experiments"  # the folder in which a module is found by its last name alone
 
@@ -37,10 +40,18 @@ def load_experiment(module: str, declaration: Program | None = None) -> Declarat
     if is_script(module):
         return _load_file(Path(module), declaration)
     name = _dotted(module)
-    found = _imported(name, module)
+    try:
+        found = _imported(name, module, declaration)
+    except NeedsResult as error:
+        raise ConfigurationError(f"{module} needs what another launch before gives: {error}.") from error
     if not isinstance(found, ModuleType):
         return found
-    if (experiment := _of_module(found, None)) is not None:
+    if declaration is not None and declaration.arguments:  # ranks would import it without
+        from ray import cloudpickle
+
+        cloudpickle.register_pickle_by_value(found)
+    wanted = declaration.experiment if declaration else None
+    if (experiment := _of_module(found, wanted) or _of_module(found, None)) is not None:
         return experiment
     from hfsuite.declaration import Declaration
 
@@ -62,27 +73,45 @@ def _load_file(file: Path, declaration: Program | None) -> Declaration:
     else:
         text = file.read_text(encoding="utf-8")
         _import_from(file.absolute().parent)  # as Python itself does for a script
-        if (dotted := _importable(file)) is not None:
-            found = _imported(dotted, name)
-            experiment = _of_module(found, wanted) if isinstance(found, ModuleType) else found
-            if experiment is not None and wanted in (None, experiment.name):
-                return experiment
+        # With arguments it stays a program: ranks would import it without.
+        if (dotted := _importable(file)) is not None and not (declaration and declaration.arguments):
+            with suppress(NeedsResult):
+                found = _imported(dotted, name, declaration)
+                experiment = _of_module(found, wanted) if isinstance(found, ModuleType) else found
+                if experiment is not None:
+                    return experiment
     from hfsuite.cli.programs import run_to_launch
 
     arguments = declaration.arguments if declaration else ()
-    return run_to_launch(file.absolute(), text, name=name, wanted=wanted, arguments=arguments)
+    return run_to_launch(file.absolute(), text, name=name, loading=_loading(declaration), arguments=arguments)
+
+
+def _loading(declaration: Program | None) -> Loading:
+    from hfsuite.sweeps.launching import Loading
+
+    return Loading() if declaration is None else Loading(declaration.experiment, declaration.launch)
+
+
+@contextmanager
+def _called_with(name: str, arguments: Sequence[str]) -> Iterator[None]:
+    """A program reads its own arguments, and not those of hfsuite."""
+    before, sys.argv = sys.argv, [name, *arguments]
+    try:
+        yield
+    finally:
+        sys.argv = before
 
 
 def _importable(file: Path) -> str | None:
     """The dotted name by which a file below the working directory can be imported; None for any other."""
     resolved = file.resolve()
-    if not resolved.is_relative_to(Path.cwd()):
+    if not resolved.is_relative_to(Path.cwd()) or file.suffix != SCRIPT:
         return None
     parts = resolved.relative_to(Path.cwd()).with_suffix("").parts
     return None if any("." in part for part in parts) else ".".join(parts)
 
 
-def _imported(name: str, called: str) -> ModuleType | Declaration:
+def _imported(name: str, called: str, declaration: Program | None) -> ModuleType | Declaration:
     """A module, or the experiment that its import would launch: whose functions then travel by value.
 
     Raises:
@@ -91,9 +120,12 @@ def _imported(name: str, called: str) -> ModuleType | Declaration:
     """
     from hfsuite.sweeps.launching import Launched, only_loading
 
+    arguments = declaration.arguments if declaration else ()
     try:
-        with only_loading():
+        with only_loading(_loading(declaration)), _called_with(called, arguments):
             return importlib.import_module(name)
+    except SystemExit as error:
+        raise ConfigurationError(ends_itself(called, error.code, arguments)) from error
     except Launched as launched:
         return launched.experiment
     except ModuleNotFoundError as error:
@@ -102,7 +134,7 @@ def _imported(name: str, called: str) -> ModuleType | Declaration:
         raise ConfigurationError(
             f"{name} needs the module {error.name!r}, which is not installed: pip install it, or remove the import."
         ) from error
-    except ConfigurationError:
+    except (ConfigurationError, NeedsResult):
         raise
     except Exception as error:  # an experiment is the user's code, which can raise anything
         line = "" if isinstance(error, SyntaxError) else next((f" (line {e.tb_lineno})" for e in _innermost(error)), "")
@@ -110,21 +142,19 @@ def _imported(name: str, called: str) -> ModuleType | Declaration:
 
 
 def _of_module(module: ModuleType, wanted: str | None) -> Declaration | None:
-    """Its `experiment`, or the one with the wanted name, whatever it is called there."""
+    """Its `experiment`, or the one with the wanted name, whatever it is called there; None if there are several."""
     from hfsuite.declaration import Declaration
 
     found = [each for each in vars(module).values() if isinstance(each, Declaration)]
     if wanted is None:
         return next((each for each in found if each is getattr(module, "experiment", None)), None)
-    return next((each for each in found if each.name == wanted), None)
+    named = {id(each): each for each in found if each.name == wanted}
+    return next(iter(named.values())) if len(named) == 1 else None
 
 
 def _dotted(module: str) -> str:
     if module == "__main__":
-        raise ConfigurationError(
-            "This experiment was declared where nothing can be read again (a Python prompt, or a program from a pipe): "
-            "put it into a file."
-        )
+        raise ConfigurationError(f"This experiment was declared {UNREADABLE}: put it into a file.")
     if "." in module or importlib.util.find_spec(module) is not None:
         return module
     inside = f"{EXPERIMENTS}.{module}"

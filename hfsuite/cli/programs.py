@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import ast
+import asyncio
+import inspect
 import linecache
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 from hfsuite.declaration import Declaration
-from hfsuite.errors import ConfigurationError
-from hfsuite.sweeps.launching import Launched, only_loading
-from hfsuite.tracking.declared import LOADED, MAIN
+from hfsuite.errors import ConfigurationError, NeedsResult
+from hfsuite.sweeps.launching import Launched, Loading, only_loading
+from hfsuite.tracking.declared import LOADED, MAIN, ends_itself
 
 
-def run_to_launch(path: Path, text: str, *, name: str, wanted: str | None, arguments: Sequence[str]) -> Declaration:
+def run_to_launch(path: Path, text: str, *, name: str, loading: Loading, arguments: Sequence[str]) -> Declaration:
     """The experiment that a program launches. It stays this process's `__main__`, so its functions travel by value.
 
-    Statements run one after another. One that launches another experiment than the wanted one is left out, and with it
-    whatever needs its result.
+    Statements run one after another. What it launches before the wanted experiment is not run, and a statement that
+    needs its result is left out.
 
     Args:
         path: of its file, or of what stands for it.
         text: its source.
         name: by which it is recorded.
-        wanted: the name of the experiment; None for the first.
+        loading: what is wanted.
         arguments: what it is called with.
 
     Raises:
@@ -36,31 +38,37 @@ def run_to_launch(path: Path, text: str, *, name: str, wanted: str | None, argum
     setattr(main, LOADED, (name, text))
     sys.modules[MAIN], sys.argv = main, [str(path), *arguments]
     linecache.cache[str(path)] = (len(text), None, text.splitlines(keepends=True), str(path))  # for tracebacks
-    others: list[str] = []
-    with only_loading():
-        for statement in _parsed(text, name).body:
-            code = compile(ast.Module([statement], []), str(path), "exec", dont_inherit=True, flags=_future(text))
+    program = _parsed(text, name)
+    flags = _future(program) | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT  # as notebooks do
+    with only_loading(loading):
+        for statement in program.body:
+            code = compile(ast.Module([statement], []), str(path), "exec", dont_inherit=True, flags=flags)
             try:
-                exec(code, vars(main))
+                _execute(code, main)
             except Launched as launched:
-                if wanted in (None, launched.experiment.name):
-                    return launched.experiment
-                others.append(launched.experiment.name)
-            except NameError as error:
-                if not others:
+                return launched.experiment
+            except (NameError, NeedsResult) as error:
+                if not loading.passed:
                     raise _failing(name, statement, error) from error
             except SystemExit as error:
-                said = f"{name} ends itself (exit code {error.code}) before it launches an experiment."
-                raise ConfigurationError(said) from error
+                raise ConfigurationError(ends_itself(name, error.code, arguments)) from error
             except ConfigurationError:
                 raise
             except Exception as error:  # the user's code can raise anything
                 raise _failing(name, statement, error) from error
-    return _declared(main, name, wanted, others)
+    return _declared(main, name, loading)
 
 
-def _declared(main: ModuleType, name: str, wanted: str | None, others: Sequence[str]) -> Declaration:
+def _execute(code: CodeType, main: ModuleType) -> None:
+    """Runs a statement; one that awaits something runs in a loop of its own."""
+    awaited = eval(code, vars(main))
+    if code.co_flags & inspect.CO_COROUTINE:
+        asyncio.run(awaited)
+
+
+def _declared(main: ModuleType, name: str, loading: Loading) -> Declaration:
     """What a program declares that launches nothing."""
+    wanted, others = loading.wanted, dict.fromkeys(loading.passed)
     found = {key: each for key, each in vars(main).items() if isinstance(each, Declaration)}
     if wanted is not None:
         found = {key: each for key, each in found.items() if each.name == wanted}
@@ -83,13 +91,13 @@ def _parsed(text: str, name: str) -> ast.Module:
         raise ConfigurationError(f"{name} is no Python code: {error.msg} (line {error.lineno}).") from error
 
 
-def _future(text: str) -> int:
+def _future(program: ast.Module) -> int:
     """The flags of `from __future__` imports, which each statement is compiled with."""
     import __future__
 
     names = [
         each.name
-        for node in ast.parse(text).body
+        for node in program.body
         if isinstance(node, ast.ImportFrom) and node.module == "__future__"
         for each in node.names
     ]

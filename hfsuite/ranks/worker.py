@@ -10,6 +10,7 @@ import dataclasses
 import gc
 import json
 import os
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -52,6 +53,7 @@ class TrialWorker(RayTrainWorker):
     def __init__(self, variables: Mapping[str, str], preload: Sequence[str], limit_gb: float) -> None:
         super().__init__()
         os.environ.update({name: value for name, value in variables.items() if name not in os.environ})
+        sys.argv = sys.argv[:1]  # Ray's options are not those of a program in which training functions lie
         os.environ[STARTED_BY] = ray.get_runtime_context().get_actor_id()
         import_modules(preload)
         from hfsuite.ranks.clean_room import CleanRoom

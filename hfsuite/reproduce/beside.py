@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,7 +43,9 @@ class Beside:
                 shutil.copyfile(path, folder / name)
 
 
-def beside(code: str, module: str, *, taken: Collection[str], here: Path | None = None) -> Beside:
+def beside(
+    code: str, module: str, *, taken: Collection[str], here: Path | None = None, arguments: Sequence[str] = ()
+) -> Beside:
     """What a module's code names by paths from its own file, and relative paths that it opens.
 
     Args:
@@ -51,6 +53,7 @@ def beside(code: str, module: str, *, taken: Collection[str], here: Path | None 
         module: its name, or that of a program's file.
         taken: names that are in use in the exported folder.
         here: the folder from which the module is imported; None for the working directory.
+        arguments: that it was called with.
 
     Raises:
         ConfigurationError: the module's file is gone, or what lies beside it is too much.
@@ -58,7 +61,7 @@ def beside(code: str, module: str, *, taken: Collection[str], here: Path | None 
     here = here or Path.cwd()
     found = module_file(module, here)
     file = Path(os.path.abspath(found or here / module))
-    named = Named(code, file)
+    named = Named(code, file, arguments)
     places = [each for each in named.beside() if not _holds(each.path, file) or each.is_open]
     if found is None and places:
         raise ConfigurationError(
@@ -70,7 +73,7 @@ def beside(code: str, module: str, *, taken: Collection[str], here: Path | None 
     _check_size(module, file, there)
     remarks = _remarks(named, places)
     names = {path: os.path.relpath(path, file.parent) for path in there}
-    anew = Named(code, file.with_name(HERE)).beside()
+    anew = Named(code, file.with_name(HERE), arguments).beside()
     if _fit(names, taken) and _beginnings(named.beside()) == _beginnings(anew):
         files = {name: path for path, name in names.items()}
     else:

@@ -16,7 +16,7 @@ from pathlib import Path
 from hfsuite.errors import ConfigurationError
 from hfsuite.reproduce.recorded import RecordedRun
 from hfsuite.reproduce.surroundings import module_below, module_file
-from hfsuite.tracking.declared import is_script
+from hfsuite.tracking.declared import MAIN, UNREADABLE, is_script
 from hfsuite.tracking.provenance import digest
 
 
@@ -49,6 +49,8 @@ def code_for(run: RecordedRun, *, restore: bool) -> Iterator[Code]:
         ConfigurationError: the recorded code cannot be had, and why.
     """
     here = Path.cwd()
+    if run.recipe["module"] == MAIN:
+        raise ConfigurationError(f"{run.title} was declared {UNREADABLE}: it cannot be run again.")
     if restore:
         with _worktree(run, here) as folder:
             yield Code(folder, origin=f"commit {run.environment['git']['commit'][:10]} and what was not committed")

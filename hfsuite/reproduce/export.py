@@ -9,7 +9,7 @@ import math
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from hfsuite.reproduce.labels import without_labels
 from hfsuite.reproduce.recorded import RecordedRun
 from hfsuite.reproduce.transplant import Transplant, transplant
 from hfsuite.tracking import models
+from hfsuite.tracking.declared import Program
 from hfsuite.tracking.recipe import is_hidden
 
 if TYPE_CHECKING:
@@ -89,7 +90,8 @@ def export(client: mlflow.MlflowClient, name: str, folder: Path) -> Exported:
             "cannot be given them: make them texts or numbers in the experiment."
         )
     module = transplant(run.whole_source(), run.recipe["module"])
-    lies = beside(module.code, run.recipe["module"], taken=taken())
+    arguments = Program.of(run.recipe["experiment"], run.environment, None).arguments
+    lies = beside(module.code, run.recipe["module"], taken=taken(), arguments=arguments)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as parent:
         whole = Path(parent, "whole")  # it gets its name when it is complete
@@ -101,7 +103,7 @@ def export(client: mlflow.MlflowClient, name: str, folder: Path) -> Exported:
             (whole / f"{each.rpartition('.')[2]}.py").write_text(_without_project(_source(each)), encoding="utf-8")
         for name, text in {
             "experiment.py": lies.code,
-            "train.py": _train(run, module),
+            "train.py": _train(run, module, arguments),
             "accelerate.yaml": _accelerate(run, module),
             "requirements.txt": requirements(run.packages, module.packages),
             "metrics.json": json.dumps(run.curves, indent=1),
@@ -179,12 +181,15 @@ def _write_model(
     return True
 
 
-def _train(run: RecordedRun, module: Transplant) -> str:
+def _train(run: RecordedRun, module: Transplant, arguments: Sequence[str]) -> str:
     recipe = run.recipe
     threads = int(run.facts.get("threads", 1))
     settings = "\n".join(f"    {name!r}: {_literal(name, value)}," for name, value in run.config_at_best.items())
     launch = launch_of(run)
     precision = module.accelerate_config.get("mixed_precision", run.facts.get("precision", "no"))
+    called = (
+        f"import sys\n\nsys.argv[1:] = {list(arguments)!r}  # of its program, which reads them\n" if arguments else ""
+    )
     deterministic = "    compute_deterministically()\n" if recipe["deterministic"] else ""
     imported = "compute_deterministically, seed_all" if recipe["deterministic"] else "seed_all"
     return f'''"""The training of {run.title}.
@@ -196,7 +201,7 @@ It writes what it reports to metrics.jsonl, a line each, and its last checkpoint
 """
 
 import os
-
+{called}
 os.environ.setdefault("OMP_NUM_THREADS", "{threads}")
 os.environ.setdefault("ACCELERATE_USE_CPU", "{str(not recipe["gpu"]).lower()}")
 os.environ.setdefault("ACCELERATE_MIXED_PRECISION", "{precision}")

@@ -48,10 +48,12 @@ class Named:
     Args:
         code: of the module.
         file: where it lies.
+        arguments: that it is called with, if it reads any.
     """
 
-    def __init__(self, code: str, file: Path) -> None:
-        self.tree, self.file = ast.parse(code), file
+    def __init__(self, code: str, file: Path, arguments: Sequence[str] = ()) -> None:
+        self.tree, self.file, self._arguments = ast.parse(code), file, list(arguments)
+        self._options: dict[str, list[ast.expr]] = {}  # of the command line, by the names of their values
         self._bound: dict[str, list[ast.expr]] = {}
         self._items: dict[str, list[ast.expr]] = {}  # of loops
         self._functions: dict[str, ast.FunctionDef] = {}
@@ -92,12 +94,28 @@ class Named:
             last = parameters[len(parameters) - len(node.args.defaults) :]
             for parameter, default in zip(last, node.args.defaults, strict=True):
                 self._bound.setdefault(parameter.arg, []).append(default)
+        elif isinstance(node, ast.Call) and _name_of(node.func) == "add_argument":
+            self._add_option(node)
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in self._functions:
             called = self._functions[node.func.id].args
             given = zip([*called.posonlyargs, *called.args], node.args, strict=False)
             named = [(each.arg, each.value) for each in node.keywords if each.arg is not None]
             for name, value in [*((parameter.arg, value) for parameter, value in given), *named]:
                 self._bound.setdefault(name, []).append(value)
+
+    def _add_option(self, call: ast.Call) -> None:
+        """What an option of `argparse` is by default, or what it was given."""
+        flags = [each.value for each in call.args if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+        named = {each.arg: each.value for each in call.keywords}
+        told = named.get("dest")
+        long = next((flag for flag in flags if flag.startswith("--")), flags[0] if flags else "")
+        name = str(told.value) if isinstance(told, ast.Constant) else long.lstrip("-").replace("-", "_")
+        given = [
+            ast.Constant(argument.partition("=")[2] if "=" in argument else following)
+            for argument, following in itertools.pairwise([*self._arguments, ""])
+            if argument.partition("=")[0] in flags
+        ]
+        self._options[name] = [*given] or [named["default"]] if given or "default" in named else []
 
     def _places(self, node: ast.AST) -> Iterator[Place]:
         if isinstance(node, ast.expr):
@@ -113,7 +131,8 @@ class Named:
         """Whether an expression counts where it is used, under its name or as what a function returns."""
         if isinstance(node, ast.Assign | ast.AnnAssign) and child is node.value:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            return all(isinstance(each, ast.Name) and each.id in self._loaded for each in targets)
+            is_used = all(isinstance(each, ast.Name) and each.id in self._loaded for each in targets)
+            return is_used and bool(self._values(node.value))
         if isinstance(node, ast.Return) and isinstance(child, ast.expr) and self._values(child):
             return any(node in ast.walk(each) and name in self._loaded for name, each in self._functions.items())
         return False
@@ -154,6 +173,8 @@ class Named:
             case ast.Attribute(value=value, attr="name" | "stem" | "suffix" as part):
                 places = [each for each in self._values(value, above) if isinstance(each, Place) and not each.is_open]
                 return [str(getattr(each.path, part)) for each in places]
+            case ast.Attribute(attr=name) if name in self._options:
+                return self._all(self._options[name], above)
             case ast.Subscript(value=ast.Attribute(value=value, attr="parents"), slice=ast.Constant(value=int(number))):
                 return [_up(each, number + 1) for each in self._values(value, above)]
         return []

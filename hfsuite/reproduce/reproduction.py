@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Tell = Callable[[RecordedRun, Code, Sequence[Difference]], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Reproduction:
     """A repetition, judged.
 
@@ -48,6 +48,10 @@ class Reproduction:
     judgement: Judgement
     ended_at: int
     reached: float | None
+
+    def __repr__(self) -> str:
+        lines = [f"  {each}" for each in report.reasons(self.judgement)]
+        return "\n".join([f"Reproduction of {self.title}: {self.verdict}", *lines, f"  MLflow run {self.repeated_by}"])
 
     @property
     def verdict(self) -> Verdict:

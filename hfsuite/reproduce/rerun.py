@@ -23,7 +23,7 @@ from typing import Any
 from hfsuite.errors import TrialFailed
 from hfsuite.reproduce.code import Code
 from hfsuite.reproduce.recorded import RecordedRun
-from hfsuite.tracking.declared import Program, is_script
+from hfsuite.tracking.declared import Program
 
 INTERRUPTED = 130
 END_WITHIN_S = 90.0  # its trial unwinds, and MLflow is told
@@ -82,11 +82,10 @@ def _train(
             "--workers", str(workers), "--gpu" if recipe["gpu"] else "--cpu", "--seed", str(recipe["seed"]),
             "--deterministic" if recipe["deterministic"] else "--no-deterministic", *options,
         ]  # fmt: skip
-        if is_script(recipe["module"]):
-            declaration = Program.of(recipe["experiment"], run.environment, code.text)
-            recorded = Path(folder, "recorded.json")
-            recorded.write_text(json.dumps(asdict(declaration)), encoding="utf-8")
-            command += ["--recorded", str(recorded)]
+        recorded = Path(folder, "recorded.json")
+        declaration = Program.of(recipe["experiment"], run.environment, code.text)
+        recorded.write_text(json.dumps(asdict(declaration)), encoding="utf-8")
+        command += ["--recorded", str(recorded)]
         for name in recipe["not_written"]:
             command += [] if name in changes else ["--by-text", name]  # the experiment must know what it stands for
         if share := recipe.get("gpu_share"):

@@ -66,7 +66,7 @@ def transplant(source: str, module: str) -> Transplant:
         lines[node.lineno - 1 : node.end_lineno] = [" " * node.col_offset + line for line in replaced]
     code = "\n".join([*lines, ""])
     tree = ast.parse(code)
-    faults = [f"{module} cannot be exported: {fault}" for fault in _unsupported(tree, dropped)]
+    faults = [f"{module} cannot be exported: {fault}" for fault in dict.fromkeys(_unsupported(tree, dropped))]
     if faults:
         raise ConfigurationError(faults)
     return Transplant(code, function, runner, config, frozenset(_packages(tree)))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hfsuite.declaration import Declaration
 from hfsuite.errors import NO_SWEEP, TrialFailed, UnknownName, did_you_mean
-from hfsuite.sweeps.launching import launch
+from hfsuite.sweeps.launching import launches
 from hfsuite.sweeps.request import OF_CONFIRMATION, OF_TRAINING, Request, takes
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class Experiment(Declaration):
     only_where, progress, test.
     """
 
+    @launches
     @takes(*(each.name for each in fields(Request)))
     def sweep(self, **asked: Any) -> SweepResult:
         """Searches. Returns when all trials have ended. Driver; of several threads one after another.
@@ -45,9 +46,9 @@ class Experiment(Declaration):
         from hfsuite.sweeps.job import Job
         from hfsuite.sweeps.sweep import run
 
-        launch(self)
         return run(Job(self, Request.of("sweep", asked)))
 
+    @launches
     def resume(
         self,
         sweep: str | None = None,
@@ -73,12 +74,12 @@ class Experiment(Declaration):
         from hfsuite.sweeps.finding import find_directory
         from hfsuite.sweeps.sweep import resume_sweep
 
-        launch(self)
         directory, found = find_directory(sweep, os.fspath(storage), experiment=self.name)
         return resume_sweep(
             self, directory, found, searcher=searcher, trial_scheduler=trial_scheduler, retry_failed=retry_failed
         )
 
+    @launches
     @takes(*OF_TRAINING)
     def train(self, config: Mapping[str, Any] | None = None, **asked: Any) -> TrialResult:
         """Trains once; tracked as a trial is. Driver.
@@ -93,12 +94,12 @@ class Experiment(Declaration):
         """
         from hfsuite.sweeps.sweep import run_training
 
-        launch(self)
         trial = run_training(self, Request.of("train", asked, among=OF_TRAINING, set=config or {}))
         if trial.failure is not None:
             raise TrialFailed(trial.failure)
         return trial
 
+    @launches
     @takes(*OF_CONFIRMATION)
     def confirm(self, sweep: str, *, top: int = 3, seeds: int = 5, **asked: Any) -> Confirmation:
         """Trains a sweep's finalists with the same fresh seeds and tests them. See `hfsuite.sweeps.confirm`. Driver.
@@ -116,7 +117,6 @@ class Experiment(Declaration):
         from hfsuite.sweeps.confirm import confirm
         from hfsuite.tracking import runs, store
 
-        launch(self)
         client = store.open_store()
         if (parent := runs.find_sweep(client, sweep)) is None:
             raise UnknownName(

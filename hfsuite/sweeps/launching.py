@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
 
 from hfsuite.declaration import Declaration
+from hfsuite.errors import NeedsResult
 
-_only_loads: ContextVar[bool] = ContextVar("only_loads", default=False)
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+@dataclass
+class Loading:
+    """A program that is only loaded, up to the launch that is wanted.
+
+    Args:
+        wanted: the name of the experiment; None for the first that it launches.
+        launch: which of its launches of that name, from 0.
+        passed: the names of those that it has launched before.
+    """
+
+    wanted: str | None = None
+    launch: int = 0
+    passed: list[str] = field(default_factory=list)
+
+
+_loading: ContextVar[Loading | None] = ContextVar("loading", default=None)
+_launched: Counter[str] = Counter()  # by this process, by the experiments' names
 
 
 class Launched(BaseException):
@@ -23,21 +47,52 @@ class Launched(BaseException):
         self.experiment = experiment
 
 
+class NotRun:
+    """Stands for the result of a launch that is not wanted: the program goes on, as long as it does not ask for it."""
+
+    def __init__(self, experiment: str) -> None:
+        self._experiment = experiment
+
+    def __getattr__(self, name: str) -> Any:
+        raise NeedsResult(f"{name} of {self._experiment}")
+
+
 @contextmanager
-def only_loading() -> Iterator[None]:
-    """Meanwhile `Experiment.sweep()` and its like raise `Launched`."""
-    token = _only_loads.set(True)
+def only_loading(loading: Loading) -> Iterator[None]:
+    """Meanwhile `Experiment.sweep()` and its like raise `Launched`, or return `NotRun` where another one is wanted."""
+    token = _loading.set(loading)
     try:
         yield
     finally:
-        _only_loads.reset(token)
+        _loading.reset(token)
 
 
-def launch(experiment: Declaration) -> None:
-    """What starts training says so first.
+def launch(experiment: Declaration) -> Any:
+    """What starts training says so first: None if it may, or what it is to return instead.
 
     Raises:
-        Launched: the program is only loaded.
+        Launched: the program is only loaded, and this is what is wanted.
     """
-    if _only_loads.get():
+    loading, name = _loading.get(), experiment.name
+    if loading is None:
+        _launched[name] += 1
+        return None
+    if loading.wanted in (None, name) and loading.passed.count(name) == loading.launch:
         raise Launched(experiment)
+    loading.passed.append(name)
+    return NotRun(name)
+
+
+def launches(method: Method) -> Method:
+    """A method of an experiment that starts training."""
+
+    @functools.wraps(method)
+    def launched(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return method(self, *args, **kwargs) if (instead := launch(self)) is None else instead
+
+    return cast("Method", launched)
+
+
+def number_of(experiment: str) -> int:
+    """Which launch of an experiment the last one was in this program, from 0."""
+    return max(_launched[experiment] - 1, 0)

@@ -19,6 +19,7 @@ from hfsuite.search.trial_schedulers import make_trial_scheduler
 from hfsuite.sweeps import checks, tune_state
 from hfsuite.sweeps.head_start import HeadStart
 from hfsuite.sweeps.job import Job
+from hfsuite.sweeps.launching import number_of
 from hfsuite.sweeps.storage import check_unused
 from hfsuite.tracking import provenance, rank_logs, store
 from hfsuite.tracking.directory import SweepDirectory
@@ -153,7 +154,7 @@ def _new_record(job: Job, sweep_id: str) -> SweepRecord:
         params=_params(job),
         mlflow_experiment=store.experiment_name(experiment.name),
         tracking_uri=store.recorded_uri(),
-        provenance=provenance.collect(experiment.module),
+        provenance={**provenance.collect(experiment.module), "launch": number_of(experiment.name)},
         created_at=int(time.time() * 1_000),
         reproduces=purpose.reproduces,
         confirms=confirms,

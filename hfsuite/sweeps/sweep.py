@@ -32,7 +32,7 @@ from hfsuite.sweeps.request import Request
 from hfsuite.sweeps.result import SweepResult, TrialResult, address, best_trial
 from hfsuite.sweeps.trial_settings import TrialSettings
 from hfsuite.sweeps.tuning import run_tune
-from hfsuite.tracking.declared import MAIN
+from hfsuite.tracking.declared import MAIN, UNREADABLE
 from hfsuite.tracking.directory import REPORTS_FILE, ReportReader, SweepDirectory
 from hfsuite.tracking.record import trial_directory
 from hfsuite.tracking.secrets import without_credentials
@@ -189,8 +189,8 @@ def _beforehand(plan: Plan) -> Iterator[str]:
         yield f"The workers are on CPUs, though the cluster has GPUs ({gpus:g}): --gpu gives each worker one."
     if record.provenance.get("source") is None and record.module == MAIN:
         yield (
-            "Where this experiment is declared cannot be read again (a Python prompt, or a program from a pipe): its "
-            "trials cannot be reproduced, exported, confirmed or taken up again elsewhere. Put it into a file."
+            f"This experiment is declared {UNREADABLE}: its trials cannot be reproduced, exported, confirmed or taken "
+            "up again elsewhere. Put it into a file."
         )
     searched = [name for name, domain in job.space.items() if is_searched(domain)]
     if idle := [name for name in searched if name not in job.can_vary]:

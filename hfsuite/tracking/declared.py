@@ -6,19 +6,21 @@ its file's, or one that stands for the notebook or the command. Its text is what
 
 from __future__ import annotations
 
-import ast
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from hfsuite.tracking import notebook
+
 MAIN = "__main__"
 SCRIPT = ".py"  # how names of programs end; a module's dotted name never has that end
 COMMAND, SESSION = f"command-line{SCRIPT}", f"ipython-session{SCRIPT}"
+UNREADABLE = "where nothing can be read again (a Python prompt, or a program from a pipe)"
 LOADED = "__hfsuite_program__"  # in a program that is only loaded: its name and its text
 
 
@@ -30,11 +32,13 @@ class Program:
         experiment: its name.
         text: the program's; None if that is not recorded whole.
         arguments: what it was called with.
+        launch: which of its launches of that experiment is meant, from 0.
     """
 
     experiment: str
     text: str | None
-    arguments: tuple[str, ...]
+    arguments: tuple[str, ...] = ()
+    launch: int = 0
 
     @classmethod
     def of(cls, experiment: str, provenance: Mapping[str, Any], text: str | None) -> Program:
@@ -46,13 +50,40 @@ class Program:
             text: the program's, if it is recorded whole.
         """
         called, *arguments = shlex.split(provenance.get("command") or "") or [""]
-        is_own = called in ("-c", Path(provenance.get("module") or "").name)
-        return cls(experiment=experiment, text=text, arguments=tuple(arguments) if is_own else ())
+        module = provenance.get("module") or ""
+        ran = provenance.get("program")
+        names = ("-c", Path(module).name, f"{module.rpartition('.')[2]}{SCRIPT}")
+        is_own = called in names and ran in (None, module)
+        arguments = arguments if is_own else []
+        return cls(experiment=experiment, text=text, arguments=tuple(arguments), launch=provenance.get("launch") or 0)
 
 
 def is_script(name: str) -> bool:
     """Whether a name of these is a program's, and not that of a module."""
-    return name.endswith(SCRIPT)
+    return name.endswith(SCRIPT) or "/" in name
+
+
+def running() -> str:
+    """The name of what runs as `__main__`, and by which it could be imported if it was called by that (`python -m`)."""
+    spec = getattr(sys.modules[MAIN], "__spec__", None)
+    return name_of_main() if spec is None else str(spec.name)
+
+
+def ends_itself(name: str, code: object, arguments: Sequence[str]) -> str:
+    """What is said of a program that ends before it launches an experiment.
+
+    Args:
+        name: its.
+        code: with which it ends.
+        arguments: that it was called with.
+    """
+    said = f"{name} ends itself (exit code {code}) before it launches an experiment."
+    if arguments:
+        return f"{said} It was called with the arguments that are recorded: {shlex.join(arguments)}."
+    return (
+        f"{said} If it needs arguments: none are recorded, so give them default values, or declare the experiment in a "
+        "module that reads none."
+    )
 
 
 def name_of_main() -> str:
@@ -62,8 +93,9 @@ def name_of_main() -> str:
         return str(loaded[0])
     if (file := _file_of(main)) is not None:
         here = Path.cwd()
-        return (file.relative_to(here) if file.is_relative_to(here) else file).as_posix()
-    if _cells() is not None:
+        found = (file.relative_to(here) if file.is_relative_to(here) else file).as_posix()
+        return found if is_script(found) else f"./{found}"
+    if notebook.cells() is not None:
         named = getattr(main, "__vsc_ipynb_file__", None) or os.environ.get("JPY_SESSION_NAME")  # by VS Code, Jupyter
         return f"{Path(named).name}{SCRIPT}" if named else SESSION
     return COMMAND if _command() is not None else MAIN
@@ -81,8 +113,8 @@ def text_of(name: str, file: Path | None = None) -> str | None:
             return str(loaded[1])
         file = _file_of(sys.modules[MAIN])
         if file is None:
-            cells = _cells()
-            return _command() if cells is None else "\n\n".join(map(_python_of, cells))
+            cells = notebook.cells()
+            return _command() if cells is None else "\n\n".join(map(notebook.as_python, cells))
     if file is None:
         found = name if is_script(name) else getattr(sys.modules.get(name), "__file__", None)
         file = Path(found) if found else None
@@ -105,27 +137,3 @@ def _command() -> str | None:
     """What `python -c` runs."""
     given = sys.orig_argv
     return given[given.index("-c") + 1] if sys.argv[:1] == ["-c"] and "-c" in given[:-1] else None
-
-
-def _cells() -> list[str] | None:
-    """The cells that IPython has run so far, the running one last; None outside IPython."""
-    if "IPython" not in sys.modules:
-        return None
-    from IPython import get_ipython
-
-    shell = get_ipython()
-    return None if shell is None else [cell for cell in shell.history_manager.input_hist_raw if cell.strip()]
-
-
-def _python_of(cell: str) -> str:
-    """A cell in which what only IPython understands is a comment: lines, or all of it if another language reads it."""
-    lines = cell.splitlines()
-    first = lines[0].strip()
-    if first.startswith("%%") and first.split()[0] not in ("%%time", "%%timeit", "%%capture"):
-        return "\n".join(f"# {line}" for line in lines)
-    text = "\n".join(f"# {line}" if line.lstrip().startswith(("%", "!", "?")) else line for line in lines)
-    try:
-        ast.parse(text)
-    except SyntaxError:
-        return "\n".join(f"# {line}" for line in lines)
-    return text

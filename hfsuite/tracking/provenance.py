@@ -48,6 +48,7 @@ def collect(module: str, source: Path | None = None, text: str | None = None) ->
     text = declared.text_of(module, source) if text is None else text
     return {
         "command": without_secrets(shlex.join([Path(sys.argv[0]).name, *map(argument, sys.argv[1:])])),
+        "program": declared.running(),
         "module": module,
         **_source(text),
         "git": _git(source.parent if source else declared.folder_of(module)),

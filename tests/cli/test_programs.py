@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from IPython.core.inputtransformer2 import TransformerManager
+from ray import cloudpickle
 
 from hfsuite.cli.loading import load_experiment
 from hfsuite.errors import ConfigurationError, UnknownName
 from hfsuite.reproduce.transplant import transplant
 from hfsuite.tracking import provenance
-from hfsuite.tracking.declared import Program, _python_of
+from hfsuite.tracking.declared import Program
+from hfsuite.tracking.notebook import as_python
 from tests import program
 
 HEAD = """
@@ -133,14 +137,73 @@ def test_its_training_can_be_exported(way: str) -> None:
 @pytest.mark.parametrize(
     ("cell", "python"),
     [
-        ("%matplotlib inline\nx = 1\n!ls", "# %matplotlib inline\nx = 1\n# !ls"),
-        ("%%time\nx = 1", "# %%time\nx = 1"),
-        ("%%bash\nls", "# %%bash\n# ls"),
-        ("x = (", "# x = ("),
+        ("%matplotlib inline\nx = 1\n!ls", "x = 1"),
+        ("x = 7\n%%time\nx = 1".partition("\n")[2], "x = 1"),
+        ("%%bash\nls", ""),
+        ("x = (", ""),
+        ("if 1:\n    !ls\n    x = 1", "if 1:\n    pass\n    x = 1"),
+        ("x = %time 1 + 1", "x = 1 + 1"),
+        ("files = !ls\nx = 1", "x = 1"),
+        ("x = 7 \\\n% 4", "x = 7 % 4"),
+        ("x = (7\n% 4)", "x = 7 % 4"),
+        ('x = """\n!ls\n%time\n"""', 'x = "\\n!ls\\n%time\\n"'),
+        ("int?\nx = 1", "x = 1"),
     ],
 )
-def test_what_only_ipython_understands_is_a_comment(cell: str, python: str) -> None:
-    assert _python_of(cell) == python
+def test_what_only_ipython_understands_is_no_part_of_the_program(cell: str, python: str) -> None:
+    transformed = TransformerManager().transform_cell(cell)
+    found = ast.parse(as_python(transformed))
+    body = [each for each in found.body if not isinstance(each, ast.Pass)]
+    assert ast.dump(ast.Module(body, [])) == ast.dump(ast.parse(python))
+
+
+def test_a_cell_may_await_something() -> None:
+    text = HEAD + "import asyncio\n\nawait asyncio.sleep(0)\nmade('mine', await asyncio.sleep(0, 2.0)).sweep()\n"
+    assert load_experiment("book.ipynb.py", wanted(text)).defaults["shift"] == 2.0
+
+
+def test_a_launch_is_found_by_its_number_among_those_of_its_name() -> None:
+    text = HEAD + "for shift in (1.0, 2.0, 3.0):\n    made('other').sweep()\n    made('mine', shift).sweep()\n"
+    for launch, shift in enumerate((1.0, 2.0, 3.0)):
+        asked = Program(experiment="mine", text=text, launch=launch)
+        assert load_experiment("scripted.py", asked).defaults["shift"] == shift
+    in_main = HEAD + "def main():\n    made('first').sweep()\n    made('mine').sweep()\n\nmain()\n"
+    assert load_experiment("scripted.py", wanted(in_main)).name == "mine"
+
+
+def test_of_two_with_one_name_the_launched_one_is_meant(folder: Path) -> None:
+    text = 'a = made("mine", 1.0)\nb = made("mine", 2.0)\nif __name__ == "__main__":\n    b.sweep()\n'
+    (folder / "scripted.py").write_text(HEAD + text)
+    assert load_experiment("scripted.py", wanted()).defaults["shift"] == 2.0
+
+
+@pytest.mark.parametrize("name", ["scripted.py", "./scripted"])
+def test_a_program_reads_its_own_arguments(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["hfsuite", "train", name, "--workers", "2"])
+    text = (
+        "import argparse\n\nparser = argparse.ArgumentParser()\n"
+        "parser.add_argument('--shift', type=float, default=1.0)\n"
+        "given = parser.parse_args()\nexperiment = made('mine', given.shift)\n"
+        "if __name__ == '__main__':\n    experiment.sweep()\n"
+    )
+    (folder / name).write_text(HEAD + text)
+    assert load_experiment(name).defaults["shift"] == 1.0
+    assert load_experiment(name, wanted(None, "--shift", "3")).defaults["shift"] == 3.0
+    (folder / name).write_text(HEAD + text.replace("default=1.0", "required=True"))
+    sys.modules.pop("scripted", None)
+    with pytest.raises(ConfigurationError, match=r"ends itself \(exit code 2\) .* give them default values"):
+        load_experiment(name)
+
+
+def test_a_module_that_was_run_gets_its_arguments_and_its_functions_travel_with_them(folder: Path) -> None:
+    (folder / "scripted.py").write_text(
+        HEAD + "import sys\n\na = made('mine', float(sys.argv[1]))\nb = made('other')\n"
+    )
+    provenance_of = {"command": "scripted.py 4", "module": "scripted", "program": "scripted"}
+    found = load_experiment("scripted", Program.of("mine", provenance_of, None))
+    assert found.defaults["shift"] == 4.0
+    del sys.modules["scripted"]
+    assert b"square" in cloudpickle.dumps(found.trainer.function)
 
 
 @pytest.mark.slow

@@ -40,6 +40,16 @@ PARENT = "Path(__file__).parent"
         ),
         (f"import sys\nsys.path.insert(0, str({PARENT}))\nsys.path.append(str({PARENT}.parent))", []),
         ("print(__file__)", []),
+        (f'DATA = open({PARENT} / "texts.csv").read()\nprint(DATA)', ["texts.csv"]),
+        (
+            f'HERE = {PARENT}\nDATA = open(HERE / "a.csv")\nMORE: object = open(HERE / "b.csv")\nprint(DATA, MORE)',
+            ["a.csv", "b.csv"],
+        ),
+        (
+            f'from argparse import ArgumentParser as A\n\np = A()\np.add_argument("--my-data", default="texts.csv")\n'
+            f"given = p.parse_args([])\nopen({PARENT} / given.my_data)",
+            ["texts.csv"],
+        ),
     ],
 )
 def test_a_path_from_the_modules_file_is_followed(own_directory: Path, code: str, found: list[str]) -> None:
@@ -50,6 +60,14 @@ def test_a_path_from_the_modules_file_is_followed(own_directory: Path, code: str
     lies = beside(HEAD + code, "mine", taken=["train.py"])
     assert sorted(lies.files) == found
     assert (lies.code, lies.remarks) == (HEAD + code, [])
+
+
+def test_a_path_from_the_recorded_arguments_is_followed(own_directory: Path) -> None:
+    Path("other.csv").write_text("x")
+    code = f'{HEAD}p.add_argument("-d", "--data", default="texts.csv")\ngiven = p.parse_args()\nopen({PARENT} / given.data)'
+    Path("mine.py").write_text(code)
+    for arguments in (["--data", "other.csv"], ["--data=other.csv"], ["-d", "other.csv"]):
+        assert sorted(beside(code, "mine", taken=[], arguments=arguments).files) == ["other.csv"]
 
 
 @pytest.mark.parametrize(
