@@ -6,6 +6,8 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
+__version__ = "0.2.0"
+
 os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")  # before anything imports ray.train
 
 if TYPE_CHECKING:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import hfsuite
 from hfsuite.cli import (
     best,
     clean,
@@ -32,10 +32,7 @@ if TYPE_CHECKING:
 
 def _version(asked: bool) -> None:
     if asked:
-        try:
-            typer.echo(f"hfsuite {importlib.metadata.version('hfsuite')}")
-        except importlib.metadata.PackageNotFoundError:
-            typer.echo("hfsuite, from a source tree that is not installed")
+        typer.echo(f"hfsuite {hfsuite.__version__}")
         raise typer.Exit
 
 

@@ -33,24 +33,10 @@ from hfsuite.tracking.recipe import is_hidden
 if TYPE_CHECKING:
     import mlflow
 
+OF_RANKS = ("determinism", "shares", "gathering", "dealing", "averaging", "probing", "weighing", "exact_loss")
 TAKEN_ALONG = (
-    "hfsuite.reproduce.standalone",
-    *(
-        f"hfsuite.trainers.{name}"
-        for name in (
-            "batch",
-            "seeds",
-            "determinism",
-            "shares",
-            "gathering",
-            "dealing",
-            "averaging",
-            "probing",
-            "weighing",
-            "exact_loss",
-        )
-    ),
-)
+    "hfsuite.reproduce.standalone", "hfsuite.batch", "hfsuite.seeds", *(f"hfsuite.ranks.{name}" for name in OF_RANKS),
+)  # fmt: skip
 NEVER = {"hfsuite", "ray", "mlflow", "mlflow-skinny", "optuna"}
 
 
@@ -100,7 +86,7 @@ def export(client: mlflow.MlflowClient, name: str, folder: Path) -> Exported:
         remarks = [*([said] if (said := without_labels(whole / "model")) else []), *lies.remarks]
         lies.copy(whole)
         for each in TAKEN_ALONG:
-            (whole / f"{each.rpartition('.')[2]}.py").write_text(_without_project(_source(each)), encoding="utf-8")
+            (whole / f"{each.rpartition('.')[2]}.py").write_text(taken_along(each), encoding="utf-8")
         for name, text in {
             "experiment.py": lies.code,
             "train.py": _train(run, module, arguments),
@@ -244,15 +230,11 @@ def _accelerate(run: RecordedRun, module: Transplant) -> str:
     )
 
 
-def _source(module: str) -> str:
-    """Of a module of the project, which need not be imported: it may need PyTorch."""
-    spec = importlib.util.find_spec(module)
+def taken_along(module: str) -> str:
+    """The source of a module of the project as it is in the exported folder, where files import each other by names."""
+    spec = importlib.util.find_spec(module)  # it need not be imported: it may need PyTorch
     assert spec is not None
     assert spec.origin is not None
-    return Path(spec.origin).read_text(encoding="utf-8")
-
-
-def _without_project(text: str) -> str:
-    """Its files import each other by their own names."""
+    text = Path(spec.origin).read_text(encoding="utf-8")
     text = re.sub(r"from hfsuite\.errors import ConfigurationError", "from standalone import ConfigurationError", text)
-    return re.sub(r"from hfsuite\.(?:trainers|reproduce)\.(\w+) import", r"from \1 import", text)
+    return re.sub(r"from hfsuite\.(?:\w+\.)?(\w+) import", r"from \1 import", text)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pynvml
 
+import hfsuite
 from hfsuite.tracking import declared
 from hfsuite.tracking.declared import Program
 from hfsuite.tracking.secrets import argument, source_without_secrets, without_credentials, without_secrets
@@ -52,7 +53,7 @@ def collect(module: str, source: Path | None = None, text: str | None = None) ->
         "module": module,
         **_source(text),
         "git": _git(source.parent if source else declared.folder_of(module)),
-        "packages": dict(sorted((dist.name, dist.version) for dist in importlib.metadata.distributions() if dist.name)),
+        "packages": _packages(),
         "python": platform.python_version(),
         "system": platform.platform(),
         "processor": _processor(),
@@ -64,6 +65,12 @@ def collect(module: str, source: Path | None = None, text: str | None = None) ->
             name: without_credentials(os.environ[name]) for name in VARIABLES if os.environ.get(name) is not None
         },
     }
+
+
+def _packages() -> dict[str, str]:
+    """Versions by names; of hfsuite that of the code which runs, wherever another one is installed."""
+    found = {dist.name: dist.version for dist in importlib.metadata.distributions() if dist.name}
+    return dict(sorted({**found, "hfsuite": hfsuite.__version__}.items()))
 
 
 def note_resumption(known: dict[str, Any], module: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -11,10 +12,22 @@ from pathlib import Path
 import pytest
 from packaging.utils import canonicalize_name
 
+import hfsuite
+from hfsuite.reproduce.export import TAKEN_ALONG, taken_along
 from tests import program
 from tests.reproduce import project
 from tests.reproduce.test_reproduce import reproduced, said
 from tests.tracking import stores
+
+
+def test_what_is_taken_along_of_the_project_is_there_and_needs_nothing_else_of_it() -> None:
+    here = {module.rpartition(".")[2] for module in TAKEN_ALONG}
+    for module in TAKEN_ALONG:
+        tree = ast.parse(taken_along(module))
+        imported = {each.module for each in ast.walk(tree) if isinstance(each, ast.ImportFrom)}
+        assert not {name for name in imported if str(name).startswith("hfsuite")}, module
+        own = {path.stem for path in Path(hfsuite.__path__[0]).rglob("*.py")} - set(sys.stdlib_module_names)
+        assert own & imported <= here, module
 
 
 @pytest.mark.slow
