@@ -6,7 +6,7 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.2.0"
+from hfsuite.version import __version__ as __version__
 
 os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")  # before anything imports ray.train
 

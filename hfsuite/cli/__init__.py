@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-import hfsuite
 from hfsuite.cli import (
     best,
     clean,
@@ -25,6 +24,7 @@ from hfsuite.cli import (
     ui,
 )
 from hfsuite.cli.outcome import run_command
+from hfsuite.version import __version__
 
 if TYPE_CHECKING:
     from hfsuite.declaration import Declaration
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"hfsuite {hfsuite.__version__}")
+        typer.echo(f"hfsuite {__version__}")
         raise typer.Exit
 
 

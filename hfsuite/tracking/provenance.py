@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pynvml
 
-import hfsuite
 from hfsuite.tracking import declared
 from hfsuite.tracking.declared import Program
 from hfsuite.tracking.secrets import argument, source_without_secrets, without_credentials, without_secrets
+from hfsuite.version import __version__
 
 if TYPE_CHECKING:
     from hfsuite.tracking.record import SweepRecord
@@ -70,7 +70,7 @@ def collect(module: str, source: Path | None = None, text: str | None = None) ->
 def _packages() -> dict[str, str]:
     """Versions by names; of hfsuite that of the code which runs, wherever another one is installed."""
     found = {dist.name: dist.version for dist in importlib.metadata.distributions() if dist.name}
-    return dict(sorted({**found, "hfsuite": hfsuite.__version__}.items()))
+    return dict(sorted({**found, "hfsuite": __version__}.items()))
 
 
 def note_resumption(known: dict[str, Any], module: str) -> None:

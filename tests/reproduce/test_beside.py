@@ -64,7 +64,8 @@ def test_a_path_from_the_modules_file_is_followed(own_directory: Path, code: str
 
 def test_a_path_from_the_recorded_arguments_is_followed(own_directory: Path) -> None:
     Path("other.csv").write_text("x")
-    code = f'{HEAD}p.add_argument("-d", "--data", default="texts.csv")\ngiven = p.parse_args()\nopen({PARENT} / given.data)'
+    declared = 'p.add_argument("-d", "--data", default="texts.csv")\ngiven = p.parse_args()'
+    code = f"{HEAD}{declared}\nopen({PARENT} / given.data)"
     Path("mine.py").write_text(code)
     for arguments in (["--data", "other.csv"], ["--data=other.csv"], ["-d", "other.csv"]):
         assert sorted(beside(code, "mine", taken=[], arguments=arguments).files) == ["other.csv"]

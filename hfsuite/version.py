@@ -1,0 +1,3 @@
+"""Which version this is: said here alone, whatever is installed."""
+
+__version__ = "0.2.0"
