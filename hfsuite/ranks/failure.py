@@ -31,10 +31,11 @@ def describe_failure(error: BaseException, rank: int) -> dict[str, Any]:
     while frames is not None and frames.tb_next is not None and frames.tb_frame.f_code.co_filename.startswith(outer):
         frames = frames.tb_next
     words = str(error) if isinstance(error, ExceptionInWords) else f"{type(error).__name__}: {error}"
+    lines = words.splitlines() if isinstance(error, HFSuiteError) else words.splitlines()[:1]  # all mistakes
     return {
         "rank": rank,
         "at": time.time(),
-        "summary": " ".join([words.splitlines()[0], *getattr(error, "__notes__", [])]),
+        "summary": " ".join([*lines, *getattr(error, "__notes__", [])]),
         # What hfsuite refuses is explained by its message.
         "traceback": ""
         if isinstance(error, HFSuiteError)

@@ -15,7 +15,7 @@ from transformers.trainer_utils import IntervalStrategy
 
 from hfsuite.checkpoints.base_model import save_beside
 from hfsuite.checkpoints.checkpoint import TransformersCheckpoint
-from hfsuite.errors import ConfigurationError
+from hfsuite.errors import ConfigurationError, WrongFunction
 from hfsuite.ranks.dealing import separate_streams
 from hfsuite.ranks.upload import moved
 from hfsuite.report import EARLIER, TRAINING_FINISHED, UNEVALUATED
@@ -195,14 +195,15 @@ def check_arguments(args: Any, world_size: int, *, is_trial: bool = False) -> No
         is_trial: whether other trials may run beside this one.
 
     Raises:
-        ConfigurationError: a ValueError with every mistake in it, before any training step.
+        ConfigurationError: a ValueError with every mistake in it, before any training step; a `WrongFunction` if other
+            settings would hardly mend it.
     """
-    faults = []
+    faults, hopeless = list[str](), list[str]()
     logging, evaluation, saving = (str(getattr(s, "value", s)) for s in (
         args.logging_strategy, args.eval_strategy, args.save_strategy,
     ))  # fmt: skip
     if any(each not in ("no", logging) for each in (evaluation, saving)) or logging == "no":
-        faults.append(
+        hopeless.append(
             "`logging_strategy`, `eval_strategy` and `save_strategy` must be the same, since a report is made at every "
             "logging interval; only evaluation and saving may be 'no'. "
             f"Got logging_strategy={logging!r}, eval_strategy={evaluation!r}, save_strategy={saving!r}."
@@ -218,11 +219,13 @@ def check_arguments(args: Any, world_size: int, *, is_trial: bool = False) -> No
             f"Got eval_steps={args.eval_steps:g}, logging_steps={args.logging_steps:g}."
         )
     if args.load_best_model_at_end:
-        faults.append(
-            "`load_best_model_at_end` must be False: checkpoints belong to Ray. Take the best one from the result: "
-            "set `RunConfig(checkpoint_config=CheckpointConfig(checkpoint_score_attribute=...))` and call "
-            "`result.get_best_checkpoint(...)`."
+        kept = (
+            "A trial's best checkpoint is kept beside its last: load that of `result.best.checkpoint_path`."
+            if is_trial
+            else "Set `RunConfig(checkpoint_config=CheckpointConfig(checkpoint_score_attribute=...))`, and take the "
+            "best one from the result: `result.get_best_checkpoint(...)`."
         )
+        hopeless.append(f"Leave out `load_best_model_at_end=True`: checkpoints belong to Ray. {kept}")
     if is_trial and is_elsewhere(args.output_dir):
         kind = "the absolute path" if os.path.isabs(args.output_dir) else "outside of the working directory,"
         faults.append(
@@ -230,7 +233,7 @@ def check_arguments(args: Any, world_size: int, *, is_trial: bool = False) -> No
             "each other: give a relative one; checkpoints are kept in the trial's own directory."
         )
     if args.world_size != world_size:
-        faults.append(
+        hopeless.append(
             f"Transformers sees {args.world_size} processes where the run has {world_size} workers, so each would "
             "train on its own: build TrainingArguments inside trainer_init_per_worker, not before."
         )
@@ -239,6 +242,8 @@ def check_arguments(args: Any, world_size: int, *, is_trial: bool = False) -> No
             "FSDP was asked for on CPU workers. Accelerate ignores it there and trains plain DDP: "
             "use GPUs (ScalingConfig(use_gpu=True)) or remove `fsdp` from TrainingArguments."
         )
+    if hopeless:
+        raise WrongFunction([*hopeless, *faults])
     if faults:
         raise ConfigurationError(faults)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import ray.train
 import ray.train.torch
 
-from hfsuite.errors import ConfigurationError, WrongFunction
+from hfsuite.errors import WrongFunction
 from hfsuite.ranks import hyperparameters, ray_data
 
 if TYPE_CHECKING:
@@ -179,11 +179,11 @@ def _prepare_anew(trainer: Any) -> None:
     trainer.model_wrapped = trainer.model
 
 
-def _renamed(error: Exception) -> ConfigurationError | None:
+def _renamed(error: Exception) -> WrongFunction | None:
     """A message for names that scripts of Ray 2.6 still use; None for any other error."""
     if "cannot import name 'load_metric'" in str(error):
-        return ConfigurationError("`datasets.load_metric` is gone: use `evaluate.load`, or a function of your own.")
+        return WrongFunction("`datasets.load_metric` is gone: use `evaluate.load`, or a function of your own.")
     for old, new in RENAMED_ARGUMENTS.items():
         if f"unexpected keyword argument '{old}'" in str(error):
-            return ConfigurationError(f"Transformers has renamed `{old}`: write `{new}` in TrainingArguments.")
+            return WrongFunction(f"Transformers has renamed `{old}`: write `{new}` in TrainingArguments.")
     return None

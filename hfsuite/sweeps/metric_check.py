@@ -13,13 +13,14 @@ from hfsuite.report import TRAINING_FINISHED, UNEVALUATED
 from hfsuite.tracking.points import UNUSABLE, is_number, reported
 
 EVALUATED = "eval_"  # how Transformers' metrics of evaluations begin
+NEVER_NUMBERS = (str, bytes, list, tuple, dict, set)
 SHOWN = 80  # characters of a value in a message
 
 
 class MetricIsReported(Stopper):
     """Ends a sweep at its first report if that lacks the metric to optimise; later reports may leave it out.
 
-    A value that is no number is not missing yet: the next report, or another trial, may have one. Nor is one missing
+    NaN and None are not missing yet: the next report, or another trial, may have a number. Nor is one missing
     that comes with an evaluation, in a report that was due without: unless the training ends with it.
 
     Args:
@@ -42,7 +43,12 @@ class MetricIsReported(Stopper):
         if self.seen:
             self.unusable = None
         elif self.metric in (instead := result.get(UNUSABLE, {})):
-            self.unusable = self._missing(f"Its value was {_shown(instead[self.metric])}, not a number.", result)
+            value = instead[self.metric]
+            told = self._missing(f"Its value was {_shown(value)}, not a number.", result)
+            if isinstance(value, NEVER_NUMBERS):
+                self.fault = told
+            else:
+                self.unusable = told
         elif self.unusable is None and (result.get(TRAINING_FINISHED) or not result.get(UNEVALUATED)):
             near = nearest(self.metric, reported(result))
             why = f"Did you mean {' or '.join(map(repr, near))}?" if near else ""
@@ -64,9 +70,10 @@ class MetricIsReported(Stopper):
             raise fault
 
     def _missing(self, why: str, result: dict[str, Any]) -> MetricNotReported:
+        others = sorted(set(reported(result)) - {self.metric})
+        told = f"Reported: {', '.join(others)}." if others else "Nothing was reported."
         return MetricNotReported(
-            f"The metric {self.metric!r} is not in the trial's report. {why}{' ' if why else ''}"
-            f"Reported: {', '.join(sorted(reported(result)))}."
+            " ".join(filter(None, [f"The metric {self.metric!r} is not in the trial's report.", why, told]))
         )
 
     def stop_all(self) -> bool:

@@ -185,7 +185,8 @@ class SweepObserver(Callback):
         """The trial failed, and has no attempt left."""
         result = self.result(trial)
         result.failure = failure_text(self.directory, self.records[trial.trial_id].directory, trial)
-        if is_hopeless(result.failure):
+        others = [] if any(each.iterations for each in self.trials.values()) else self.trials.values()
+        if is_hopeless(result.failure, [first_line(each.failure) for each in others if each is not result]):
             self.give_up(TrialFailed(first_line(result.failure)))
         self._end(trial, TrialState.FAILED, first_line(result.failure))
 

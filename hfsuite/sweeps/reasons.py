@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ray.tune.experiment import Trial
 
-from hfsuite.errors import WrongFunction
+from hfsuite.errors import ConfigurationError, WrongFunction
 from hfsuite.tracking.directory import FAILURE_FILE, SweepDirectory
 
 SILENT = "The trial's process ended without a word: look at Ray's logs."
@@ -21,9 +23,16 @@ def failure_text(directory: SweepDirectory, name: str, trial: Trial) -> str:
     return (directory.read_text(f"{name}/{FAILURE_FILE}") or str(trial.get_error() or SILENT)).strip()
 
 
-def is_hopeless(failure: str) -> bool:
-    """Whether all other trials would fail in the same way."""
-    return f"{WrongFunction.__name__}: " in first_line(failure)
+def is_hopeless(failure: str, before: Sequence[str]) -> bool:
+    """Whether all other trials would fail in the same way.
+
+    Args:
+        failure: of a trial.
+        before: the first lines of others' failures: whatever their settings, what was asked for could not be.
+    """
+    line = first_line(failure)
+    refused = line.partition(f" {ConfigurationError.__name__}: ")[2]
+    return f"{WrongFunction.__name__}: " in line or any(refused and each.endswith(refused) for each in before)
 
 
 def of_error(error: Exception) -> str:

@@ -179,6 +179,7 @@ def _silent_tune() -> Iterator[None]:
     variables = {
         "RAY_AIR_NEW_OUTPUT": "0",  # the old output engine can be silent
         "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # MetricIsReported says it better, and as early
+        "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # of trials that Tune ends with the sweep, and does not ask any more
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # without TensorBoard's files: MLflow draws the charts
     }
     logger, before = logging.getLogger("ray.tune"), {name: os.environ.get(name) for name in variables}

@@ -76,7 +76,8 @@ class AccelerateTrainer(HuggingFaceTrainer):
         if len(required) > 1:
             raise ValueError(
                 "train_loop_per_worker should take the configuration or nothing, "
-                f"but it needs {len(required)} arguments: {', '.join(p.name for p in required)}."
+                f"but it needs {len(required)} arguments: {', '.join(p.name for p in required)}. A function of two "
+                "datasets and the settings, which returns a transformers.Trainer, is one for TransformersTrainer."
             )
         self.accelerate_config = configuration.load(accelerate_config)
         super().__init__(

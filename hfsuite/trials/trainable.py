@@ -117,7 +117,7 @@ class TrainingTrial(Trainable):
         Raises:
             ConfigurationError: `tune.with_resources` says what a trial needs, of which its workers would get nothing.
         """
-        if not self.trial_resources.head_bundle_is_empty:
+        if not isinstance(self.trial_resources, resources.TrialRequest):
             raise ConfigurationError(
                 f"The resources of a trial are those of its workers: give the trainer ScalingConfig(num_workers=..., "
                 f"resources_per_worker={{...}}) instead of tune.with_resources(..., {self.trial_resources.bundles})."

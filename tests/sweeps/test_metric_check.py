@@ -23,6 +23,8 @@ def asked(metric: str, *reports: dict[str, Any]) -> MetricIsReported:
     [
         ("eval_loss", [{"loss": 1.0}], "No evaluation was made.*`eval_strategy`"),
         ("eval_f1", [{"eval_f2": 1.0}], "Did you mean 'eval_f2'"),
+        ("loss", [{"loss": "low"}, {"loss": 1.0}], "Its value was 'low', not a number"),
+        ("loss", [{"loss": [1.0]}, {"loss": 1.0}], r"Its value was \[1.0\], not a number"),
         ("quality", [{"loss": 1.0}], "is not in the trial's report. Reported: loss, training_iteration"),
         ("eval_loss", [{"loss": 1.0, UNEVALUATED: True, TRAINING_FINISHED: True}], "No evaluation was made"),
         ("loss", [{"loss": "low"}], "Its value was 'low', not a number"),

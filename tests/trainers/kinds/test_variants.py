@@ -79,4 +79,4 @@ def test_what_a_training_lacks_is_said_and_costs_no_other_trial(own_directory: P
     assert [str(trials[kind].state) for kind in kinds] == ["failed", "failed", "failed", "completed"]
     assert "WandbCallback requires wandb to be installed" in (trials[kinds[0]].failure or "")
     assert "Expected to mark a variable ready only once" in (trials[kinds[1]].failure or ""), "as DDP alone"
-    assert "`load_best_model_at_end` must be False" in (trials[kinds[2]].failure or "")
+    assert "Leave out `load_best_model_at_end=True`" in (trials[kinds[2]].failure or "")
