@@ -25,7 +25,7 @@ def best(
     from hfsuite.tracking.describe import as_settings
     from hfsuite.tracking.state import TrialState
 
-    client = store.open_store()
+    client = store.existing_store()
     parent = find_parent(client, sweep)
     tags = parent.data.tags
     name = tags[runs.SWEEP]

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from hfsuite.cli import settings
 from hfsuite.cli.outcome import OK
+from hfsuite.errors import ConfigurationError
 
 
 def clean(
@@ -19,7 +20,7 @@ def clean(
     """Remove sweeps for good: checkpoints, records, and their runs and models in MLflow. Their names are free then."""
     from hfsuite.sweeps.finding import find_directory
     from hfsuite.tracking import store
-    from hfsuite.tracking.removal import remove_directory, remove_runs, runs_of, size_of
+    from hfsuite.tracking.removal import remove, runs_of, size_of
 
     console = Console()
     found = [find_directory(sweep, storage)[0] for sweep in sweeps]
@@ -28,10 +29,18 @@ def clean(
     its_runs = [runs_of(client, record.sweep_id) for client, record in zip(clients, records, strict=True)]
     for directory in found:
         console.print(f"{directory.path}: {size_of(directory) / 1e6:,.0f} MB", highlight=False, soft_wrap=True)
-    if not yes and not typer.confirm("Remove all of it, and the runs and models in MLflow?"):
+    if not yes and not _is_sure():
         return OK
     for directory, record, client, each in zip(found, records, clients, its_runs, strict=True):
-        remove_directory(directory)
-        remove_runs(client, each)
+        remove(directory, client, each)
         console.print(f"{record.name} is gone, with {len(each)} runs of MLflow's.", highlight=False)
     return OK
+
+
+def _is_sure() -> bool:
+    try:
+        return typer.confirm("Remove all of it, and the runs and models in MLflow?")
+    except typer.Abort:
+        raise ConfigurationError(
+            "Nothing was removed, since nobody answered. To remove without asking: --yes"
+        ) from None

@@ -37,7 +37,7 @@ def confirm(
     from hfsuite.tracking import runs, store
 
     with answer(json) as say:
-        client = store.open_store()
+        client = store.existing_store()
         parent = find_parent(client, sweep)
         experiment = load_experiment(parent.data.tags[runs.MODULE], records.declaration(client, parent))
         request = Request(workers=workers, gpu=gpu, storage=storage, name=name)

@@ -27,7 +27,7 @@ def diff(one: settings.Run, other: settings.Run, json: settings.Json = False) ->
     from hfsuite.tracking import store
 
     with answer(json) as say:
-        client = store.open_store()
+        client = store.existing_store()
         first, second = (records.read(client, records.find(client, each), whole=False) for each in (one, other))
         ours, theirs = recorded(first), recorded(second)
         ours, theirs = replace(ours, config=counting(first)), replace(theirs, config=counting(second))

@@ -22,7 +22,7 @@ def export(
     from hfsuite.tracking import store
 
     with answer(json) as say:
-        exported = export_run(store.open_store(), run, folder)
+        exported = export_run(store.existing_store(), run, folder)
         files = sorted(path.name for path in folder.iterdir())
         if json:
             say({

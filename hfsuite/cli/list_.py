@@ -21,7 +21,8 @@ def list_(json: settings.Json = False) -> int:
         return 0
     console = Console()
     for kind, entries in found.items():
-        table = Table(title=kind.replace("_", " "), title_justify="left", show_header=False, box=None, pad_edge=False)
+        console.print(kind.replace("_", " "), style="italic", highlight=False)
+        table = Table(show_header=False, box=None, pad_edge=False)
         for name, summary in entries.items():
             table.add_row(name, summary, style=None)
         console.print(table if entries else f"There are no {kind.replace('_', ' ')} here.")

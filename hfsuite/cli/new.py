@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
 import keyword
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -46,22 +48,39 @@ def write(name: str, source: str, folder: Path) -> Path:
         ConfigurationError: the name cannot be a module's, or is taken.
         UnknownName: no such experiment is shipped.
     """
-    if not name.isidentifier() or keyword.iskeyword(name):
-        raise ConfigurationError(f"{name!r} cannot be a module's name: letters, digits and _, no digit first.")
+    if fault := _name_fault(name, folder):
+        raise ConfigurationError(fault)
     known = shipped("experiments")
     if source not in known:
         raise UnknownName(f"No experiment {source!r} comes with hfsuite. {did_you_mean(source, known)}")
     file = folder / f"{name}.py"
-    if file.exists():
-        raise ConfigurationError(f"There is a {file.name} here already: choose another name.")
     text = with_own_space(known[source].read_text(encoding="utf-8"))
     text = text.replace(f"experiments.{source}", name)
     text = NAME.sub(f'    name="{name}",', text)
-    for beside in known[source].parent.iterdir():
-        if beside.name in text and beside.suffix != ".py":
-            shutil.copyfile(beside, folder / beside.name)
+    read = [each for each in known[source].parent.iterdir() if each.name in text and each.suffix != ".py"]
+    for each in read:
+        if (mine := folder / each.name).exists() and mine.read_bytes() != each.read_bytes():
+            raise ConfigurationError(
+                f"{source} reads a file {each.name} beside it, and there is another one of that name here: move yours, "
+                "or go to another folder."
+            )
+    for each in read:
+        shutil.copyfile(each, folder / each.name)
     file.write_text(text, encoding="utf-8")
     return file
+
+
+def _name_fault(name: str, folder: Path) -> str | None:
+    """A sentence if a module cannot be called so in a folder."""
+    if keyword.iskeyword(name):
+        return f"{name!r} is a word of Python's own, so no module can be called that: choose another name."
+    if not name.isidentifier():
+        return f"{name!r} cannot be a module's name: letters, digits and _, no digit first."
+    if (folder / f"{name}.py").exists() or (folder / name / "__init__.py").exists():
+        return f"There is a module {name} here already: choose another name."
+    if name in sys.stdlib_module_names or name in importlib.metadata.packages_distributions():
+        return f"{name} is an installed module, which a {name}.py here would hide: choose another name."
+    return None
 
 
 def with_own_space(text: str) -> str:

@@ -23,7 +23,7 @@ def register(
     from hfsuite.tracking import registry, store
 
     with answer(json) as say:
-        client = store.open_store()
+        client = store.existing_store()
         done = registry.register_best(client, find_parent(client, sweep), name, worse=even_if_worse)
         if json:
             say(asdict(done))

@@ -50,7 +50,7 @@ def reproduce(
     from hfsuite.reproduce import reproduction
     from hfsuite.tracking import store
 
-    client = store.open_store()
+    client = store.existing_store()
     if lock is not None:
         lock.write_text(reproduction.lock(client, run), encoding="utf-8")
         Console(stderr=json).print(f"Install them with: pip install -r {lock}", highlight=False, markup=False)

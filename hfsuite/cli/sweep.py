@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_
-import math
 import shutil
 import sys
 from pathlib import Path
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
     from ray.train import Checkpoint
 
-    from hfsuite.sweeps.result import SweepResult
+    from hfsuite.sweeps.result import SweepResult, TrialResult
 
 
 @settings.asks(*settings.OPTIONS)
@@ -54,8 +53,7 @@ def finish(result: SweepResult, progress: list[str], *, json: bool) -> int:
 def show(result: SweepResult, progress: list[str]) -> None:
     """The table of trials, the best one, and what to type next."""
     from hfsuite.sweeps.display import Display, shortest
-    from hfsuite.sweeps.result import best_trial
-    from hfsuite.tracking.points import rating
+    from hfsuite.sweeps.result import best_so_far, best_trial
     from hfsuite.trials.trainable import FAILURE
 
     console = Console()
@@ -76,27 +74,29 @@ def show(result: SweepResult, progress: list[str]) -> None:
             console.print(f"Trial {trial.number:03d} failed: {why}", markup=False, soft_wrap=True)
             console.print(f"  {shortest(trial.path)}/{FAILURE}", style="dim", markup=False, soft_wrap=True)
     best = best_trial(result.trials, result.metric, result.mode)
+    so_far = best_so_far(result.trials, result.metric, result.mode) if result.interrupted else best
     if best is None:
-        rated = [each for each in result.trials if not math.isnan(rating(each.metrics, result.metric))]
-        if not (result.interrupted and rated):
+        if so_far is None:
             console.print("\nNo trial has succeeded.", style="bold red")
-            return
-        so_far = (max if result.mode == "max" else min)(rated, key=lambda each: rating(each.metrics, result.metric))
-        console.print(
-            f"\nNo trial had ended when the sweep was interrupted. Best so far: trial {so_far.number:03d}, "
-            f"{result.metric} {so_far.metrics[result.metric]:.4g}",
-            highlight=False,
-        )
+        else:
+            said = "\nNo trial had ended when the sweep was interrupted. Best so far:"
+            console.print(f"{said} trial {_rated(so_far, result.metric)}", highlight=False)
         return
-    console.print(f"\n[bold]Best:[/] trial {best.number:03d}, {result.metric} {best.metrics[result.metric]:.4g}")
+    console.print(f"\n[bold]Best:[/] trial {_rated(best, result.metric)}")
     for name, value in best.searched.items():
         console.print(f"  {name} = {value!r}", markup=False)
+    if so_far is not None and so_far is not best:
+        console.print(f"Better so far, but interrupted: trial {_rated(so_far, result.metric)}", highlight=False)
     console.print("\nNext, open the runs in MLflow, or load the best model:")
     if not result.tracking_fault:
         console.print(f"  {_command('hfsuite')} ui", style="bold", soft_wrap=True)
     if best.checkpoint is not None:
         path = shortest(str(best.checkpoint_path))
         console.print(f"  {load_command(best.checkpoint, path)}", style="bold", markup=False, soft_wrap=True)
+
+
+def _rated(trial: TrialResult, metric: str) -> str:
+    return f"{trial.number:03d}, {metric} {trial.metrics[metric]:.4g}"
 
 
 def load_command(checkpoint: Checkpoint, path: str) -> str:

@@ -57,7 +57,12 @@ class Examination:
         sign = 1 if self.mode == "max" else -1
         # Of equals the newest, as Ray Tune has it, which has removed the others.
         best = max(enumerate(rated), key=lambda each: (sign * each[1][0], each[0]))[1][1]
-        found = dict(self.test(TransformersCheckpoint(best.path, best.filesystem), config))
+        returned = self.test(TransformersCheckpoint(best.path, best.filesystem), config)
+        if not isinstance(returned, Mapping):
+            raise ValueError(f"The experiment's test must return a dict of numbers, got {type(returned).__name__}.")
+        found = _flat(returned)
+        if (objective := value_at(returned, self.metric)) is not None:
+            found.setdefault(self.metric, objective)
         if self.metric not in found:
             raise ValueError(f"The experiment's test must return {self.metric!r}, got {', '.join(sorted(found))}.")
         if odd := [f"{name}={value!r}" for name, value in found.items() if not _is_number(value)]:
@@ -68,16 +73,28 @@ class Examination:
 
 
 def value_at(metrics: Mapping[str, Any], name: str) -> Any:
-    """What a name stands for in a report: a value, or one in groups, with dots or slashes between; or None."""
+    """What a name stands for in a report: a value, or one in groups, with dots or slashes between; or None.
+
+    Names in groups may be numbers (of classes, for example) and have dots of their own.
+    """
     if name in metrics:
         return metrics[name]
-    for divider in (".", "/"):
-        found: Any = metrics
-        for part in name.split(divider):
-            found = found.get(part) if isinstance(found, Mapping) else None
-        if found is not None:
-            return found
+    for outer, inside in metrics.items():
+        if str(outer) == name:
+            return inside
+        if isinstance(inside, Mapping) and name.startswith((f"{outer}.", f"{outer}/")):
+            found = value_at(inside, name[len(str(outer)) + 1 :])
+            if found is not None:
+                return found
     return None
+
+
+def _flat(metrics: Mapping[Any, Any], above: str = "") -> dict[str, Any]:
+    """Numbers by their names, those in groups with the groups' names and dots before."""
+    found: dict[str, Any] = {}
+    for name, value in metrics.items():
+        found |= _flat(value, f"{above}{name}.") if isinstance(value, Mapping) else {f"{above}{name}": value}
+    return found
 
 
 def _is_number(value: Any) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +11,7 @@ from ray.train import Checkpoint
 from hfsuite.later import Later
 from hfsuite.ranks.conditions import Conditions
 from hfsuite.ranks.failure import ExceptionInWords, travels
+from hfsuite.ranks.relative_paths import meant
 from hfsuite.ranks.train_functions import extend_train_functions
 
 
@@ -44,18 +43,8 @@ class RankStart:
                     self.examination.value.hold(dict(config))
             return returned
         except Exception as error:
-            if isinstance(error, OSError) and (path := _meant(str(error), self.made_in)):
+            if path := meant(error, self.made_in):
                 error.add_note(f"Ranks work in folders of their own. Give the whole path: {path}")
             if travels(error):
                 raise
             raise ExceptionInWords(f"{type(error).__name__}: {error}").with_traceback(error.__traceback__) from None
-
-
-def _meant(said: str, made_in: str) -> str:
-    """The file or folder of the driver's that a rank has looked for in its own working directory; empty if none is."""
-    quoted = [each for pair in re.findall(r"'([^']+)'|\"([^\"]+)\"", said) for each in pair if each]
-    for each in (*quoted, *(word for word in said.split() if os.sep in word)) if made_in else ():
-        relative = os.path.relpath(each, os.getcwd()) if os.path.isabs(each) else each
-        if not relative.startswith(os.pardir) and os.path.exists(path := os.path.join(made_in, relative)):
-            return os.path.normpath(path)
-    return ""

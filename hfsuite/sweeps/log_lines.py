@@ -52,7 +52,7 @@ class LogLines:
         """A trial is over, and with it so many; how long the others will take, by those that have ended here."""
         self._ended += 1
         left = (self.total - over) * (time.monotonic() - self._began) / self._ended
-        rest = f", about {duration(left)} left" if over < self.total else ""
+        rest = f", about {duration(left)} left" if over < self.total and not trial.state.is_unfinished else ""
         why = f" ({trial.why})" if trial.why else ""
         self._say(
             f"trial {trial.number:03d} {trial.state}{why} after {duration(trial.seconds)}; "

@@ -248,7 +248,8 @@ class SweepObserver(Callback):
             self._stop_clock(trial.trial_id)
             del self._began[trial.trial_id]
         self._live.pop(trial.trial_id, None)
-        self.display.ends(result, sum(each.state.is_over for each in self.trials.values()))
+        states = {**{trial_id: each.state for trial_id, each in self.records.items()}, trial.trial_id: state}
+        self.display.ends(result, sum(each.is_over and not each.is_unfinished for each in states.values()))
         record.started_at, record.ended_at = record.started_at or _now(), _now()
         self.removals.wait()
         self._forget_removed(record)

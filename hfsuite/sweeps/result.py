@@ -246,11 +246,14 @@ def json_value(value: Any) -> Any:
 
 def best_trial(trials: Sequence[TrialResult], metric: str, mode: str) -> TrialResult | None:
     """The best trial that has a result; what is no finite number is never best, and of equals the first."""
-    rated = [
-        (rating(trial.metrics, metric), trial)
-        for trial in trials
-        if trial.state.has_result and not math.isnan(rating(trial.metrics, metric))
-    ]
-    if not rated:
-        return None
-    return (max if mode == "max" else min)(rated, key=lambda each: each[0])[1]
+    return _best([trial for trial in trials if trial.state.has_result], metric, mode)
+
+
+def best_so_far(trials: Sequence[TrialResult], metric: str, mode: str) -> TrialResult | None:
+    """The best of those that have a result and those that may go on."""
+    return _best([trial for trial in trials if trial.state.has_result or trial.state.is_unfinished], metric, mode)
+
+
+def _best(trials: Sequence[TrialResult], metric: str, mode: str) -> TrialResult | None:
+    rated = [trial for trial in trials if not math.isnan(rating(trial.metrics, metric))]
+    return (max if mode == "max" else min)(rated, key=lambda trial: rating(trial.metrics, metric), default=None)

@@ -23,7 +23,10 @@ def absolute(storage: str | os.PathLike[str]) -> str:
 def check_unused(directory: SweepDirectory, name: str, shown: str) -> None:
     """A driver that was ended before its sweep had a record has left nothing that would be missed."""
     if directory.exists:
-        raise ConfigurationError(f"There is a sweep {name!r} in {shown} already: choose another name.")
+        raise ConfigurationError(
+            f"There is a sweep {name!r} in {shown} already: choose another name, or remove that one with its runs: "
+            f"hfsuite clean {name}"
+        )
     entry = directory.filesystem.get_file_info(directory.path)
     if entry.is_file or directory.names() - {OWN_FOLDER}:
         raise ConfigurationError(f"There is something other than a sweep in {shown}/{name}: choose another name.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.fs
 
@@ -25,13 +25,19 @@ def size_of(directory: SweepDirectory) -> int:
     return sum(entry.size or 0 for entry in directory.filesystem.get_file_info(selector) if entry.is_file)
 
 
-def remove_directory(directory: SweepDirectory) -> None:
-    """Removes what a sweep has left on storage; its name is free then.
+def remove(directory: SweepDirectory, client: mlflow.MlflowClient, found: Sequence[mlflow.entities.Run]) -> None:
+    """Removes a sweep: in MLflow, then on storage, so that what an error leaves can be removed by its name.
+
+    Args:
+        directory: the sweep's.
+        client: of the store that it is in.
+        found: its runs.
 
     Raises:
         ConfigurationError: somebody runs it.
     """
     with DriverLock(directory):
+        remove_runs(client, found)
         for name in directory.names():
             path = f"{directory.path}/{name}"
             if directory.filesystem.get_file_info(path).is_file:
@@ -69,14 +75,23 @@ def runs_of(client: mlflow.MlflowClient, sweep_id: str) -> list[mlflow.entities.
     return list(found.values())
 
 
+def _models_of(client: mlflow.MlflowClient, run: mlflow.entities.Run) -> list[mlflow.entities.LoggedModel]:
+    """All of them: MLflow returns a hundred at once."""
+    source = f"source_run_id = '{run.info.run_id}'"
+    found, token = list[Any](), None
+    while True:
+        page = client.search_logged_models([run.info.experiment_id], filter_string=source, page_token=token)
+        found += page
+        if not (token := page.token):
+            return found
+
+
 def remove_runs(client: mlflow.MlflowClient, found: Sequence[mlflow.entities.Run]) -> None:
     """Deletes runs with their models and files. MLflow marks them as deleted: their numbers go with `mlflow gc`."""
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     for run in found:
-        models = client.search_logged_models(
-            [run.info.experiment_id], filter_string=f"source_run_id = '{run.info.run_id}'"
-        )
+        models = _models_of(client, run)
         for place in (*(str(each.artifact_location) for each in models), str(run.info.artifact_uri)):
             with suppress(FileNotFoundError):  # it never had any
                 get_artifact_repository(place, tracking_uri=client.tracking_uri).delete_artifacts()

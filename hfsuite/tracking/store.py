@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hfsuite.errors import TrackingError
+from hfsuite.errors import TrackingError, UnknownName
 from hfsuite.tracking.secrets import without_credentials
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -99,6 +99,18 @@ def has_been_made(uri: str) -> bool:
     """Whether a store is there to be read; of any but a file only itself can say."""
     path = _file_of(uri)
     return path is None or path.exists()
+
+
+def existing_store() -> mlflow.MlflowClient:
+    """As `open_store`, for whoever only reads: where there is no store yet, none is made.
+
+    Raises:
+        UnknownName: nothing was recorded here.
+        TrackingError: as of `open_store`.
+    """
+    if not has_been_made(uri := tracking_uri()):
+        raise UnknownName(f"There is no sweep yet in {without_credentials(uri)}. Run one: hfsuite sweep MODULE")
+    return open_store()
 
 
 def open_store(recorded: str | None = None) -> mlflow.MlflowClient:

@@ -31,12 +31,31 @@ def test_a_copy_is_complete_in_itself(own_directory: Path, source: str) -> None:
 
 def test_what_cannot_be_written_is_refused(own_directory: Path) -> None:
     (own_directory / "taken.py").write_text("")
-    with pytest.raises(ConfigurationError, match=r"There is a taken\.py here already"):
-        write("taken", "digits", own_directory)
+    (own_directory / "package").mkdir()
+    (own_directory / "package" / "__init__.py").write_text("")
+    for taken in ("taken", "package"):
+        with pytest.raises(ConfigurationError, match=f"There is a module {taken} here already"):
+            write(taken, "digits", own_directory)
+    for installed in ("torch", "datasets", "json"):
+        with pytest.raises(ConfigurationError, match=rf"{installed} is an installed module, which a {installed}\.py"):
+            write(installed, "digits", own_directory)
+    with pytest.raises(ConfigurationError, match="'lambda' is a word of Python's own"):
+        write("lambda", "digits", own_directory)
     with pytest.raises(ConfigurationError, match="'my-own' cannot be a module's name"):
         write("my-own", "digits", own_directory)
     with pytest.raises(UnknownName, match="Did you mean 'sentiment'"):
         write("mine", "sentment", own_directory)
+
+
+def test_nothing_is_written_over(own_directory: Path) -> None:
+    (own_directory / "state_of_the_union.txt.xz").write_bytes(b"mine")
+    with pytest.raises(ConfigurationError, match=r"reads a file state_of_the_union\.txt\.xz beside it, and there is"):
+        write("mine", "language_model", own_directory)
+    assert (own_directory / "state_of_the_union.txt.xz").read_bytes() == b"mine"
+    assert not (own_directory / "mine.py").exists()
+    (own_directory / "state_of_the_union.txt.xz").unlink()
+    write("one", "language_model", own_directory)
+    write("two", "language_model", own_directory)  # the same file
 
 
 def test_ones_own_experiments_are_found_wherever_they_lie(own_directory: Path) -> None:

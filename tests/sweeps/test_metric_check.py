@@ -53,3 +53,10 @@ def test_a_metric_may_stand_in_a_group(metric: str) -> None:
     result = {"eval_PER": {"f1": 0.3}, "eval.f1": 0.2}
     set_aside(result, metric, "max")
     assert result[metric] == (0.2 if metric == "eval.f1" else 0.3)
+
+
+@pytest.mark.parametrize("metric", ["eval_cls.0.f1", "eval_cls/0/f1", "eval_cls.a.b"])
+def test_names_in_groups_may_be_numbers_and_have_dots(metric: str) -> None:
+    result = {"eval_cls": {0: {"f1": 0.3}, "a.b": 0.3}}
+    set_aside(result, metric, "max")
+    assert result[metric] == 0.3

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,17 +12,25 @@ from hfsuite.cli import app
 from hfsuite.cli.outcome import USER_ERROR, run_command
 from hfsuite.errors import ConfigurationError
 from hfsuite.tracking import runs, store
+from hfsuite.tracking.directory import SweepDirectory
 from hfsuite.tracking.lock import DriverLock
-from hfsuite.tracking.removal import remove_directory, runs_of
+from hfsuite.tracking.removal import remove, runs_of
 from tests.tracking.test_models import saved_model
 
 
-def test_a_sweep_and_all_that_belongs_to_it_goes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_and_all_that_belongs_to_it_goes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, folder, logged = saved_model()
     client = store.open_store()
     (trial,) = [run for run in runs_of(client, "id-of-made") if run.data.tags[runs.KIND] == "trial"]
     nested = client.create_run(trial.info.experiment_id, tags={"mlflow.parentRunId": trial.info.run_id})
     other = client.create_run(trial.info.experiment_id)
+    for _ in range(100):  # MLflow tells of so many at once
+        client.create_logged_model(trial.info.experiment_id, source_run_id=trial.info.run_id)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    assert run_command(app, ["clean", "made"]) == USER_ERROR
+    assert "Nothing was removed, since nobody answered" in capsys.readouterr().err
     assert run_command(app, ["clean", "made", "--yes"]) == 0
     assert "made is gone, with 3 runs of MLflow's." in capsys.readouterr().out
     assert not folder.parents[1].exists()
@@ -40,9 +50,7 @@ def test_what_is_registered_or_runs_stays(capsys: pytest.CaptureFixture[str]) ->
     assert run_command(app, ["clean", "made", "--yes"]) == USER_ERROR
     assert "is version 1 of the registered model reviews" in capsys.readouterr().err.replace("\n", " ")
     assert folder.is_dir()
-    from hfsuite.tracking.directory import SweepDirectory
-
     directory = SweepDirectory.at("results", "made")
     with DriverLock(directory), pytest.raises(ConfigurationError, match="is being run by process"):
-        remove_directory(directory)
+        remove(directory, client, runs_of(client, "id-of-made"))
     assert folder.is_dir()
