@@ -35,7 +35,7 @@ def best(
         hint = "" if TrialState(state).is_over else died
         raise UnknownName(f"The sweep {name!r} has no best trial: it is {state}.{hint}")
     run = client.get_run(tags[runs.BEST_RUN])
-    found = _as_dict(runs, run, parent)
+    found = _as_dict(client, run, parent)
     if json:
         with answer(json) as say:
             say(json_value(found))
@@ -70,17 +70,25 @@ def find_parent(client: Any, sweep: str | None) -> Any:
     raise UnknownName(f"There is {wanted} in {where}. {hint}")
 
 
-def _as_dict(runs: Any, run: Any, parent: Any) -> dict[str, Any]:
-    from hfsuite.tracking import settings as settings_of
+def _as_dict(client: Any, run: Any, parent: Any) -> dict[str, Any]:
+    from hfsuite.tracking import runs
 
     return {
         "sweep": parent.data.tags[runs.SWEEP],
         "trial": int(run.data.tags[runs.TRIAL]),
         "metric": parent.data.tags[runs.METRIC],
         "value": float(parent.data.tags[runs.BEST_VALUE]),
-        "config": settings_of.read(run),
+        "config": _settings_of(client, run),
         "metrics": parent.data.metrics,
         "state": run.data.tags[runs.STATE],
         "run_id": run.info.run_id,
         "checkpoint": parent.data.tags.get(runs.CHECKPOINT_PATH),
     }
+
+
+def _settings_of(client: Any, run: Any) -> dict[str, Any]:
+    """The settings of a trial that count, in their own types; where only MLflow's parameters are known, texts."""
+    from hfsuite.reproduce import recorded
+
+    found = recorded.read(client, run, whole=False)
+    return {name: value for name, value in found.config_at_best.items() if name not in found.idle}

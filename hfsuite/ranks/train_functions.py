@@ -13,6 +13,7 @@ from ray.train.v2._internal.execution.context import get_train_context
 from ray.train.v2._internal.execution.train_fn_utils import get_train_fn_utils
 
 from hfsuite.checkpoints import manifest
+from hfsuite.errors import WrongFunction
 from hfsuite.ranks.conditions import Added, nothing
 from hfsuite.ranks.surroundings import python_numbers
 from hfsuite.ranks.upload import moved
@@ -40,6 +41,8 @@ def extend_train_functions(start_from: Checkpoint | None, added: Added = nothing
 
     def report(metrics: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
         nonlocal reports
+        if not isinstance(metrics, Mapping):
+            raise WrongFunction(f"ray.train.report takes a dict of what is reported, got {metrics!r}.")
         reports += 1
         if kwargs.get("delete_local_checkpoint_after_upload") and not kwargs.get("checkpoint_upload_fn"):
             kwargs["checkpoint_upload_fn"] = moved

@@ -87,7 +87,7 @@ def type_fault(name: str, value: Any, default: Any) -> str | None:
 
 
 def _fault(name: str, value: Any, default: Any) -> str:
-    expected = READS_AS.get(type(default), f"a {type(default).__name__}")
+    expected = READS_AS.get(type(default), f"of the type {type(default).__name__}")
     return f"{name} must be {expected} (its default is {default!r}), got {value!r}."
 
 

@@ -30,6 +30,8 @@ class LogLines:
         params, trials = record.params, "one training"
         if record.kind == "sweep":
             trials = f"{self.total} trials, {params['searcher']}, {params['trial_scheduler']}"
+        if record.confirms is not None:
+            trials = f"the finalists of {record.confirms_sweep or record.confirms}, at most {self.total} trainings"
         workers = f"{params['workers']} worker{'s' if params['workers'] != 1 else ''}"
         self._say(f"{record.experiment} · {record.name}")
         self._say(f"{trials}, {workers} each, seed {params['seed']}; {record.metric} ({record.mode}) is optimised")

@@ -132,6 +132,7 @@ def test_a_sweep_prints_one_json_object_and_best_finds_it_again(capsys: pytest.C
     assert (best["sweep"], best["run_id"]) == ("one", said["best"]["run_id"])
     assert best["value"] == said["best"]["metrics"]["loss"]
     assert best["checkpoint"] == said["best"]["checkpoint"]
+    assert best["config"] == said["best"]["config"], "in their own types"
     code, out, _ = run(capsys, "best")
     assert code == 0
     assert "config.x" in out, "a metric may have the same name"

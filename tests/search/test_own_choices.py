@@ -116,6 +116,15 @@ def test_on_the_command_line_a_choice_is_given_by_its_text(tmp_path: Path) -> No
     assert values["colour"] is Colour.BLUE
     assert values["kind"] is Kind.FANCY
     assert (values["model"], values["betas"]) == (Large, (0.9, 0.999))
+    (fault,) = parse_settings(experiment, ["colour=blue"])[1]
+    assert fault.endswith("got 'blue'. Write Colour.RED or Colour.BLUE."), fault
     _, faults = parse_settings(experiment, [], file, ["model", "other"])
     assert len(faults) == 1
     assert faults[0].startswith("other was <class 'gone'>, which no file can hold")
+
+
+def test_what_no_choice_is_becomes_what_a_file_would_give_back() -> None:
+    choices = OwnChoices.of({"pair": tune.choice([(1, 2), (3, 4)])}, {"pair": None, "x": None, "betas": ((0.9, 0.99),)})
+    read = {"pair": (3, 4), "x": ((1, 2), (3, 4)), "betas": [[0, 1]]}
+    assert choices.read(read) == {"pair": (3, 4), "x": [[1, 2], [3, 4]], "betas": ((0.0, 1.0),)}
+    assert choices.read(json.loads(json.dumps(choices.read(read)))) == choices.read(read)
