@@ -12,8 +12,10 @@ from typing import Any, TypeAlias
 
 import optuna
 from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
+from ray.tune.search.sample import Float, Function
 
 from hfsuite.errors import ConfigurationError, UnknownName, did_you_mean
+from hfsuite.search.domains import normal_of
 from hfsuite.search.learning import Learning, Shown, all_complete, failed_are_stopped
 from hfsuite.search.optuna_search import TrialAwareOptunaSearch
 from hfsuite.search.spaces import OnlyWhere, Space, is_grid, is_searched
@@ -38,6 +40,7 @@ SAMPLERS: dict[str, tuple[str, Callable[[int], optuna.samplers.BaseSampler]]] = 
 LEARNS_FROM: dict[str, Shown] = {"tpe": failed_are_stopped, "gp": all_complete, "cmaes": all_complete}
 VARIANTS = "grid"  # Tune's own: every combination of `grid_search`, random draws for the rest
 NAMES = [*SAMPLERS, VARIANTS]
+CAN_BE_DRAWN = "Use tune.uniform, loguniform, quniform, randint, lograndint or choice"
 
 
 def check_searcher(searcher: str | AnySearcher, space: Space | None = None) -> None:
@@ -73,13 +76,25 @@ def check_searcher(searcher: str | AnySearcher, space: Space | None = None) -> N
             "There is nothing to search: no setting varies. Free one of those that are fixed, or train once instead "
             "(hfsuite train, Experiment.train)."
         )
+    if unbounded := [f"{name!r} ({kind})" for name, each in space.items() if (kind := _unbounded(each))]:
+        raise ConfigurationError(
+            f"The searcher {searcher!r} cannot draw what no interval or list holds: {', '.join(unbounded)}. "
+            f"{CAN_BE_DRAWN}, or the searcher {VARIANTS!r}, which draws from everything at random."
+        )
     try:
         TrialAwareOptunaSearch.convert_search_space(dict(space))
     except ValueError as error:
         raise ConfigurationError(
-            f"The searcher {searcher!r} cannot draw from this space: {error} Use tune.uniform, loguniform, quniform, "
-            f"randint, lograndint or choice, or the searcher {VARIANTS!r}."
+            f"The searcher {searcher!r} cannot draw from this space: {error} {CAN_BE_DRAWN}, or the searcher "
+            f"{VARIANTS!r}."
         ) from error
+
+
+def _unbounded(domain: object) -> str | None:
+    """What a domain is of which nobody knows the ends."""
+    if isinstance(domain, Function):
+        return "tune.sample_from"
+    return "tune.randn" if isinstance(domain, Float) and normal_of(domain) is not None else None
 
 
 def make_searcher(
