@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from hfsuite.errors import ConfigurationError, did_you_mean
+from hfsuite.errors import NO_SETTING, ConfigurationError, did_you_mean
 from hfsuite.naming import EXPERIMENT_BYTES, experiment_name_fault, is_number_name
 from hfsuite.ranks.examination import Test
 from hfsuite.search.groups import check_groups, check_names, drawn_in
@@ -18,8 +18,6 @@ from hfsuite.seeds import SETTING, seed_fault
 from hfsuite.summary import cut, listed
 from hfsuite.tracking import declared
 from hfsuite.trainers.training import HuggingFaceTrainer
-
-NO_SETTING = "It has none: give it defaults={...}."
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

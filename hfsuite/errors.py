@@ -22,6 +22,8 @@ from typing import Any
 
 NO_SWEEP = "There is none yet. Run one: hfsuite sweep MODULE"  # as `none` of `did_you_mean`
 
+NO_SETTING = "It has none: give it defaults={...}."  # likewise
+
 
 class HFSuiteError(Exception):
     """The root of all errors that hfsuite raises on purpose."""

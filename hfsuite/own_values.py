@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -56,3 +57,14 @@ def is_written(value: Any) -> bool:
     except (TypeError, ValueError):
         return False
     return True
+
+
+def json_value(value: Any) -> Any:
+    """JSON knows neither NaN nor infinity, nor what a user may report beside numbers."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(name): json_value(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_value(each) for each in value]
+    return value if isinstance(value, int | float | str) or value is None else str(value)

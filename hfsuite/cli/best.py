@@ -20,12 +20,14 @@ def best(
     json: settings.Json = False,
 ) -> int:
     """Show the best trial of a sweep."""
-    from hfsuite.sweeps.result import json_value
-    from hfsuite.tracking import runs, store
+    from hfsuite.own_values import json_value
+    from hfsuite.tracking import store
+
+    client = store.existing_store()
+    from hfsuite.tracking import runs
     from hfsuite.tracking.describe import as_settings
     from hfsuite.tracking.state import TrialState
 
-    client = store.existing_store()
     parent = find_parent(client, sweep)
     tags = parent.data.tags
     name = tags[runs.SWEEP]

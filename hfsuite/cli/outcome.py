@@ -53,7 +53,7 @@ def answer(json: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
     standard_output = sys.stdout
 
     def say(found: dict[str, Any]) -> None:
-        from hfsuite.sweeps.result import json_value
+        from hfsuite.own_values import json_value
 
         print(json_.dumps(json_value(found), default=str, allow_nan=False), file=standard_output, flush=True)
 

@@ -10,9 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from hfsuite.declaration import NO_SETTING
-from hfsuite.errors import ConfigurationError, did_you_mean
-from hfsuite.search.own_choices import OwnChoices
+from hfsuite.errors import NO_SETTING, ConfigurationError, did_you_mean
 from hfsuite.search.values import parse_value
 from hfsuite.sweeps.request import DEFAULTS, Request
 
@@ -129,6 +127,8 @@ def parse_settings(
     Raises:
         ConfigurationError: the file cannot be read as an object of settings.
     """
+    from hfsuite.search.own_choices import OwnChoices  # with Ray, which an experiment has imported
+
     choices = OwnChoices.of(experiment.space, experiment.defaults)
     values = _read(file) if file is not None else {}
     faults = choices.faults(values, unwritten)

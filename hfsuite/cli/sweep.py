@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 @settings.asks(*settings.OPTIONS)
 def sweep(module: settings.Module, json: settings.Json = False, **asked: Any) -> int:
     """Search for the best settings of an experiment."""
-    from hfsuite.sweeps.job import Job
-    from hfsuite.sweeps.sweep import run
-
     with answer(json) as say:
-        experiment = load_experiment(module)
+        experiment = load_experiment(module)  # first: a module that does not exist needs no Ray
+        from hfsuite.sweeps.job import Job
+        from hfsuite.sweeps.sweep import run
+
         request, faults = settings.requested(experiment, asked)
         result = run(Job(experiment, request), faults)
         if json:

@@ -38,12 +38,12 @@ def train(
     **asked: Any,
 ) -> int:
     """Train an experiment once, with its default settings or with those given by --set."""
-    from hfsuite.sweeps.first_step import facts_of
-    from hfsuite.sweeps.sweep import run_training
-
     with answer(json or facts) as say:
         declaration = Program(**json_.loads(recorded.read_text(encoding="utf-8"))) if recorded else None
-        experiment = load_experiment(module, declaration)
+        experiment = load_experiment(module, declaration)  # first: a module that does not exist needs no Ray
+        from hfsuite.sweeps.first_step import facts_of
+        from hfsuite.sweeps.sweep import run_training
+
         request, faults = settings.requested(experiment, asked, file=values, unwritten=by_text or [])
         if facts:
             if faults:

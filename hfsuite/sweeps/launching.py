@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from hfsuite.declaration import Declaration
 from hfsuite.errors import NeedsResult
+
+if TYPE_CHECKING:  # it imports PyTorch: not where there is no experiment yet
+    from hfsuite.declaration import Declaration
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 

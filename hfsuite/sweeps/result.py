@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ray.train import Checkpoint
 
 from hfsuite.errors import NotRecorded, TrialFailed
+from hfsuite.own_values import json_value
 from hfsuite.summary import SHOWN, cut, listed
 from hfsuite.tracking.describe import as_settings, short
 from hfsuite.tracking.points import rating
@@ -231,17 +232,6 @@ def address(path: str, storage: str) -> str:
     scheme, separator, rest = storage.partition("://")
     _, mark, query = rest.partition("?")
     return f"{scheme}://{path}{mark}{query}" if separator else path
-
-
-def json_value(value: Any) -> Any:
-    """JSON knows neither NaN nor infinity, nor what a user may report beside numbers."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {str(name): json_value(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [json_value(each) for each in value]
-    return value if isinstance(value, int | float | str) or value is None else str(value)
 
 
 def best_trial(trials: Sequence[TrialResult], metric: str, mode: str) -> TrialResult | None:

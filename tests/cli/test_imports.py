@@ -1,0 +1,45 @@
+"""Nobody waits for libraries that an answer does not need."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from hfsuite.cli import app
+
+HEAVY = {"ray", "torch", "transformers", "accelerate", "datasets", "mlflow", "optuna", "pandas", "numpy", "sqlalchemy"}
+VERBS = [each.name or each.callback.__name__ for each in app.registered_commands if each.callback is not None]
+ASKED = """
+import json, sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from hfsuite.cli import app
+from hfsuite.cli.outcome import run_command
+
+with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+    codes = [run_command(app, asked) for asked in json.loads(sys.argv[1])]
+print(json.dumps([codes, sorted({name.partition(".")[0] for name in sys.modules})]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("asked", "code", "needed"),
+    [
+        ([["--help"], ["--version"], *([verb, "--help"] for verb in VERBS), ["list"]], 0, set()),
+        ([["sweep", "nonsense"], ["train", "nonsense.py"]], 2, set()),
+        ([["best"]], 2, {"sqlalchemy"}),
+    ],
+    ids=["help", "no module", "no store"],
+)
+def test_heavy_libraries_are_imported_only_where_they_are_needed(
+    asked: list[list[str]], code: int, needed: set[str], own_directory: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    command = [sys.executable, "-c", ASKED, json.dumps(asked)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    codes, imported = json.loads(done.stdout)
+    assert codes == [code] * len(asked), done.stderr
+    assert HEAVY & set(imported) <= needed
