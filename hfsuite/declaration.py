@@ -55,6 +55,14 @@ class Declaration:
     module: str = field(default_factory=lambda: _calling_module())
 
     def __post_init__(self) -> None:
+        try:
+            faults = self._faults()
+        except RecursionError:
+            faults = ["A default or a value of the space holds itself, which no record can hold."]
+        if faults:
+            raise ConfigurationError([f"Experiment {str(self.name)[:EXPERIMENT_BYTES]!r}: {each}" for each in faults])
+
+    def _faults(self) -> list[str]:
         faults = check_declaration(self)
         unnamed = [*(check_names(part) for part in (self.space, self.defaults) if isinstance(part, Mapping))]
         faults += dict.fromkeys(itertools.chain(*unnamed))
@@ -65,8 +73,7 @@ class Declaration:
             faults += check_only_where(self.only_where, self.space, self.defaults)
             if isinstance(self.trainer, HuggingFaceTrainer):
                 faults += _not_taken(self.trainer, self.defaults)
-        if faults:
-            raise ConfigurationError([f"Experiment {str(self.name)[:EXPERIMENT_BYTES]!r}: {each}" for each in faults])
+        return faults
 
     def __repr__(self) -> str:
         searched = {name: domain for name, domain in self.space.items() if is_searched(domain)}

@@ -7,14 +7,14 @@ from typing import Any
 
 EXPERIMENT_BYTES = 100  # of an experiment's name: the folders of its sweeps have longer ones
 SWEEP_BYTES = 200  # file systems take 255, and a repetition's name is longer
-NOT_IN_FOLDERS = re.compile(r"[\x00-\x1f\x7f/\\:'\"*?\[\]<>|#%]")  # by file systems, in patterns and in addresses
+WORDS = re.compile(r"(?!-)[\w.@+=-]+")  # by file systems, shells and addresses nothing else is meant by these
 
 
 def experiment_name_fault(name: Any) -> str | None:
     """A sentence if an experiment cannot be called so."""
     said = "An experiment's name is used for folders"
-    if not isinstance(name, str) or not _is_folder(name) or NOT_IN_FOLDERS.search(name):
-        return f"{said}, so it cannot be {_cut(name)}: take letters, digits, blanks between them and ._-@+=."
+    if not isinstance(name, str) or not all(map(WORDS.fullmatch, name.split(" "))) or not _is_folder(name):
+        return f"{said}, so it cannot be {_cut(name)}: take letters, digits, single blanks between them and ._-@+=, no - first."
     if (size := len(name.encode())) > EXPERIMENT_BYTES:
         return f"{said}: at most {EXPERIMENT_BYTES} bytes, got {size}."
     return None
@@ -22,8 +22,8 @@ def experiment_name_fault(name: Any) -> str | None:
 
 def sweep_name_fault(name: str) -> str | None:
     """A sentence if a sweep cannot be called so."""
-    if not re.fullmatch(r"[\w.@+=-]+", name) or not _is_folder(name):
-        return f"A sweep's name may have letters, digits and ._-@+= in it, got {_cut(name)}."
+    if not WORDS.fullmatch(name) or not _is_folder(name):
+        return f"A sweep's name may have letters, digits and ._-@+= in it, no - first, got {_cut(name)}."
     if (size := len(name.encode())) > SWEEP_BYTES:
         return f"A sweep's name becomes a folder's: at most {SWEEP_BYTES} bytes, got {size}."
     return None

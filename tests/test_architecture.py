@@ -57,7 +57,7 @@ def test_unknown_public_name_is_an_attribute_error() -> None:
 
 
 def test_no_file_is_longer_than_its_noun() -> None:
-    lines = {file.name: len(file.read_text().splitlines()) for file in ROOT.glob("hfsuite/**/*.py")}
+    lines = {str(file): len(file.read_text().splitlines()) for file in ROOT.glob("hfsuite/**/*.py")}
     assert not {name: count for name, count in lines.items() if count > 350}
 
 

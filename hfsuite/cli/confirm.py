@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,25 +13,25 @@ from hfsuite.cli import settings
 from hfsuite.cli.best import find_parent
 from hfsuite.cli.loading import load_experiment
 from hfsuite.cli.outcome import OK, answer
-from hfsuite.sweeps.request import Request
+from hfsuite.errors import ConfigurationError
+from hfsuite.sweeps.request import OF_CONFIRMATION
 
 if TYPE_CHECKING:
     from hfsuite.sweeps.confirm import Confirmation
 
 
+@settings.asks(*OF_CONFIRMATION)
 def confirm(
     sweep: Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's name or MLflow run id.")],
     top: Annotated[int, typer.Option(min=1, help="How many of the best trials.")] = 3,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds at most.")] = 5,
-    workers: Annotated[int | None, typer.Option(help="Workers a trial.", show_default="the sweep's")] = None,
-    gpu: Annotated[
-        bool | None, typer.Option("--gpu/--cpu", help="Whether each worker has a GPU.", show_default="as the sweep")
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="What to call it.", show_default="SWEEP-confirm and time")] = None,
-    storage: settings.Storage = "results",
     json: settings.Json = False,
+    **asked: Any,
 ) -> int:
-    """Train a sweep's finalists with the same fresh seeds, test them on unseen data, and pick the winner."""
+    """Train a sweep's finalists with the same fresh seeds, test them on unseen data, and pick the winner.
+
+    Workers and GPUs are as in the sweep unless others are asked for.
+    """
     from hfsuite.reproduce import recorded as records
     from hfsuite.sweeps.confirm import confirm as confirm_sweep
     from hfsuite.tracking import runs, store
@@ -40,7 +40,9 @@ def confirm(
         client = store.existing_store()
         parent = find_parent(client, sweep)
         experiment = load_experiment(parent.data.tags[runs.MODULE], records.declaration(client, parent))
-        request = Request(workers=workers, gpu=gpu, storage=storage, name=name)
+        request, faults = settings.requested(experiment, asked)
+        if faults:
+            raise ConfigurationError(faults)
         done = confirm_sweep(client, parent, experiment, request, top=top, seeds=seeds)
         if json:
             say(done.as_json())

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from hfsuite.cli.here import experiments_here
 from hfsuite.cli.new import shipped
 from hfsuite.errors import ConfigurationError, NeedsResult, UnknownName, did_you_mean, nearest
-from hfsuite.tracking.declared import SCRIPT, UNREADABLE, Program, ends_itself, is_script
+from hfsuite.tracking.declared import SCRIPT, UNREADABLE, Program, ends_itself, is_script, note_loaded
 
 if TYPE_CHECKING:
     from hfsuite.declaration import Declaration
@@ -36,6 +36,17 @@ def load_experiment(module: str, declaration: Program | None = None) -> Declarat
         UnknownName: there is no such module.
         ConfigurationError: it has no `experiment`, or importing it fails.
     """
+    if declaration is not None and declaration.hides:
+        raise ConfigurationError(
+            f"{module} was called with an argument that was not recorded, since it may be a secret "
+            f"({' '.join(declaration.arguments)}): have it read that from the environment."
+        )
+    experiment = _load(module, declaration)
+    note_loaded(experiment.module, declaration or Program(experiment=experiment.name, text=None))
+    return experiment
+
+
+def _load(module: str, declaration: Program | None) -> Declaration:
     _import_from(Path.cwd())
     if is_script(module):
         return _load_file(Path(module), declaration)
@@ -83,7 +94,8 @@ def _load_file(file: Path, declaration: Program | None) -> Declaration:
     from hfsuite.cli.programs import run_to_launch
 
     arguments = declaration.arguments if declaration else ()
-    return run_to_launch(file.absolute(), text, name=name, loading=_loading(declaration), arguments=arguments)
+    with _called_with(str(file.absolute()), arguments):
+        return run_to_launch(file.absolute(), text, name=name, loading=_loading(declaration))
 
 
 def _loading(declaration: Program | None) -> Loading:
@@ -122,8 +134,9 @@ def _imported(name: str, called: str, declaration: Program | None) -> ModuleType
 
     arguments = declaration.arguments if declaration else ()
     try:
-        with only_loading(_loading(declaration)), _called_with(called, arguments):
-            return importlib.import_module(name)
+        with only_loading(loading := _loading(declaration)), _called_with(called, arguments):
+            module = importlib.import_module(name)
+            return module if loading.found is None else loading.found
     except SystemExit as error:
         raise ConfigurationError(ends_itself(called, error.code, arguments)) from error
     except Launched as launched:
@@ -155,6 +168,8 @@ def _of_module(module: ModuleType, wanted: str | None) -> Declaration | None:
 def _dotted(module: str) -> str:
     if module == "__main__":
         raise ConfigurationError(f"This experiment was declared {UNREADABLE}: put it into a file.")
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise UnknownName(f"{module!r} is no module's name: give one like experiments.sentiment, or a file's path.")
     if "." in module or importlib.util.find_spec(module) is not None:
         return module
     inside = f"{EXPERIMENTS}.{module}"

@@ -64,9 +64,12 @@ def write(name: str, source: str, folder: Path) -> Path:
                 f"{source} reads a file {each.name} beside it, and there is another one of that name here: move yours, "
                 "or go to another folder."
             )
-    for each in read:
-        shutil.copyfile(each, folder / each.name)
-    file.write_text(text, encoding="utf-8")
+    try:
+        for each in read:
+            shutil.copyfile(each, folder / each.name)
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"{folder} takes no files: {error.strerror}. Go to a folder of your own.") from error
     return file
 
 

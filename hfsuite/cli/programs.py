@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import bisect
 import inspect
 import linecache
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from types import CodeType, ModuleType
 
@@ -15,9 +15,10 @@ from hfsuite.declaration import Declaration
 from hfsuite.errors import ConfigurationError, NeedsResult
 from hfsuite.sweeps.launching import Launched, Loading, only_loading
 from hfsuite.tracking.declared import LOADED, MAIN, ends_itself
+from hfsuite.tracking.notebook import heads
 
 
-def run_to_launch(path: Path, text: str, *, name: str, loading: Loading, arguments: Sequence[str]) -> Declaration:
+def run_to_launch(path: Path, text: str, *, name: str, loading: Loading) -> Declaration:
     """The experiment that a program launches. It stays this process's `__main__`, so its functions travel by value.
 
     Statements run one after another. What it launches before the wanted experiment is not run, and a statement that
@@ -28,7 +29,6 @@ def run_to_launch(path: Path, text: str, *, name: str, loading: Loading, argumen
         text: its source.
         name: by which it is recorded.
         loading: what is wanted.
-        arguments: what it is called with.
 
     Raises:
         ConfigurationError: it launches no such experiment, and why.
@@ -36,12 +36,16 @@ def run_to_launch(path: Path, text: str, *, name: str, loading: Loading, argumen
     main = ModuleType(MAIN)
     main.__file__ = str(path)
     setattr(main, LOADED, (name, text))
-    sys.modules[MAIN], sys.argv = main, [str(path), *arguments]
+    sys.modules[MAIN] = main
     linecache.cache[str(path)] = (len(text), None, text.splitlines(keepends=True), str(path))  # for tracebacks
     program = _parsed(text, name)
     flags = _future(program) | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT  # as notebooks do
+    begins, failed = heads(text), dict[int, ConfigurationError]()  # by the cell, counted from its line
     with only_loading(loading):
         for statement in program.body:
+            cell = bisect.bisect(begins, statement.lineno)
+            if cell in failed:
+                continue
             code = compile(ast.Module([statement], []), str(path), "exec", dont_inherit=True, flags=flags)
             try:
                 _execute(code, main)
@@ -49,14 +53,21 @@ def run_to_launch(path: Path, text: str, *, name: str, loading: Loading, argumen
                 return launched.experiment
             except (NameError, NeedsResult) as error:
                 if not loading.passed:
-                    raise _failing(name, statement, error) from error
+                    failed[cell] = _failing(name, statement, error)
             except SystemExit as error:
-                raise ConfigurationError(ends_itself(name, error.code, arguments)) from error
-            except ConfigurationError:
-                raise
-            except Exception as error:  # the user's code can raise anything
-                raise _failing(name, statement, error) from error
-    return _declared(main, name, loading)
+                failed[cell] = ConfigurationError(ends_itself(name, error.code, sys.argv[1:]))
+            except ConfigurationError as error:
+                failed[cell] = error
+            except Exception as error:  # noqa: BLE001  the user's code can raise anything
+                failed[cell] = _failing(name, statement, error)
+            if loading.found is not None:  # in a thread of its own
+                return loading.found
+            if failed and not begins:  # a cell that has failed in the notebook has ended there too, and no other
+                raise failed[cell]
+    try:
+        return _declared(main, name, loading)
+    except ConfigurationError:
+        raise next(iter(failed.values()), sys.exception()) from None  # type: ignore[misc]  # there is one
 
 
 def _execute(code: CodeType, main: ModuleType) -> None:
@@ -105,4 +116,6 @@ def _future(program: ast.Module) -> int:
 
 
 def _failing(name: str, statement: ast.stmt, error: Exception) -> ConfigurationError:
-    return ConfigurationError(f"Running {name} fails: {type(error).__name__}: {error} (line {statement.lineno})")
+    failing = ConfigurationError(f"Running {name} fails: {type(error).__name__}: {error} (line {statement.lineno})")
+    failing.__cause__ = error
+    return failing

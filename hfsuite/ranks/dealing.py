@@ -90,7 +90,7 @@ def shares_at_hand(accelerator: Accelerator) -> list[int] | None:
     if isinstance(loader.dataset, DealtRows):
         rows = loader.dataset
         is_whole = rows.last_round == rows.batch_size * rows.num_processes
-        return None if is_whole else shares(rows.last_round, rows.batch_size, rows.num_processes)
+        return None if is_whole else shares(rows.last_round, rows.num_processes)
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sysconfig
@@ -22,22 +23,29 @@ def meant(error: BaseException, made_in: str) -> str:
         error: what became of that.
         made_in: the driver's working directory.
     """
-    errors = list(_chain(error))
-    if not made_in or not any(isinstance(each, OSError) for each in errors):
-        return ""
-    for named in _named(errors):
+    errors = [each for each in _chain(error) if _misses_a_file(each)]
+    for named in _named(errors) if made_in and errors else ():
         relative = os.path.relpath(named) if os.path.isabs(named) else os.path.normpath(named)
-        inside = relative not in ("", os.curdir) and not relative.startswith(os.pardir)
-        if inside and not os.path.exists(relative) and os.path.exists(path := os.path.join(made_in, relative)):
-            return path
+        folder = os.path.dirname(relative)  # of a file that was to be made
+        for wanted in filter(None, (relative, folder)):
+            is_inside = wanted != os.curdir and not wanted.startswith(os.pardir)
+            if is_inside and not os.path.exists(wanted) and os.path.exists(os.path.join(made_in, wanted)):
+                return os.path.join(made_in, relative)
     return ""
+
+
+def _misses_a_file(error: BaseException) -> bool:
+    """Whether an error says, or may say, that something is not there."""
+    if isinstance(error, ConnectionError | TimeoutError) or not isinstance(error, OSError):
+        return False
+    return error.errno in (None, errno.ENOENT, errno.ENOTDIR)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     """An error, and those that it came of."""
     while error is not None:
         yield error
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def _named(errors: list[BaseException]) -> Iterator[str]:

@@ -89,11 +89,11 @@ class DealtBatches(BatchSampler):
         """The rows of each batch."""
         order = list(self.sampler)[: self.rows]
         for start in range(0, len(order), self.round):
-            yield share_of(order[start : start + self.round], self.batch_size, self.num_processes, self.process_index)
+            yield share_of(order[start : start + self.round], self.num_processes, self.process_index)
 
     def shares(self, place: int) -> list[int]:
         """The rows of each rank in a batch, by the batch's place in the epoch; 0 where a row only stands in."""
-        return shares(min(self.round, self.rows - place * self.round), self.batch_size, self.num_processes)
+        return shares(min(self.round, self.rows - place * self.round), self.num_processes)
 
     def weight(self, place: int) -> float:
         """By what a batch's mean loss counts in its step, times ranks and batches of a step: 1 if the step is whole."""
@@ -130,7 +130,7 @@ class DealtRows(IterableDataset[Any]):
         for rows in rounds(self.dataset, self.batch_size * self.num_processes):
             if len(rows) == self.batch_size * self.num_processes or not self.drop_last:
                 self.last_round = len(rows)
-                yield from share_of(rows, self.batch_size, self.num_processes, self.process_index)
+                yield from share_of(rows, self.num_processes, self.process_index)
 
     def __getattr__(self, name: str) -> Any:
         """All else is the dataset's."""
@@ -148,19 +148,19 @@ class SizedDealtRows(DealtRows):
         return (whole + bool(rest and not self.drop_last)) * self.batch_size
 
 
-def shares(rows: int, batch_size: int, ranks: int) -> list[int]:
+def shares(rows: int, ranks: int) -> list[int]:
     """How many rows each rank gets of a round: a batch, or an even part of what is left.
 
-    >>> shares(16, 8, 2), shares(9, 8, 2), shares(1, 8, 2)
+    >>> shares(16, 2), shares(9, 2), shares(1, 2)
     ([8, 8], [5, 4], [1, 0])
     """
     least, more = divmod(rows, ranks)
     return [least + (rank < more) for rank in range(ranks)]
 
 
-def share_of(rows: list[Any], batch_size: int, ranks: int, rank: int) -> list[Any]:
+def share_of(rows: list[Any], ranks: int, rank: int) -> list[Any]:
     """The rows that one rank gets of a round; the round's first, where none is left for it."""
-    counts = shares(len(rows), batch_size, ranks)
+    counts = shares(len(rows), ranks)
     start = sum(counts[:rank])
     return rows[start : start + counts[rank]] or rows[:1]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ray.tune.search.sample import Categorical, Domain, Float, Integer, LogUniform, Normal, Quantized
 
-from hfsuite.own_values import own_value
+from hfsuite.own_values import as_written, own_value
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,10 @@ class Steps:
         return min(max(round(value / self.by), self.first), self.last)
 
     def __contains__(self, value: float) -> bool:
-        index = round(value / self.by)
+        try:
+            index = round(value / self.by)
+        except (OverflowError, ValueError):  # infinity, NaN, or more digits than a float has
+            return False
         return self.first <= index <= self.last and math.isclose(value, index * self.by, abs_tol=1e-9 * self.by)
 
 
@@ -100,7 +103,10 @@ def normal_of(domain: Domain) -> Normal | None:
 
 
 def _is_same(one: Any, other: Any) -> bool:
-    return type(one) is type(other) and bool(one == other)
+    try:
+        return type(one) is type(other) and bool(one == other)
+    except (TypeError, ValueError):  # of arrays
+        return as_written(one) == as_written(other)
 
 
 def _unquantised(domain: Domain) -> Any:

@@ -63,6 +63,8 @@ def check_names(values: Mapping[str, Any]) -> list[str]:
     for *groups, name in dict.fromkeys(_names(values)):
         if not isinstance(name, str):
             faults.append(f"Names of settings are texts, got {name!r}.")
+        elif not name.strip() or not name.isprintable():
+            faults.append(f"A setting cannot be called {name!r}: give it a name of letters.")
         elif DIVIDES in name:
             faults.append(
                 f"A setting cannot be called {'.'.join([*groups, name])!r}: Ray Tune would divide it at {DIVIDES!r}. "
@@ -101,19 +103,20 @@ def _unrecordable(value: Any) -> str | None:
         )
     if isinstance(value, ModuleType):
         return f"the module {value.__name__}, which is no value: import it in the training function."
-    if type(value) in PLAIN or isinstance(value, Domain) or (fault := _pickling_fault(value)) is None:
+    return _unsendable(value)
+
+
+def _unsendable(value: Any) -> str | None:
+    """What something is that ranks cannot get, with its cure."""
+    if type(value) in PLAIN or isinstance(value, Domain):
         return None
-    return (
-        f"of the type {type(value).__name__}, which cannot be sent to another process ({fault}): make it in the "
-        "training function."
-    )
-
-
-def _pickling_fault(value: Any) -> str | None:
     try:
         cloudpickle.dumps(value)
     except Exception as error:  # noqa: BLE001  whatever a class of the user's raises
-        return f"{type(error).__name__}: {error}"
+        return (
+            f"of the type {type(value).__name__}, which cannot be sent to another process ({type(error).__name__}: "
+            f"{error}): make it in the training function."
+        )
     return None
 
 
@@ -123,7 +126,8 @@ def _in_choice(name: str, values: Any) -> list[str]:
         return [f"The values that the search space lists for {name!r} must be a list, got {values!r}."]
     inside = [path for value in values for path, _ in _drawn(value)]
     if not inside:
-        return []
+        unsent = [fault for value in values for _, each in _inside(value) if (fault := _unsendable(each)) is not None]
+        return [f"The search space lists a value for {name!r} {fault}" for fault in unsent[:1]]
     return [
         f"The search space lists a domain among the values of {name!r}, which a trial would get as it is, not drawn. "
         f"{CURE}: {_flat(name, inside[0] or ('value',))!r}."

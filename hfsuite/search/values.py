@@ -32,7 +32,10 @@ def parse_value(name: str, text: str, default: Any) -> tuple[Any, str | None]:
     default = own_value(default)
     if isinstance(default, str):
         return text, None
-    value = own_value(_read(text), default)
+    try:
+        value = own_value(_read(text), default)
+    except RecursionError:
+        return None, f"{name} cannot be {text!r}, which holds itself."
     if isinstance(value, str) and isinstance(default, list | tuple) and text.strip()[:1] == "(":  # of bare words
         value = own_value(_read(text.replace("(", "[").replace(")", "]")), default)
     if default is None:

@@ -6,6 +6,7 @@ takes longer, only where those before it have found nothing.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -18,7 +19,8 @@ from hfsuite.seeds import seed_fault
 from hfsuite.sweeps import cluster
 from hfsuite.sweeps.job import SEARCH, Job
 from hfsuite.sweeps.storage import check_storage
-from hfsuite.tracking import keeping
+from hfsuite.tracking import keeping, store
+from hfsuite.tracking.lock import DriverLock
 from hfsuite.trials import resources
 
 Check = Callable[[Job], list[str]]
@@ -26,11 +28,15 @@ TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
     "trials": ((Integral,), "a whole number"),
     "workers": ((Integral, type(None)), "a whole number, or None for the trainer's"),
     "gpu": ((bool, Real, type(None)), "True, False, the part of a GPU, or None for the trainer's"),
+    "storage": ((str, os.PathLike), "a folder or a URI"),
     "set": ((Mapping,), "a dict from names of settings to values"),
     "name": ((str, type(None)), "a text, or None for the experiment's and the time"),
     "deterministic": ((bool, type(None)), "True, False, or None: on CPUs"),
     "try_defaults": ((bool,), "True or False"),
 }
+
+
+NOWHERE = ("storage", "")
 
 
 def check(job: Job, known: Sequence[str] = ()) -> None:
@@ -72,7 +78,7 @@ def types(job: Job) -> list[str]:
         f"{name} must be {words}, got {value!r}."
         for name, value in given.items()
         for kinds, words in [TYPES[name]]
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds) or (name, value) == NOWHERE
     ]
 
 
@@ -96,13 +102,6 @@ def name(job: Job) -> list[str]:
     """It becomes a folder's."""
     given = job.request.name
     return [] if given is None else list(filter(None, [sweep_name_fault(given)]))
-
-
-def test(job: Job) -> list[str]:
-    """A confirmation needs one."""
-    if job.purpose.confirms is None or job.experiment.test is not None:
-        return []
-    return [f"{job.experiment.name} declares no test: Experiment(test=...) rates a checkpoint on the test part."]
 
 
 def searcher(job: Job) -> list[str]:
@@ -143,6 +142,21 @@ def storage(job: Job) -> list[str]:
     return _refused(lambda: check_storage(job.storage, job.name)) if job.purpose.resumed is None else []
 
 
+def is_free(job: Job) -> list[str]:
+    """Nobody else runs the sweep that is taken up again."""
+    return [] if job.purpose.resumed is None else _refused(DriverLock(job.directory).check_free)
+
+
+def tracking(job: Job) -> list[str]:
+    """The address of the tracking store is one, and its server answers.
+
+    Raises:
+        TrackingError: it is not, or does not.
+    """
+    store.check_address(job.purpose.resumed.tracking_uri if job.purpose.resumed is not None else None)
+    return []
+
+
 def connects(job: Job) -> list[str]:
     """There is a Ray cluster; if none is named, it starts here."""
     return _refused(cluster.connect)
@@ -155,8 +169,8 @@ def fits(job: Job) -> list[str]:
 
 
 STAGES: tuple[tuple[Check, ...], ...] = (
-    (settings, trials, seed, name, test, searcher, worker_policy, keep, workers, trial_scheduler),
-    (storage,),
+    (settings, trials, seed, name, searcher, worker_policy, keep, workers, trial_scheduler),
+    (storage, is_free, tracking),
     (connects,),
     (fits,),
 )

@@ -9,6 +9,7 @@ from contextlib import suppress
 import pyarrow.fs
 
 from hfsuite.errors import ConfigurationError, UnknownName, did_you_mean
+from hfsuite.sweeps.storage import absolute
 from hfsuite.tracking.directory import SweepDirectory
 from hfsuite.tracking.lock import DriverLock
 from hfsuite.tracking.record import SweepRecord
@@ -31,7 +32,7 @@ def find_directory(
     Raises:
         UnknownName: there is none, with the nearest names.
     """
-    storage = storage.rstrip("/") if "://" in storage else os.path.abspath(os.path.expanduser(storage))
+    storage = absolute(storage)
     if sweep is not None and os.path.isdir(sweep) and SweepDirectory.at(*os.path.split(os.path.abspath(sweep))).exists:
         storage, sweep = os.path.split(os.path.abspath(sweep))
     if sweep is not None and (directory := SweepDirectory.at(storage, sweep)).exists:

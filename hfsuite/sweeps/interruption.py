@@ -51,5 +51,6 @@ class Interruption(Callback):
             if callable(end_in_order):
                 end_in_order(number, frame)
 
-        for number in SIGNALS:
-            signal.signal(number, note_and_end)
+        for number in SIGNALS:  # what was ignored (in a script's background job, for example) stays so
+            ignored = self._own[number] is signal.SIG_IGN
+            signal.signal(number, signal.SIG_IGN if ignored else note_and_end)

@@ -59,7 +59,8 @@ class Job:
     @cached_property
     def name(self) -> str:
         """Of the sweep."""
-        return self.request.name or f"{self.experiment.name}-{datetime.now():%Y%m%d-%H%M%S-%f}"[:-3]
+        experiment = self.experiment.name.replace(" ", "_")  # commands name the sweep
+        return self.request.name or f"{experiment}-{datetime.now():%Y%m%d-%H%M%S-%f}"[:-3]
 
     @cached_property
     def storage(self) -> str:

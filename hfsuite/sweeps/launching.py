@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from hfsuite.errors import NeedsResult
+from hfsuite.tracking.declared import launch_of
 
 if TYPE_CHECKING:  # it imports PyTorch: not where there is no experiment yet
     from hfsuite.declaration import Declaration
@@ -26,14 +27,16 @@ class Loading:
         wanted: the name of the experiment; None for the first that it launches.
         launch: which of its launches of that name, from 0.
         passed: the names of those that it has launched before.
+        found: what is wanted, once it was launched.
     """
 
     wanted: str | None = None
     launch: int = 0
     passed: list[str] = field(default_factory=list)
+    found: Declaration | None = None
 
 
-_loading: ContextVar[Loading | None] = ContextVar("loading", default=None)
+_loading: Loading | None = None  # of all threads: a program may launch in one of its own
 _launched: Counter[str] = Counter()  # by this process, by the experiments' names
 
 
@@ -58,15 +61,25 @@ class NotRun:
     def __getattr__(self, name: str) -> Any:
         raise NeedsResult(f"{name} of {self._experiment}")
 
+    def __iter__(self) -> Any:
+        return self.__getattr__("the contents")
+
+    def __len__(self) -> int:
+        return int(self.__getattr__("the length"))
+
+    def __getitem__(self, name: Any) -> Any:
+        return self.__getattr__(repr(name))
+
 
 @contextmanager
 def only_loading(loading: Loading) -> Iterator[None]:
     """Meanwhile `Experiment.sweep()` and its like raise `Launched`, or return `NotRun` where another one is wanted."""
-    token = _loading.set(loading)
+    global _loading
+    before, _loading = _loading, loading
     try:
         yield
     finally:
-        _loading.reset(token)
+        _loading = before
 
 
 def launch(experiment: Declaration) -> Any:
@@ -75,12 +88,15 @@ def launch(experiment: Declaration) -> Any:
     Raises:
         Launched: the program is only loaded, and this is what is wanted.
     """
-    loading, name = _loading.get(), experiment.name
+    loading, name = _loading, experiment.name
     if loading is None:
         _launched[name] += 1
         return None
-    if loading.wanted in (None, name) and loading.passed.count(name) == loading.launch:
-        raise Launched(experiment)
+    if loading.found is not None or (loading.wanted in (None, name) and loading.passed.count(name) == loading.launch):
+        loading.found = loading.found or experiment
+        if threading.current_thread() is not threading.main_thread():
+            raise SystemExit  # which ends a thread without a word
+        raise Launched(loading.found)
     loading.passed.append(name)
     return NotRun(name)
 
@@ -95,6 +111,7 @@ def launches(method: Method) -> Method:
     return cast("Method", launched)
 
 
-def number_of(experiment: str) -> int:
-    """Which launch of an experiment the last one was in this program, from 0."""
-    return max(_launched[experiment] - 1, 0)
+def number_of(experiment: str, module: str) -> int:
+    """Which launch of an experiment this is in the program that declares it, from 0."""
+    recorded = launch_of(module)
+    return max(_launched[experiment] - 1, 0) if recorded is None else recorded

@@ -154,7 +154,7 @@ def _new_record(job: Job, sweep_id: str) -> SweepRecord:
         params=_params(job),
         mlflow_experiment=store.experiment_name(experiment.name),
         tracking_uri=store.recorded_uri(),
-        provenance={**provenance.collect(experiment.module), "launch": number_of(experiment.name)},
+        provenance={**provenance.collect(experiment.module), "launch": number_of(experiment.name, experiment.module)},
         created_at=int(time.time() * 1_000),
         reproduces=purpose.reproduces,
         confirms=confirms,

@@ -100,11 +100,11 @@ class Request:
             chosen: the searcher or the trial scheduler, if that was an object: no file holds one.
         """
         asked = record.arguments
-        names = ("trials", "workers", "gpu", "seed", "keep", "deterministic")
-        return cls(
-            **{name: asked[name] for name in names}, **asked["worker_policy"], **chosen, set=asked["fixed"],
-            name=record.name, storage=storage, try_defaults=asked.get("try_defaults", False),
-        )  # fmt: skip
+        known = {
+            "try_defaults": False,
+            **{name: asked[name] for name in AS_THEY_ARE if name in asked},
+        }  # when it was new
+        return cls(**known, **asked["worker_policy"], **chosen, set=asked["fixed"], name=record.name, storage=storage)
 
     def as_record(self, fixed: Mapping[str, Any], unwritten: list[str]) -> dict[str, Any]:
         """As plain values; None for a searcher or a trial scheduler that is an object.
@@ -113,14 +113,15 @@ class Request:
             fixed: the values of `set` as the trials get them.
             unwritten: the names of those that no file can hold.
         """
+        named = {name: getattr(self, name) for name in ("searcher", "trial_scheduler")}
         return {
-            "trials": self.trials, "workers": self.workers, "gpu": self.gpu, "fixed": dict(fixed), "seed": self.seed,
+            **{name: getattr(self, name) for name in AS_THEY_ARE},
+            **{name: value if isinstance(value, str) else None for name, value in named.items()},
             "storage": str(self.storage),
-            "searcher": self.searcher if isinstance(self.searcher, str) else None,
-            "trial_scheduler": self.trial_scheduler if isinstance(self.trial_scheduler, str) else None,
-            "worker_policy": asdict(self.policy), "keep": self.keep, "deterministic": self.deterministic,
-            "try_defaults": self.try_defaults, "not_written": unwritten,
-        }  # fmt: skip
+            "worker_policy": asdict(self.policy),
+            "fixed": dict(fixed),
+            "not_written": unwritten,
+        }
 
     @property
     def policy(self) -> WorkerPolicy:
@@ -132,6 +133,12 @@ class Request:
         return WorkerPolicy(**{name: getattr(self, name) for name in OF_WORKERS})
 
 
+# In a record as in a request; the others have a form of their own there.
+AS_THEY_ARE = tuple(
+    each.name
+    for each in fields(Request)
+    if each.name not in (*OF_WORKERS, "set", "name", "storage", "searcher", "trial_scheduler")
+)
 # What options and keywords are by default: those of a request, but that nobody writes an empty dict.
 DEFAULTS = {each.name: None if each.name == "set" else each.default for each in fields(Request)}
 

@@ -173,6 +173,8 @@ class SweepResult:
         if (best := best_trial(self.trials, self.metric, self.mode)) is not None:
             return best
         failed = next((trial for trial in self.trials if trial.failure), None)
+        if failed is None and any(trial.iterations for trial in self.trials):
+            raise TrialFailed(f"No trial has ended with a number for {self.metric}, so there is no best one.")
         if failed is None:
             raise TrialFailed("No trial has made a report, so there is no best one.")
         raise TrialFailed(f"No trial has succeeded. Trial {failed.number}: {failed.failure}")

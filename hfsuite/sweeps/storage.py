@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ from hfsuite.tracking.secrets import without_credentials
 def absolute(storage: str | os.PathLike[str]) -> str:
     """A storage as it is meant from here."""
     path = os.fspath(storage)
-    return path.rstrip("/") if "://" in path else str(Path(path).expanduser().absolute())
+    return path.rstrip("/") if "://" in path else os.path.abspath(os.path.expanduser(path))
 
 
 def check_unused(directory: SweepDirectory, name: str, shown: str) -> None:
@@ -25,7 +26,7 @@ def check_unused(directory: SweepDirectory, name: str, shown: str) -> None:
     if directory.exists:
         raise ConfigurationError(
             f"There is a sweep {name!r} in {shown} already: choose another name, or remove that one with its runs: "
-            f"hfsuite clean {name}"
+            f"hfsuite clean {name} --storage {shlex.quote(shown)}"
         )
     entry = directory.filesystem.get_file_info(directory.path)
     if entry.is_file or directory.names() - {OWN_FOLDER}:

@@ -28,14 +28,14 @@ from hfsuite.sweeps.job import TRAINING, Job, Purpose
 from hfsuite.sweeps.log_lines import LogLines
 from hfsuite.sweeps.observer import SweepObserver
 from hfsuite.sweeps.plan import Plan, make_plan
-from hfsuite.sweeps.request import Request
+from hfsuite.sweeps.request import DEFAULTS, Request
 from hfsuite.sweeps.result import SweepResult, TrialResult, address, best_trial
 from hfsuite.sweeps.trial_settings import TrialSettings
 from hfsuite.sweeps.tuning import run_tune
 from hfsuite.tracking.declared import MAIN, UNREADABLE
 from hfsuite.tracking.directory import REPORTS_FILE, ReportReader, SweepDirectory
 from hfsuite.tracking.record import trial_directory
-from hfsuite.tracking.secrets import without_credentials
+from hfsuite.tracking.secrets import HIDDEN, without_credentials
 from hfsuite.tracking.state import TrialState
 from hfsuite.trials import resources
 
@@ -130,10 +130,9 @@ def resume_sweep(
     ]
     choices = OwnChoices.of(experiment.space, experiment.defaults)
     faults += choices.faults(asked["fixed"], asked.get("not_written", []))
-    if faults:
-        raise ConfigurationError(faults)
     purpose = Purpose(kind=record.kind, resumed=record, retry_failed=retry_failed)
-    return run(Job(experiment, Request.of_record(record, storage, **chosen), purpose))
+    named = {name: DEFAULTS[name] if value is None else value for name, value in chosen.items()}
+    return run(Job(experiment, Request.of_record(record, storage, **named), purpose), faults)
 
 
 def _run(plan: Plan) -> SweepResult:
@@ -187,6 +186,11 @@ def _beforehand(plan: Plan) -> Iterator[str]:
     is_chosen = job.request.gpu is not None or record.kind != "sweep" or record.params["gpu"]
     if not is_chosen and (gpus := sum(node.get("GPU", 0) for node in resources.cluster_nodes())):
         yield f"The workers are on CPUs, though the cluster has GPUs ({gpus:g}): --gpu gives each worker one."
+    if HIDDEN in record.provenance.get("arguments", ()):
+        yield (
+            "An argument of this program may be a secret and is not recorded: its trials cannot be reproduced, "
+            "confirmed or taken up again elsewhere. Have it read that from the environment."
+        )
     if record.provenance.get("source") is None and record.module == MAIN:
         yield (
             f"This experiment is declared {UNREADABLE}: its trials cannot be reproduced, exported, confirmed or taken "

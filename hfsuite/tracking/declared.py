@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from hfsuite.tracking import notebook
+from hfsuite.tracking.secrets import HIDDEN
 
 MAIN = "__main__"
 SCRIPT = ".py"  # how names of programs end; a module's dotted name never has that end
@@ -31,7 +32,7 @@ class Program:
     Args:
         experiment: its name.
         text: the program's; None if that is not recorded whole.
-        arguments: what it was called with.
+        arguments: what it was called with; `HIDDEN` for one that may be a secret.
         launch: which of its launches of that experiment is meant, from 0.
     """
 
@@ -39,6 +40,11 @@ class Program:
     text: str | None
     arguments: tuple[str, ...] = ()
     launch: int = 0
+
+    @property
+    def hides(self) -> bool:
+        """Whether it was called with something that was not recorded, so that it cannot be run again."""
+        return HIDDEN in self.arguments
 
     @classmethod
     def of(cls, experiment: str, provenance: Mapping[str, Any], text: str | None) -> Program:
@@ -49,13 +55,28 @@ class Program:
             provenance: of the sweep; see `hfsuite.tracking.provenance`.
             text: the program's, if it is recorded whole.
         """
-        called, *arguments = shlex.split(provenance.get("command") or "") or [""]
-        module = provenance.get("module") or ""
-        ran = provenance.get("program")
-        names = ("-c", Path(module).name, f"{module.rpartition('.')[2]}{SCRIPT}")
-        is_own = called in names and ran in (None, module)
-        arguments = arguments if is_own else []
-        return cls(experiment=experiment, text=text, arguments=tuple(arguments), launch=provenance.get("launch") or 0)
+        given = tuple(provenance.get("arguments") or ())
+        return cls(experiment=experiment, text=text, arguments=given, launch=provenance.get("launch") or 0)
+
+
+_loaded: dict[str, Program] = {}  # what this process has loaded out of a record, by the modules' names
+
+
+def note_loaded(module: str, program: Program) -> None:
+    """Takes note of how a module was loaded, so that what is recorded now says the same."""
+    _loaded[module] = program
+
+
+def arguments_of(module: str) -> list[str]:
+    """What the program that a module is was called with, when it was first run."""
+    if module in _loaded:
+        return list(_loaded[module].arguments)
+    return sys.argv[1:] if running() == module and sys.argv[:1] != ["hfsuite"] else []
+
+
+def launch_of(module: str) -> int | None:
+    """Which of its launches this process was asked for; None if for none by number."""
+    return _loaded[module].launch if module in _loaded else None
 
 
 def is_script(name: str) -> bool:
@@ -114,7 +135,7 @@ def text_of(name: str, file: Path | None = None) -> str | None:
         file = _file_of(sys.modules[MAIN])
         if file is None:
             cells = notebook.cells()
-            return _command() if cells is None else "\n\n".join(map(notebook.as_python, cells))
+            return _command() if cells is None else notebook.as_program(cells)
     if file is None:
         found = name if is_script(name) else getattr(sys.modules.get(name), "__file__", None)
         file = Path(found) if found else None

@@ -70,6 +70,15 @@ class DriverLock:
         except filelock.Timeout:
             return True
 
+    def check_free(self) -> None:
+        """Takes nothing.
+
+        Raises:
+            ConfigurationError: somebody else holds it.
+        """
+        if self.is_held:
+            raise self._taken()
+
     def close(self) -> None:
         """Gives it back."""
         self._ended.set()

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
+from typing import Any
 
 TRANSPARENT = ("time", "capture")  # IPython's magics that run the Python code that they are given
+HEAD = "# In[{}]:"  # a line before each cell, as `jupyter nbconvert` writes it
+IS_HEAD = re.compile(r"# In\[\d+\]:")
 
 
 def cells() -> list[str] | None:
@@ -18,8 +22,20 @@ def cells() -> list[str] | None:
     return None if shell is None else [cell for cell in shell.history_manager.input_hist_parsed if cell.strip()]
 
 
+def as_program(found: list[str]) -> str:
+    """All cells, one after another."""
+    return "\n\n".join(f"{HEAD.format(number)}\n{as_python(cell)}" for number, cell in enumerate(found, start=1))
+
+
+def heads(program: str) -> list[int]:
+    """The numbers of the lines where cells begin; empty for a program that is no notebook's."""
+    return [number for number, line in enumerate(program.splitlines(), start=1) if IS_HEAD.fullmatch(line)]
+
+
 def as_python(cell: str) -> str:
-    """A cell without what only IPython understands: what %time runs is run, other magics and shell lines are comments.
+    """A cell without what only IPython understands.
+
+    What %time runs is run, the lines that a shell command gives are asked of the shell, and other magics are left out.
 
     Args:
         cell: its code, in which IPython has put calls of `get_ipython()` for such lines.
@@ -28,33 +44,47 @@ def as_python(cell: str) -> str:
         tree = ast.parse(cell)
     except SyntaxError:  # it has failed in the notebook too
         return "\n".join(f"# {line}" for line in cell.splitlines())
-    lines = cell.splitlines()
-    special = [node for node in ast.walk(tree) if isinstance(node, ast.stmt) and _is_special(node)]
-    for node in sorted(special, key=lambda each: -each.lineno):  # from the end: line numbers stay
-        end = node.end_lineno or node.lineno
-        indent = " " * node.col_offset
-        text = "\n".join(lines[node.lineno - 1 : end])
-        run = _run_by_magic(node)
-        instead = [*(f"{indent}{each}" for each in run.splitlines())] if run is not None else [f"{indent}pass"]
-        comments = [f"{indent}# {each.strip()}" for each in text.splitlines()] if run is None else []
-        lines[node.lineno - 1 : end] = [*comments, *instead]
-    return "\n".join(lines)
+    if not any(isinstance(node, ast.Name) and node.id == "get_ipython" for node in ast.walk(tree)):
+        return cell
+    return ast.unparse(ast.fix_missing_locations(_WithoutIPython().visit(tree)))
 
 
-def _is_special(node: ast.stmt) -> bool:
-    """Whether a statement that holds no others calls IPython."""
-    return not hasattr(node, "body") and any(
-        isinstance(each, ast.Name) and each.id == "get_ipython" for each in ast.walk(node)
-    )
+class _WithoutIPython(ast.NodeTransformer):
+    def visit_Expr(self, node: ast.Expr) -> Any:
+        """A magic, or a line for the shell."""
+        if (code := _run_by_magic(node.value)) is not None:
+            return code or ast.Pass()
+        return ast.Pass() if _called_of_ipython(node.value) else self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        """`x = %time f()`, `lines = !ls`, and questions about IPython itself, which is not there."""
+        if (code := _run_by_magic(node)) and isinstance(code[0], ast.Expr) and len(code) == 1:
+            return code[0].value
+        if _called_of_ipython(node) in ("getoutput", "system") and node.args:
+            text = ast.unparse(node.args[0])
+            return ast.parse(f"__import__('subprocess').getoutput({text}).splitlines()", mode="eval").body
+        if isinstance(node.func, ast.Name) and node.func.id == "get_ipython":
+            return ast.Constant(None)
+        return self.generic_visit(node)
 
 
-def _run_by_magic(node: ast.stmt) -> str | None:
-    """The code that a magic like %time runs, with what it is assigned to; None for any other."""
-    call = node.value if isinstance(node, ast.Expr | ast.Assign) else None
-    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
+def _called_of_ipython(node: ast.expr) -> str | None:
+    """The name of the method of `get_ipython()` that an expression calls."""
+    match node:
+        case ast.Call(func=ast.Attribute(value=ast.Call(func=ast.Name(id="get_ipython")), attr=name)):
+            return name
+    return None
+
+
+def _run_by_magic(node: ast.expr) -> list[ast.stmt] | None:
+    """The statements that a magic like %time runs; None for any other expression."""
+    if not isinstance(node, ast.Call) or not str(_called_of_ipython(node)).startswith("run_"):
         return None
-    given = [str(each.value) for each in call.args if isinstance(each, ast.Constant)]
-    if not call.func.attr.startswith("run_") or len(given) < 2 or given[0] not in TRANSPARENT:
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    given = [str(each.value) for each in node.args if isinstance(each, ast.Constant)]
+    if len(given) < 2 or given[0] not in TRANSPARENT:
         return None
-    targets = "".join(f"{ast.unparse(each)} = " for each in node.targets) if isinstance(node, ast.Assign) else ""
-    return f"{targets}{given[-1]}"
+    code = re.sub(r"^(-[a-z-]+\s+)+", "", given[-1])  # options of %time
+    transformed = TransformerManager().transform_cell(code)  # type: ignore[no-untyped-call]
+    return ast.parse(as_python(transformed)).body

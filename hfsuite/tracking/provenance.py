@@ -22,7 +22,7 @@ import pynvml
 
 from hfsuite.tracking import declared
 from hfsuite.tracking.declared import Program
-from hfsuite.tracking.secrets import argument, source_without_secrets, without_credentials, without_secrets
+from hfsuite.tracking.secrets import argument, arguments, source_without_secrets, without_credentials, without_secrets
 from hfsuite.version import __version__
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def collect(module: str, source: Path | None = None, text: str | None = None) ->
     text = declared.text_of(module, source) if text is None else text
     return {
         "command": without_secrets(shlex.join([Path(sys.argv[0]).name, *map(argument, sys.argv[1:])])),
-        "program": declared.running(),
+        "arguments": arguments(declared.arguments_of(module)),
         "module": module,
         **_source(text),
         "git": _git(source.parent if source else declared.folder_of(module)),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Sequence
 
 SECRET_NAME = (
     r"(?:passwords?|passwd|pass|pwd|passphrase|secrets?(?:[_-]?(?:access[_-]?)?key)?|api[_-]?keys?|private[_-]?key"
@@ -19,6 +21,7 @@ SECRET_SETTINGS = re.compile(
 )
 KEYS = re.compile(r"\b(hf_|sk-|ghp_|gho_|github_pat_|glpat-|xox[abp]-|AKIA|dapi)[\w-]{12,}")  # as hubs hand them out
 HIDDEN = "..."
+NUMBER = re.compile(r"[-+.\deE]+|[Tt]rue|[Ff]alse")  # no secret, whatever it is called
 
 
 def source_without_secrets(text: str) -> str:
@@ -54,6 +57,18 @@ def as_parameter(name: str, text: str) -> str:
     if SECRET_SETTINGS.fullmatch(name):
         return HIDDEN
     return KEYS.sub(rf"\1{HIDDEN}", without_credentials(text))
+
+
+def arguments(given: Sequence[str]) -> list[str]:
+    """The arguments of a program, each by itself; `HIDDEN` for one that may be a secret by its form or its option."""
+    shown = []
+    for before, each in itertools.pairwise(["", *given]):
+        option, sign, value = each.partition("=")
+        named = before if before.startswith("-") and "=" not in before and not each.startswith("-") else ""
+        named, value = (option, value) if sign and option.startswith("-") else (named, each)
+        by_name = named and re.search(rf"(?i)(^|[-_]){SECRET_NAME}$", named) and not NUMBER.fullmatch(value)
+        shown.append(HIDDEN if by_name or value != without_secrets(value) else each)
+    return shown
 
 
 def argument(text: str) -> str:

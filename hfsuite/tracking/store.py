@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 import os
 import time
@@ -30,6 +31,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 if TYPE_CHECKING:  # MLflow takes seconds to import: not before a sweep's workers have begun to do the same
     import mlflow
 
+SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "file", "databricks", "databricks-uc", "uc")
 DEFAULT_DATABASE = "mlflow.db"
 DEFAULT_ARTIFACTS = "mlartifacts"
 ANSWER_WITHIN_S = 10.0
@@ -111,6 +113,25 @@ def existing_store() -> mlflow.MlflowClient:
     if not has_been_made(uri := tracking_uri()):
         raise UnknownName(f"There is no sweep yet in {without_credentials(uri)}. Run one: hfsuite sweep MODULE")
     return open_store()
+
+
+def check_address(recorded: str | None = None) -> None:
+    """What can be known of a store's address without MLflow, which takes seconds to import.
+
+    Raises:
+        TrackingError: MLflow has no such stores, or its server does not answer.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or recorded or tracking_uri()
+    if uri.startswith(("http://", "https://")):
+        _check_server(uri)
+        return
+    plugins = {each.name for each in importlib.metadata.entry_points(group="mlflow.tracking_store")}
+    scheme = uri.partition(":")[0].partition("+")[0]
+    if "://" in uri and scheme not in {*SCHEMES, *plugins}:
+        raise TrackingError(
+            f"MLflow has no stores at addresses like {without_credentials(uri)}: set MLFLOW_TRACKING_URI to one with "
+            f"{', '.join(f'{each}://' for each in SCHEMES)}, or unset it."
+        )
 
 
 def open_store(recorded: str | None = None) -> mlflow.MlflowClient:

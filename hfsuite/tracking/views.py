@@ -54,7 +54,7 @@ def write_view(
 
 def view_id(sweep: str) -> str:
     """The name of a sweep's view in links."""
-    return OURS + sweep
+    return OURS + mlflow_name(sweep)
 
 
 def searched_by(trials: Sequence[TrialRecord]) -> list[str]:

@@ -13,6 +13,7 @@ from ray.train import Checkpoint, DataConfig, RunConfig, ScalingConfig
 from hfsuite.ranks.accelerate_environment import AccelerateConfig
 from hfsuite.ranks.accelerate_loop import AccelerateLoop
 from hfsuite.trainers import accelerate_config as configuration
+from hfsuite.trainers.arguments import check_function
 from hfsuite.trainers.training import HuggingFaceTrainer
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class AccelerateTrainer(HuggingFaceTrainer):
         preprocessor: Preprocessor | None = None,
         resume_from_checkpoint: Checkpoint | None = None,
     ) -> None:
+        check_function("train_loop_per_worker", train_loop_per_worker)
         configuration.check_installed()
         required = [
             parameter

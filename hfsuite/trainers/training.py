@@ -23,6 +23,7 @@ from hfsuite.errors import ConfigurationError, UnknownName, did_you_mean
 from hfsuite.later import Later, LaterFunction
 from hfsuite.ranks.conditions import Conditions
 from hfsuite.ranks.rank_start import RankStart
+from hfsuite.trainers.arguments import check_types
 from hfsuite.trainers.datasets import is_streamed, preprocess
 from hfsuite.trainers.merging import merged_dataclass, merged_run_config
 from hfsuite.trials.failure import first_cause
@@ -65,6 +66,7 @@ class HuggingFaceTrainer(TorchTrainer):
         preprocessor: Preprocessor | None,
         resume_from_checkpoint: Checkpoint | None,
     ) -> None:
+        check_types(scaling_config=scaling_config, run_config=run_config, config=config, datasets=datasets)
         if resume_from_checkpoint is not None:
             manifest.verify(resume_from_checkpoint)
         self.made_in = os.getcwd()

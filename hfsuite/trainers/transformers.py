@@ -14,6 +14,7 @@ from ray.train import Checkpoint, DataConfig, RunConfig, ScalingConfig
 from hfsuite.checkpoints.checkpoint import TransformersCheckpoint
 from hfsuite.ranks import ray_data
 from hfsuite.ranks.transformers_loop import TransformersLoop
+from hfsuite.trainers.arguments import check_function, check_types
 from hfsuite.trainers.datasets import row_counts
 from hfsuite.trainers.training import HuggingFaceTrainer
 
@@ -74,12 +75,14 @@ class TransformersTrainer(HuggingFaceTrainer):
         preprocessor: Preprocessor | None = None,
         resume_from_checkpoint: Checkpoint | None = None,
     ) -> None:
+        check_function("trainer_init_per_worker", trainer_init_per_worker)
         parameters = len(inspect.signature(trainer_init_per_worker).parameters)
         if parameters < 3:
             raise ValueError(
                 "trainer_init_per_worker should take at least 3 arguments (train_dataset, eval_dataset, **config), "
                 f"but it accepts {parameters}. AccelerateTrainer takes a training loop of (config)."
             )
+        check_types(config=trainer_init_config, datasets=datasets)
         if RESERVED_KEY in (trainer_init_config or {}):
             raise ValueError(f"'{RESERVED_KEY}' is a reserved key in `trainer_init_config`.")
         if unknown := set(datasets or {}) - {ray_data.TRAIN, ray_data.EVALUATION}:

@@ -17,7 +17,7 @@ from hfsuite.errors import ConfigurationError, UnknownName
 from hfsuite.reproduce.transplant import transplant
 from hfsuite.tracking import provenance
 from hfsuite.tracking.declared import Program
-from hfsuite.tracking.notebook import as_python
+from hfsuite.tracking.notebook import as_program, as_python
 from tests import program
 
 HEAD = """
@@ -95,10 +95,36 @@ def test_modules_beside_a_script_in_a_folder_are_found(folder: Path) -> None:
 
 def test_it_gets_the_arguments_of_then() -> None:
     text = HEAD + "import sys\n\nmade('mine', shift=float(sys.argv[2])).sweep()\n"
-    command = {"command": "scripted.py --shift 3", "module": "scripted.py"}
-    declaration = Program.of("mine", command, text)
+    declaration = Program.of("mine", {"arguments": ["--shift", "3"], "launch": 0}, text)
     assert load_experiment("scripted.py", declaration).defaults["shift"] == 3.0
-    assert Program.of("mine", {"command": "hfsuite sweep scripted.py", "module": "scripted.py"}, text).arguments == ()
+    assert provenance.collect("scripted.py")["arguments"] == ["--shift", "3"], "of its repetition too"
+    with pytest.raises(ConfigurationError, match=r"not recorded, since it may be a secret \(--token \.\.\.\)"):
+        load_experiment("scripted.py", Program.of("mine", {"arguments": ["--token", "..."]}, text))
+
+
+def test_who_runs_a_program_by_the_command_has_called_it_with_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "scripted.py").write_text(HEAD + WAYS["in a function"])
+    monkeypatch.setattr(sys, "argv", ["/bin/hfsuite", "sweep", "scripted.py", "--trials", "3"])
+    load_experiment("scripted.py")
+    found = provenance.collect("scripted.py")
+    assert (found["arguments"], found["command"]) == ([], "hfsuite sweep scripted.py --trials 3")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # Python itself says nothing
+@pytest.mark.parametrize("start", ["Thread(target=launch)", "Timer(0, launch)"])
+def test_a_program_may_launch_in_a_thread(start: str) -> None:
+    text = f"{HEAD}import threading\n\ndef launch():\n    made('mine').sweep()\n\n"
+    text += f"t = threading.{start}\nt.start()\nt.join()\n"
+    assert load_experiment("scripted.py", wanted(text)).name == "mine"
+
+
+def test_a_cell_that_has_failed_ends_alone() -> None:
+    cells = [HEAD, "x = 1\nprint(undefined)\nx = 2", "len(3)", "raise SystemExit", "made('mine', x).sweep()"]
+    assert load_experiment("book.ipynb.py", wanted(as_program(cells))).defaults["shift"] == 1
+    with pytest.raises(ConfigurationError, match="NameError: name 'undefined' is not defined"):
+        load_experiment("book.ipynb.py", wanted(as_program(cells[:2])))
 
 
 @pytest.mark.parametrize(
@@ -143,7 +169,14 @@ def test_its_training_can_be_exported(way: str) -> None:
         ("x = (", ""),
         ("if 1:\n    !ls\n    x = 1", "if 1:\n    pass\n    x = 1"),
         ("x = %time 1 + 1", "x = 1 + 1"),
-        ("files = !ls\nx = 1", "x = 1"),
+        ("files = !ls\nx = 1", "files = __import__('subprocess').getoutput('ls').splitlines()\nx = 1"),
+        ("%%time\n!pip list\nx = 1", "x = 1"),
+        ("%%time\n%matplotlib inline\nx = 1", "x = 1"),
+        ("%%capture out\n%time x = 1", "x = 1"),
+        ("%time -x y = 3", "y = 3"),
+        ("c = 'google.colab' in str(get_ipython())", "c = 'google.colab' in str(None)"),
+        ("a = 1; get_ipython().system('ls')", "a = 1"),
+        ("if True: get_ipython().system('ls')", "if True: pass"),
         ("x = 7 \\\n% 4", "x = 7 % 4"),
         ("x = (7\n% 4)", "x = 7 % 4"),
         ('x = """\n!ls\n%time\n"""', 'x = "\\n!ls\\n%time\\n"'),
@@ -199,8 +232,7 @@ def test_a_module_that_was_run_gets_its_arguments_and_its_functions_travel_with_
     (folder / "scripted.py").write_text(
         HEAD + "import sys\n\na = made('mine', float(sys.argv[1]))\nb = made('other')\n"
     )
-    provenance_of = {"command": "scripted.py 4", "module": "scripted", "program": "scripted"}
-    found = load_experiment("scripted", Program.of("mine", provenance_of, None))
+    found = load_experiment("scripted", Program.of("mine", {"arguments": ["4"]}, None))
     assert found.defaults["shift"] == 4.0
     del sys.modules["scripted"]
     assert b"square" in cloudpickle.dumps(found.trainer.function)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,7 @@ READS: dict[str, tuple[Callable[[], Any], str]] = {
     "a folder's model": (lambda: AutoModel.from_pretrained("./model"), "model"),
     "a word's model": (lambda: AutoModel.from_pretrained("model"), "model"),
     "a tokenizer": (lambda: AutoTokenizer.from_pretrained("data/model"), "data/model"),
+    "a file to be made": (lambda: Path("data/new.txt").write_text(""), "data"),
     "wrapped": (wrapped, "rows.txt"),
 }
 
@@ -55,6 +57,10 @@ def made_in(tmp_path: Path, own_directory: Path, monkeypatch: pytest.MonkeyPatch
     return str(folder)
 
 
+def _raise(error: Exception) -> None:
+    raise error
+
+
 def raised(read: Callable[[], Any]) -> BaseException:
     with pytest.raises(Exception) as caught:
         read()
@@ -64,7 +70,7 @@ def raised(read: Callable[[], Any]) -> BaseException:
 @pytest.mark.parametrize("how", READS)
 def test_the_whole_path_is_told(how: str, made_in: str) -> None:
     read, name = READS[how]
-    assert meant(raised(read), made_in) == os.path.join(made_in, name)
+    assert meant(raised(read), made_in) == os.path.join(made_in, "data/new.txt" if "made" in how else name)
 
 
 @pytest.mark.parametrize(
@@ -76,6 +82,9 @@ def test_the_whole_path_is_told(how: str, made_in: str) -> None:
         lambda: Path("").read_text(),
         lambda: AutoModel.from_pretrained("./"),
         lambda: int("rows.txt"),  # of a path no word
+        lambda: _raise(OSError(errno.ENOSPC, "No space left", "rows.txt")),
+        lambda: _raise(FileExistsError(errno.EEXIST, "File exists", "data")),
+        lambda: _raise(ConnectionError("could not reach 'data', see rows.txt.")),
     ],
 )
 def test_of_nothing_else_a_path_is_told(read: Callable[[], Any], made_in: str) -> None:

@@ -15,6 +15,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 from hfsuite.cli import app
 from hfsuite.declaration import Declaration
 from hfsuite.errors import ConfigurationError, UnknownName
+from hfsuite.policy import WorkerPolicy
 from hfsuite.sweeps import checks, cluster
 from hfsuite.sweeps.experiment import Experiment
 from hfsuite.sweeps.job import Job
@@ -73,13 +74,22 @@ def test_a_keyword_that_does_not_exist_gets_the_nearest_name(own_directory: Path
 
 def test_a_request_comes_back_from_its_record(own_directory: Path) -> None:
     asked = Request(
-        trials=3, searcher="random", workers=2, set={"reports": 2}, seed=7, name="made", isolation="process"
-    )
+        trials=3, searcher="random", trial_scheduler="fifo", workers=2, gpu=0.5, set={"reports": 2}, seed=7,
+        name="made", storage="elsewhere", isolation="process", decisions="pipelined", stop_grace_s=3.0, trials_per_group=2,
+        memory_limit_gb=0.5, keep="all", deterministic=True, try_defaults=False,
+    )  # fmt: skip
+    as_usual = [each.name for each in fields(Request) if getattr(asked, each.name) == DEFAULTS[each.name]]
+    assert not as_usual, "what has its default says nothing here"
     directory, _ = made.sweep(arguments=Job(toy.experiment, asked).arguments)
     record = directory.read_sweep()
-    again = Request.of_record(record, "results", searcher="random", trial_scheduler="asha")
+    again = Request.of_record(record, "elsewhere", searcher="random", trial_scheduler="fifo")
     assert again == asked
     assert Job(toy.experiment, Request(searcher=BasicVariantGenerator())).arguments["searcher"] is None
+
+
+def test_a_worker_policy_is_asked_for_by_its_own_words() -> None:
+    for each in fields(WorkerPolicy):
+        assert DEFAULTS[each.name] == each.default, each.name
 
 
 def test_what_needs_no_ray_is_told_before_there_is_one(monkeypatch: pytest.MonkeyPatch, own_directory: Path) -> None:
@@ -94,7 +104,9 @@ def test_what_needs_no_ray_is_told_before_there_is_one(monkeypatch: pytest.Monke
     ("asked", "words"),
     [
         ({"trials": "3"}, "trials must be a whole number, got '3'"),
-        ({"seed": 1.5}, "seed must be a whole number, got 1.5"),
+        ({"seed": 1.5}, "A seed is a whole number from 0 to 4294967295, got 1.5"),
+        ({"storage": 3}, "storage must be a folder or a URI, got 3"),
+        ({"storage": ""}, "storage must be a folder or a URI, got ''"),
         ({"workers": True}, "workers must be a whole number, or None for the trainer's, got True"),
         ({"gpu": "yes"}, "gpu must be True, False, the part of a GPU, or None for the trainer's, got 'yes'"),
         ({"set": ["x=1"]}, r"set must be a dict from names of settings to values, got \['x=1'\]"),

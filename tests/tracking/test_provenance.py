@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 
 from hfsuite.tracking import provenance, runs, secrets, store
+from hfsuite.tracking.secrets import arguments
 from hfsuite.tracking.sync import sync
 from tests.tracking import made
 
@@ -41,6 +42,22 @@ def module(own_directory: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("RAY_ADDRESS", "ray://ann:hunter2@head:10001")
     monkeypatch.setattr(sys, "argv", ["/bin/hfsuite", "sweep", "mine", "--set", "password=s3cr3t", "--set", "lr=0.1"])
     return "mine"
+
+
+@pytest.mark.parametrize(
+    ("given", "recorded"),
+    [
+        ("--use-token --lr 3", "--use-token --lr 3"),
+        ("--two-pass --lr 1", "--two-pass --lr 1"),
+        ("--max-token 5 --token=7", "--max-token 5 --token=7"),
+        ("--token abc --lr 1", "--token ... --lr 1"),
+        ("--hub-token=abc x", "... x"),
+        ("--db postgresql://me:pw@host/db", "--db ..."),
+        ("hf_abcdefghijklmnop texts.csv", "... texts.csv"),
+    ],
+)
+def test_arguments_are_recorded_one_by_one_and_what_may_be_secret_is_not(given: str, recorded: str) -> None:
+    assert arguments(given.split()) == recorded.split()
 
 
 def test_code_packages_machine_and_command(module: str) -> None:
