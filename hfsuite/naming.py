@@ -14,7 +14,7 @@ def experiment_name_fault(name: Any) -> str | None:
     """A sentence if an experiment cannot be called so."""
     said = "An experiment's name is used for folders"
     if not isinstance(name, str) or not all(map(WORDS.fullmatch, name.split(" "))) or not _is_folder(name):
-        return f"{said}, so it cannot be {_cut(name)}: take letters, digits, single blanks between them and ._-@+=, no - first."
+        return f"{said}, so it cannot be {_cut(name)}: take letters, digits, single blanks and ._-@+=, no - first."
     if (size := len(name.encode())) > EXPERIMENT_BYTES:
         return f"{said}: at most {EXPERIMENT_BYTES} bytes, got {size}."
     return None

@@ -86,8 +86,13 @@ def _declared(main: ModuleType, name: str, loading: Loading) -> Declaration:
     if "experiment" in found or len(found) == 1:
         return found.get("experiment") or next(iter(found.values()))
     if wanted is not None:
-        launched = f" It launches {', '.join(map(repr, others))} before, whose result it may need." if others else ""
-        raise ConfigurationError(f"{name} does not launch or declare the experiment {wanted!r} any more.{launched}")
+        if others:
+            before = ", ".join(map(repr, others))
+            raise ConfigurationError(
+                f"{name} does not come to the experiment {wanted!r} without the result of {before}, which is not run "
+                "again: declare it where it needs no earlier result."
+            )
+        raise ConfigurationError(f"{name} does not launch or declare the experiment {wanted!r} any more.")
     if found:
         raise ConfigurationError(f"{name} declares {len(found)} experiments: call the one to be run `experiment`.")
     raise ConfigurationError(

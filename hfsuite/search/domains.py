@@ -106,7 +106,7 @@ def _is_same(one: Any, other: Any) -> bool:
     try:
         return type(one) is type(other) and bool(one == other)
     except (TypeError, ValueError):  # of arrays
-        return as_written(one) == as_written(other)
+        return bool(as_written(one) == as_written(other))
 
 
 def _unquantised(domain: Domain) -> Any:

@@ -111,6 +111,11 @@ def launches(method: Method) -> Method:
     return cast("Method", launched)
 
 
+def are_others_before() -> bool:
+    """Whether this program has launched something before what it has launched now."""
+    return sum(_launched.values()) > 1
+
+
 def number_of(experiment: str, module: str) -> int:
     """Which launch of an experiment this is in the program that declares it, from 0."""
     recorded = launch_of(module)

@@ -25,6 +25,7 @@ from hfsuite.search.spaces import describe, is_searched, outside
 from hfsuite.search.trial_schedulers import Budget, what_hyperband_needs
 from hfsuite.sweeps.display import Display
 from hfsuite.sweeps.job import TRAINING, Job, Purpose
+from hfsuite.sweeps.launching import are_others_before
 from hfsuite.sweeps.log_lines import LogLines
 from hfsuite.sweeps.observer import SweepObserver
 from hfsuite.sweeps.plan import Plan, make_plan
@@ -32,7 +33,7 @@ from hfsuite.sweeps.request import DEFAULTS, Request
 from hfsuite.sweeps.result import SweepResult, TrialResult, address, best_trial
 from hfsuite.sweeps.trial_settings import TrialSettings
 from hfsuite.sweeps.tuning import run_tune
-from hfsuite.tracking.declared import MAIN, UNREADABLE
+from hfsuite.tracking.declared import MAIN, SCRIPT, UNREADABLE
 from hfsuite.tracking.directory import REPORTS_FILE, ReportReader, SweepDirectory
 from hfsuite.tracking.record import trial_directory
 from hfsuite.tracking.secrets import HIDDEN, without_credentials
@@ -186,6 +187,11 @@ def _beforehand(plan: Plan) -> Iterator[str]:
     is_chosen = job.request.gpu is not None or record.kind != "sweep" or record.params["gpu"]
     if not is_chosen and (gpus := sum(node.get("GPU", 0) for node in resources.cluster_nodes())):
         yield f"The workers are on CPUs, though the cluster has GPUs ({gpus:g}): --gpu gives each worker one."
+    if record.module.endswith(SCRIPT) and are_others_before():
+        yield (
+            f"{record.module} has launched others before: whoever reproduces this one or takes it up again runs it "
+            "without their results."
+        )
     if HIDDEN in record.provenance.get("arguments", ()):
         yield (
             "An argument of this program may be a secret and is not recorded: its trials cannot be reproduced, "

@@ -31,7 +31,7 @@ def check_function(argument: str, function: Any) -> None:
         raise ConfigurationError(f"{argument} must be a function, got {got}.")
     if inspect.iscoroutinefunction(inner) or inspect.isasyncgenfunction(inner):
         raise ConfigurationError(
-            f"{argument} must be a plain function, but {told} is an `async def`: leave out `async`."
+            f"{argument} must be a plain function, but {told} is an `async def`: it would not run."
         )
     if inspect.isgeneratorfunction(inner):
         raise ConfigurationError(f"{argument} must be a plain function, but {told} has a `yield`: it would never run.")

@@ -79,9 +79,7 @@ class HuggingFaceTrainer(TorchTrainer):
         super().__init__(
             function,
             train_loop_config=self.config,
-            torch_config=copy.copy(
-                torch_config
-            ),  # TorchTrainer writes the backend into it, which depends on the workers
+            torch_config=copy.copy(torch_config),  # TorchTrainer writes the workers' backend into it
             scaling_config=scaling_config,
             dataset_config=dataset_config,
             run_config=run_config or RunConfig(name=_new_run_name(type(self).__name__)),

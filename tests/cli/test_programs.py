@@ -131,7 +131,10 @@ def test_a_cell_that_has_failed_ends_alone() -> None:
     ("text", "said"),
     [
         ("x = 1\n", "does not launch or declare the experiment 'mine' any more"),
-        ("made('first').sweep()\nif 1:\n    first.best\n", r"any more\. It launches 'first' before, whose result"),
+        (
+            "made('first').sweep()\nif 1:\n    first.best\n",
+            "does not come to the experiment 'mine' without the result of 'first'",
+        ),
         ("raise SystemExit(2)\n", r"ends itself \(exit code 2\) before it launches"),
         ("1 / 0\n", r"fails: ZeroDivisionError: division by zero \(line"),
         ("undefined\n", r"fails: NameError: name 'undefined' is not defined"),

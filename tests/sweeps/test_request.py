@@ -75,8 +75,8 @@ def test_a_keyword_that_does_not_exist_gets_the_nearest_name(own_directory: Path
 def test_a_request_comes_back_from_its_record(own_directory: Path) -> None:
     asked = Request(
         trials=3, searcher="random", trial_scheduler="fifo", workers=2, gpu=0.5, set={"reports": 2}, seed=7,
-        name="made", storage="elsewhere", isolation="process", decisions="pipelined", stop_grace_s=3.0, trials_per_group=2,
-        memory_limit_gb=0.5, keep="all", deterministic=True, try_defaults=False,
+        name="made", storage="elsewhere", isolation="process", decisions="pipelined", stop_grace_s=3.0,
+        trials_per_group=2, memory_limit_gb=0.5, keep="all", deterministic=True, try_defaults=False,
     )  # fmt: skip
     as_usual = [each.name for each in fields(Request) if getattr(asked, each.name) == DEFAULTS[each.name]]
     assert not as_usual, "what has its default says nothing here"

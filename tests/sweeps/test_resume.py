@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.tune.search import BasicVariantGenerator
 
 from hfsuite.errors import ConfigurationError, UnknownName
 from hfsuite.sweeps import tune_state
+from hfsuite.sweeps.job import Job
+from hfsuite.sweeps.request import Request
 from hfsuite.tracking import runs, store
 from hfsuite.tracking.directory import SweepDirectory
 from hfsuite.tracking.sync import sync
@@ -207,7 +210,7 @@ def test_what_could_not_be_written_down_must_be_given_again(own_directory: Path)
     directory = SweepDirectory.at("results", "objects")
     from tests.tracking import made
 
-    asked = {"searcher": None, "trial_scheduler": "fifo", "fixed": {}}
+    asked = Job(toy.experiment, Request(searcher=BasicVariantGenerator())).arguments
     made.sweep("objects", experiment="toy", arguments=asked, params={"searcher": "HyperOptSearch"})
     with pytest.raises(ConfigurationError, match=r"a searcher of its own, HyperOptSearch, .*resume\(searcher=\.\.\.\)"):
         toy.experiment.resume("objects")

@@ -67,7 +67,7 @@ def test_a_members_parameters_name_and_place_are_those_of_its_best_value(
     assert "| 0.813 | fancy |" in parent.data.tags["mlflow.note.content"]
     with pytest.raises(SystemExit, match="0"):
         main(["best", "--json"])
-    assert json.loads(capsys.readouterr().out)["config"]["x"] == "0.813"
+    assert json.loads(capsys.readouterr().out)["config"]["x"] == 0.813
 
 
 def test_a_run_is_found_by_the_number_that_its_trial_has_in_the_table(own_directory: Path) -> None:
