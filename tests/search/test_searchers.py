@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,14 +15,16 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, HyperBandScheduler
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
 
+from hfsuite.cli.settings import OPTIONS
 from hfsuite.errors import ConfigurationError, UnknownName
-from hfsuite.search.searchers import SAMPLERS, check_searcher, make_searcher
+from hfsuite.search.searchers import NAMES, SAMPLERS, check_searcher, make_searcher
 from hfsuite.search.trial_schedulers import (
     SCHEDULERS,
     Budget,
     check_trial_scheduler,
     make_trial_scheduler,
 )
+from hfsuite.sweeps.request import Request
 
 SPACE = {"x": tune.uniform(0, 1), "y": tune.choice(["a", "b"])}
 
@@ -215,3 +218,11 @@ def test_what_does_not_count_is_not_drawn_and_keeps_its_default(name: str, tmp_p
     assert [set(trial.params) for trial in trained] == [
         {"settings/kind", "settings/warmup"} if each["kind"] == "warm" else {"settings/kind"} for each in drawn
     ]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_users_are_told_of_every_name(name: str) -> None:
+    (option,) = OPTIONS["searcher"].__metadata__
+    assert re.search(rf"\b{name}\b", option.help)
+    assert f'"{name}"' in (Request.__doc__ or "")
+    assert f"`{name}`" in (Path(__file__).parents[2] / "README.md").read_text()
