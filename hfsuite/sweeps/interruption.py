@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from ray.tune import Callback
 
@@ -28,9 +28,10 @@ class Interruption(Callback):
         self.is_wished = False
         self._own: dict[signal.Signals, Any] = {}
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             self._own = {number: signal.getsignal(number) for number in SIGNALS}
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

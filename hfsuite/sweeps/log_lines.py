@@ -29,7 +29,9 @@ class LogLines:
         """What is asked for, before anything runs."""
         params, trials = record.params, "one training"
         if record.kind == "sweep":
-            trials = f"{self.total} trials, {params['searcher']}, {params['trial_scheduler']}"
+            trials = (
+                f"{self.total} trial{'s' if self.total != 1 else ''}, {params['searcher']}, {params['trial_scheduler']}"
+            )
         if record.confirms is not None:
             trials = f"the finalists of {record.confirms_sweep or record.confirms}, at most {self.total} trainings"
         workers = f"{params['workers']} worker{'s' if params['workers'] != 1 else ''}"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hfsuite.sweeps.interruption import Interruption
 from hfsuite.tracking import runs, store
 from hfsuite.tracking.directory import SweepDirectory
 from hfsuite.tracking.state import TrialState
@@ -111,3 +112,17 @@ def test_a_signal_that_ends_ray_too_leaves_true_records(own_directory: Path) -> 
     assert states() == {("KILLED", "stopped")}
     directory = SweepDirectory.at("results", "cut")
     assert {each.state for each in [directory.read_sweep(), *directory.read_trials()]} == {TrialState.STOPPED}
+
+
+def test_a_signal_that_was_ignored_stays_so() -> None:
+    """As of a background job of a script, in which Ctrl-C is meant for others."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with (interruption := Interruption()):
+            signal.signal(signal.SIGINT, lambda *_: None)  # Ray Tune's
+            interruption.setup()
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_IGN, signal.SIG_DFL)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
