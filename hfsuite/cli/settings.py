@@ -148,7 +148,8 @@ def parse_settings(
             value, fault = parse_value(key, text, experiment.defaults[key])
             if fault:
                 texts = choices.texts(key)
-                faults.append(f"{fault} Write {' or '.join(texts)}." if texts else fault)
+                only = f" On the command line it can be {' or '.join(texts)}, and anything else from Python."
+                faults.append(f"{fault}{only}" if texts else fault)
             else:
                 values[key] = value
     return values, faults

@@ -53,6 +53,8 @@ def check_space(space: Space, defaults: Mapping[str, Any]) -> list[str]:
                 f"defaults={{..., {name!r}: VALUE}}."
             )
             continue
+        if isinstance(defaults[name], Domain):
+            continue  # which is told of by itself
         examples = _examples(domain)
         if isinstance(domain, Categorical) or is_grid(domain):
             faults += [] if examples else [f"The search space lists no values for {name!r}."]
@@ -88,9 +90,8 @@ def check_only_where(only_where: OnlyWhere, space: Space, defaults: Mapping[str,
         return [f"only_where[{name!r}] must name other settings, each with a list of values." for name in wrong]
     for name, condition in only_where.items():
         if name not in space:
-            faults.append(
-                f"only_where names {name!r}, which is not in the search space. {did_you_mean(str(name), space)}"
-            )
+            near = did_you_mean(str(name), space, "That is empty.")
+            faults.append(f"only_where names {name!r}, which is not in the search space. {near}")
         for other, values in condition.items():
             if other not in defaults:
                 nearest = did_you_mean(str(other), defaults)

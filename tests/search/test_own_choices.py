@@ -117,7 +117,7 @@ def test_on_the_command_line_a_choice_is_given_by_its_text(tmp_path: Path) -> No
     assert values["kind"] is Kind.FANCY
     assert (values["model"], values["betas"]) == (Large, (0.9, 0.999))
     (fault,) = parse_settings(experiment, ["colour=blue"])[1]
-    assert fault.endswith("got 'blue'. Write Colour.RED or Colour.BLUE."), fault
+    assert "got 'blue'. On the command line it can be Colour.RED or Colour.BLUE, and" in fault
     _, faults = parse_settings(experiment, [], file, ["model", "other"])
     assert len(faults) == 1
     assert faults[0].startswith("other was <class 'gone'>, which no file can hold")
