@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hfsuite.sweeps.confirm import Confirmation
 
 
-@settings.asks(*OF_CONFIRMATION)
+@settings.asks(*OF_CONFIRMATION, whose="the sweep's")
 def confirm(
     sweep: Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's name or MLflow run id.")],
     top: Annotated[int, typer.Option(min=1, help="How many of the best trials.")] = 3,
@@ -28,10 +28,7 @@ def confirm(
     json: settings.Json = False,
     **asked: Any,
 ) -> int:
-    """Train a sweep's finalists with the same fresh seeds, test them on unseen data, and pick the winner.
-
-    Workers and GPUs are as in the sweep unless others are asked for.
-    """
+    """Train a sweep's finalists with the same fresh seeds, test them on unseen data, and pick the winner."""
     from hfsuite.reproduce import recorded as records
     from hfsuite.sweeps.confirm import confirm as confirm_sweep
     from hfsuite.tracking import runs, store

@@ -37,10 +37,7 @@ def load_experiment(module: str, declaration: Program | None = None) -> Declarat
         ConfigurationError: it has no `experiment`, or importing it fails.
     """
     if declaration is not None and declaration.hides:
-        raise ConfigurationError(
-            f"{module} was called with an argument that was not recorded, since it may be a secret "
-            f"({' '.join(declaration.arguments)}): have it read that from the environment."
-        )
+        raise ConfigurationError(declaration.refusal(module))
     experiment = _load(module, declaration)
     note_loaded(experiment.module, declaration or Program(experiment=experiment.name, text=None))
     return experiment

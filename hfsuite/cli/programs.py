@@ -51,15 +51,10 @@ def run_to_launch(path: Path, text: str, *, name: str, loading: Loading) -> Decl
                 _execute(code, main)
             except Launched as launched:
                 return launched.experiment
-            except (NameError, NeedsResult) as error:
-                if not loading.passed:
+            except (Exception, SystemExit) as error:  # noqa: BLE001  the user's code can raise anything
+                is_left_out = bool(loading.passed) and isinstance(error, NameError | NeedsResult)
+                if not is_left_out:
                     failed[cell] = _failing(name, statement, error)
-            except SystemExit as error:
-                failed[cell] = ConfigurationError(ends_itself(name, error.code, sys.argv[1:]))
-            except ConfigurationError as error:
-                failed[cell] = error
-            except Exception as error:  # noqa: BLE001  the user's code can raise anything
-                failed[cell] = _failing(name, statement, error)
             if loading.found is not None:  # in a thread of its own
                 return loading.found
             if failed and not begins:  # a cell that has failed in the notebook has ended there too, and no other
@@ -67,7 +62,9 @@ def run_to_launch(path: Path, text: str, *, name: str, loading: Loading) -> Decl
     try:
         return _declared(main, name, loading)
     except ConfigurationError:
-        raise next(iter(failed.values()), sys.exception()) from None  # type: ignore[misc]  # there is one
+        for first in failed.values():
+            raise first from first.__cause__
+        raise
 
 
 def _execute(code: CodeType, main: ModuleType) -> None:
@@ -120,7 +117,12 @@ def _future(program: ast.Module) -> int:
     return sum(getattr(__future__, each).compiler_flag for each in names)
 
 
-def _failing(name: str, statement: ast.stmt, error: Exception) -> ConfigurationError:
+def _failing(name: str, statement: ast.stmt, error: BaseException) -> ConfigurationError:
+    """What is said of a program whose statement has raised."""
+    if isinstance(error, ConfigurationError):
+        return error
+    if isinstance(error, SystemExit):
+        return ConfigurationError(ends_itself(name, error.code, sys.argv[1:]))
     failing = ConfigurationError(f"Running {name} fails: {type(error).__name__}: {error} (line {statement.lineno})")
     failing.__cause__ = error
     return failing

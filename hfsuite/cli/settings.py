@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -26,14 +27,15 @@ Set = Annotated[
 ]
 Storage = Annotated[str, typer.Option(help="A folder or URI for reports and checkpoints.")]
 
+OF_EXPERIMENT = "the experiment's"
 # Of each field of a request: how it is asked for. `gpu` may be asked for in parts too.
 OPTIONS: dict[str, Any] = {
     "trials": Annotated[int, typer.Option(help="How many configurations to try.")],
     "searcher": Annotated[str, typer.Option(help="tpe, random, qmc, gp, cmaes or grid.")],
     "trial_scheduler": Annotated[str, typer.Option(help="asha, median or fifo.")],
-    "workers": Annotated[int | None, typer.Option(help="Workers a trial.", show_default="the experiment's")],
+    "workers": Annotated[int | None, typer.Option(help="Workers a trial.", show_default=OF_EXPERIMENT)],
     "gpu": Annotated[
-        bool | None, typer.Option("--gpu/--cpu", help="Whether each worker has a GPU.", show_default="the experiment's")
+        bool | None, typer.Option("--gpu/--cpu", help="Whether each worker has a GPU.", show_default=OF_EXPERIMENT)
     ],
     "set": Set,
     "seed": Annotated[int, typer.Option(help="Of the searcher, and of each trial.")],
@@ -72,11 +74,12 @@ Values = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")]
 
 
-def asks(*names: str) -> Callable[[Command], Command]:
+def asks(*names: str, whose: str = OF_EXPERIMENT) -> Callable[[Command], Command]:
     """Gives a command that takes `**asked` the options of these fields of a request, with their defaults.
 
     Args:
         names: of the fields.
+        whose: what decides where nothing is asked for, as help says it.
     """
 
     def completed(command: Command) -> Command:
@@ -86,6 +89,10 @@ def asks(*names: str) -> Callable[[Command], Command]:
         options = {name: (OPTIONS[name], DEFAULTS[name]) for name in names}
         if "gpu" in options:
             options["gpu_share"] = (GPU_SHARE, None)
+        for name, (kind, default) in options.items():
+            told = copy.copy(kind.__metadata__[0])
+            told.show_default = whose if told.show_default == OF_EXPERIMENT else told.show_default
+            options[name] = (Annotated[kind.__origin__, told], default)
         more = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default)
             for name, (kind, default) in options.items()

@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from ray import cloudpickle
 
-from hfsuite.errors import HFSuiteError
+from hfsuite.errors import ConfigurationError, HFSuiteError
 
 FAILURE_OF_RANK = "failure_rank_{rank}.json"  # in the trial's directory, written by a rank that raises
 
@@ -31,7 +31,7 @@ def describe_failure(error: BaseException, rank: int) -> dict[str, Any]:
     while frames is not None and frames.tb_next is not None and frames.tb_frame.f_code.co_filename.startswith(outer):
         frames = frames.tb_next
     words = str(error) if isinstance(error, ExceptionInWords) else f"{type(error).__name__}: {error}"
-    lines = words.splitlines() if isinstance(error, HFSuiteError) else words.splitlines()[:1]  # all mistakes
+    lines = words.splitlines() if isinstance(error, ConfigurationError) else words.splitlines()[:1]  # all mistakes
     return {
         "rank": rank,
         "at": time.time(),

@@ -76,7 +76,10 @@ def export(client: mlflow.MlflowClient, name: str, folder: Path) -> Exported:
             "cannot be given them: make them texts or numbers in the experiment."
         )
     module = transplant(run.whole_source(), run.recipe["module"])
-    arguments = Program.of(run.recipe["experiment"], run.environment, None).arguments  # a hidden one as "..."
+    program = Program.of(run.recipe["experiment"], run.environment, None)
+    if program.hides:
+        raise ConfigurationError(f"{run.title} cannot be exported: {program.refusal(run.recipe['module'])}")
+    arguments = program.arguments
     lies = beside(module.code, run.recipe["module"], taken=taken(), arguments=arguments)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as parent:

@@ -48,21 +48,30 @@ def parse_value(name: str, text: str, default: Any) -> tuple[Any, str | None]:
 
 
 def _read(text: str) -> Any:
-    """What a text means where nothing says its type; itself, if it means nothing else."""
+    """What a text means where nothing says its type: to Python, or else to YAML; itself, if it means nothing."""
     import yaml
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what Python would not like in code: this may be none
-            value = ast.literal_eval(text.strip())
-        if _is_of_json(value):
-            return value
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
-        pass  # no Python
-    try:
-        value = yaml.load(text, _loader())
-    except (ValueError, TypeError, RecursionError, yaml.YAMLError):
-        return text
+    for read in (_of_python, _of_yaml):
+        try:
+            return read(text)
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, yaml.YAMLError):
+            continue  # it is no such text
+    return text
+
+
+def _of_python(text: str) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what Python would not like in code: this may be none
+        value = ast.literal_eval(text.strip())
+    if not _is_of_json(value):
+        raise TypeError(f"Settings are of the types that JSON knows, and tuples, got {value!r}.")
+    return value
+
+
+def _of_yaml(text: str) -> Any:
+    import yaml
+
+    value = yaml.load(text, _loader())
     return text if isinstance(value, str) and "#" in text else value  # no comment is meant
 
 

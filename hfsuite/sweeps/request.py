@@ -100,11 +100,10 @@ class Request:
             chosen: the searcher or the trial scheduler, if that was an object: no file holds one.
         """
         asked = record.arguments
-        known = {
-            "try_defaults": False,
-            **{name: asked[name] for name in AS_THEY_ARE if name in asked},
-        }  # when it was new
-        return cls(**known, **asked["worker_policy"], **chosen, set=asked["fixed"], name=record.name, storage=storage)
+        before = {"try_defaults": False}  # in a record that does not know of it
+        known = {name: asked[name] for name in AS_THEY_ARE if name in asked}
+        own = {"set": asked["fixed"], "name": record.name, "storage": storage}
+        return cls(**{**before, **known}, **asked["worker_policy"], **chosen, **own)
 
     def as_record(self, fixed: Mapping[str, Any], unwritten: list[str]) -> dict[str, Any]:
         """As plain values; None for a searcher or a trial scheduler that is an object.

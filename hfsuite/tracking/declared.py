@@ -46,6 +46,13 @@ class Program:
         """Whether it was called with something that was not recorded, so that it cannot be run again."""
         return HIDDEN in self.arguments
 
+    def refusal(self, module: str) -> str:
+        """What is said to whoever wants to run it again, where it hides something."""
+        return (
+            f"{module} was called with an argument that was not recorded, since it may be a secret "
+            f"({' '.join(self.arguments)}): have it read that from the environment."
+        )
+
     @classmethod
     def of(cls, experiment: str, provenance: Mapping[str, Any], text: str | None) -> Program:
         """Out of a record.

@@ -8,8 +8,8 @@ import sys
 from typing import Any
 
 TRANSPARENT = ("time", "capture")  # IPython's magics that run the Python code that they are given
-HEAD = "# In[{}]:"  # a line before each cell, as `jupyter nbconvert` writes it
-IS_HEAD = re.compile(r"# In\[\d+\]:")
+HEAD = "# Cell {} of the notebook"  # a line before each; not as `jupyter nbconvert` has it, whose result is a script
+IS_HEAD = re.compile(HEAD.format(r"\d+"))
 
 
 def cells() -> list[str] | None:

@@ -116,6 +116,7 @@ def test_best_of_nothing_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> 
     code, _, err = run(capsys, "best")
     assert code == 2
     assert "mlflow.db. Run one: hfsuite sweep MODULE" in err
+    assert not Path("mlflow.db").exists(), "who only reads makes none"
 
 
 def test_a_sweep_prints_one_json_object_and_best_finds_it_again(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -112,12 +113,18 @@ def test_who_runs_a_program_by_the_command_has_called_it_with_nothing(
     assert (found["arguments"], found["command"]) == ([], "hfsuite sweep scripted.py --trials 3")
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # Python itself says nothing
 @pytest.mark.parametrize("start", ["Thread(target=launch)", "Timer(0, launch)"])
-def test_a_program_may_launch_in_a_thread(start: str) -> None:
+def test_a_program_may_launch_in_a_thread(start: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)  # Python's own, which passes over SystemExit
     text = f"{HEAD}import threading\n\ndef launch():\n    made('mine').sweep()\n\n"
     text += f"t = threading.{start}\nt.start()\nt.join()\n"
     assert load_experiment("scripted.py", wanted(text)).name == "mine"
+
+
+def test_a_script_that_was_a_notebook_fails_as_scripts_do() -> None:
+    text = f"{HEAD}# In[1]:\nprint(undefined)\n\n# In[2]:\nmade('mine').sweep()\n"
+    with pytest.raises(ConfigurationError, match="NameError: name 'undefined' is not defined"):
+        load_experiment("scripted.py", wanted(text))
 
 
 def test_a_cell_that_has_failed_ends_alone() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from rich.console import Console
 
+from hfsuite.cli.sweep import show
 from hfsuite.sweeps.display import Display
 from hfsuite.sweeps.log_lines import LogLines, duration
-from hfsuite.sweeps.result import TrialResult
+from hfsuite.sweeps.result import SweepResult, TrialResult
 from hfsuite.tracking.state import TrialState
 from tests.tracking import made
 
@@ -42,6 +43,19 @@ def test_each_event_is_one_line_that_says_how_far_the_sweep_is(capsys: pytest.Ca
     assert lines[:2] == ["trial 001 (2/6) begins  x=0.25", "trial 001 (2/6)  step 20  loss 0.123"]
     assert lines[2].startswith("trial 001 pruned (asha at step 20) after 12 s; 2 of 6 over, about ")
     assert lines[3] == "trial 005 completed after 12 s; 6 of 6 over"
+
+
+def test_a_better_trial_that_was_interrupted_is_named_beside_the_best(capsys: pytest.CaptureFixture[str]) -> None:
+    ended, stopped = TrialState.COMPLETED, TrialState.STOPPED
+    trials = [trial(0, ended, metrics={"loss": 0.5}), trial(1, stopped, metrics={"loss": 0.4})]
+    result = SweepResult(
+        name="s", experiment="e", module="m", metric="loss", mode="min", run_id=None, tracking_uri="", path="",
+        trials=trials, planned=3, interrupted=True,
+    )  # fmt: skip
+    show(result, [])
+    said = capsys.readouterr().out
+    assert "Best: trial 000, loss 0.5" in said
+    assert "Better so far, but interrupted: trial 001, loss 0.4" in said
 
 
 def test_what_was_interrupted_is_not_over() -> None:

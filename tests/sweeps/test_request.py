@@ -14,17 +14,18 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from hfsuite.cli import app
 from hfsuite.declaration import Declaration
-from hfsuite.errors import ConfigurationError, UnknownName
+from hfsuite.errors import ConfigurationError, TrackingError, UnknownName
 from hfsuite.policy import WorkerPolicy
 from hfsuite.sweeps import checks, cluster
 from hfsuite.sweeps.experiment import Experiment
 from hfsuite.sweeps.job import Job
 from hfsuite.sweeps.request import OF_CONFIRMATION, OF_TRAINING, Request
+from hfsuite.tracking.lock import DriverLock
 from tests import toy
 from tests.tracking import made
 
 DEFAULTS = {each.name: None if each.name == "set" else each.default for each in fields(Request)}
-COMMON = {"module", "json", "gpu_share"}
+COMMON = {"json", "gpu_share"}
 
 
 def options_of(command: str) -> dict[str, Any]:
@@ -35,13 +36,14 @@ def options_of(command: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("command", "method", "names", "more"),
     [
-        ("sweep", Experiment.sweep, DEFAULTS, set()),
+        ("sweep", Experiment.sweep, DEFAULTS, {"module"}),
         (
             "train",
             Experiment.train,
             OF_TRAINING,
-            {"set", "values", "reports", "by_text", "reproduces", "recorded", "facts"},
+            {"module", "set", "values", "reports", "by_text", "reproduces", "recorded", "facts"},
         ),
+        ("confirm", Experiment.confirm, OF_CONFIRMATION, {"sweep", "top", "seeds"}),
     ],
 )
 def test_options_and_keywords_are_the_fields_of_a_request(
@@ -98,6 +100,21 @@ def test_what_needs_no_ray_is_told_before_there_is_one(monkeypatch: pytest.Monke
         with pytest.raises(ConfigurationError):
             checks.check(Job(toy.experiment, Request(**wrong)))
     assert not Path("results").exists()
+
+
+def test_a_store_that_cannot_be_and_a_lock_are_told_of_before_there_is_ray(
+    monkeypatch: pytest.MonkeyPatch, own_directory: Path
+) -> None:
+    monkeypatch.setattr(cluster, "connect", lambda: pytest.fail("Ray would start"))
+    directory, _ = made.sweep(experiment="toy", arguments=Job(toy.experiment, Request()).arguments)
+    with DriverLock(directory), pytest.raises(ConfigurationError, match="is being run by process"):
+        toy.experiment.resume("made")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "foo://x")
+    with pytest.raises(TrackingError, match=r"MLflow has no stores at addresses like foo://x: set MLFLOW_TRACKING_URI"):
+        toy.experiment.sweep()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(TrackingError, match="does not answer"):
+        toy.experiment.sweep()
 
 
 @pytest.mark.parametrize(

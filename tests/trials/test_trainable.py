@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import tempfile
 from pathlib import Path
@@ -379,8 +380,20 @@ def test_a_tuner_takes_the_trainer_itself_as_ray_2_6_did(tmp_path: Path) -> None
     assert result.config["train_loop_config"]["x"] == 0.5
 
 
-def test_resources_that_are_not_the_workers_are_refused(tmp_path: Path) -> None:
-    trainable = tune.with_resources(toy.trainer(2).as_trainable(), {"cpu": 1})
+def test_a_rank_has_none_of_rays_own_arguments(tmp_path: Path) -> None:
+    def loop(config: dict[str, Any]) -> None:  # as a module that parses its arguments where it is imported
+        parsed = argparse.ArgumentParser().parse_args()
+        ray.train.report({"loss": 1.0, "given": len(vars(parsed))})
+
+    trainer = AccelerateTrainer(loop, accelerate_config={}, scaling_config=ScalingConfig(num_workers=1))
+    run_config = tune.RunConfig(storage_path=str(tmp_path), verbose=0)
+    (result,) = tune.Tuner(trainer.as_trainable(), run_config=run_config).fit()
+    assert result.metrics["given"] == 0
+
+
+@pytest.mark.parametrize("wanted", [{"cpu": 1}, tune.PlacementGroupFactory([{}, {"CPU": 2}])])
+def test_resources_that_are_not_the_workers_are_refused(tmp_path: Path, wanted: Any) -> None:
+    trainable = tune.with_resources(toy.trainer(2).as_trainable(), wanted)
     (result,) = tune.Tuner(trainable, run_config=tune.RunConfig(storage_path=str(tmp_path), verbose=0)).fit()
     assert "give the trainer ScalingConfig(num_workers=..., resources_per_worker={...}) instead" in str(result.error)
 
