@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,6 +24,8 @@ import ray.data
 from hfsuite.tracking import store
 
 CPUS = 4
+# A shell that starts the tests in the background has them ignore Ctrl-C, and so would the sweeps that they interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 make_database = store._make_database
 
 

@@ -7,7 +7,7 @@ import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -64,8 +64,12 @@ OPTIONS: dict[str, Any] = {
     ],
 }
 GPU_SHARE = Annotated[
-    float | None,
-    typer.Option("--gpu-share", help="The part of a GPU that each worker takes: 0.5 for two trials on one."),
+    str | None,
+    typer.Option(
+        help="The part of a GPU that each worker takes: 0.5 for two trials on one, 1 for one, auto for as many as are "
+        "faster together, as measured.",
+        show_default="auto with --gpu",
+    ),
 ]
 Values = Annotated[
     Path | None,
@@ -162,11 +166,18 @@ def parse_settings(
     return values, faults
 
 
-def gpu_of(gpu: bool | None, share: float | None) -> tuple[bool | float | None, list[str]]:
-    """What --gpu, --cpu and --gpu-share ask for together, and a sentence if they contradict each other."""
-    if share is not None and gpu is False:
+def gpu_of(gpu: bool | None, share: str | None) -> tuple[bool | float | Literal["auto"] | None, list[str]]:
+    """What --gpu, --cpu and --gpu-share ask for together, and a sentence if that cannot be."""
+    if share is None:
+        return gpu, []
+    if gpu is False:
         return None, ["--cpu and --gpu-share contradict each other: give one of them."]
-    return gpu if share is None else share, []
+    if share == "auto":
+        return "auto", []
+    try:
+        return float(share), []
+    except ValueError:
+        return None, [f"--gpu-share takes a number up to 1, or auto, got {share!r}."]
 
 
 def assignments(given: Sequence[str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from unittest import mock
 
 import ray.train
 
-from hfsuite.ranks import loss_bits
+from hfsuite.ranks import loss_bits, pace
 from hfsuite.ranks.determinism import compute_deterministically, seed_all
 from hfsuite.report import LOSS_BITS
 
@@ -34,6 +34,7 @@ class Conditions:
         logged_to: from a world rank to what takes what its training function logs itself, which yields what is told of
             each report, and answers with what is to be added to it; None for nothing.
         metric: what a sweep optimises; empty where none does.
+        paced: the trial and its slot, where the driver is told how fast it trains: see `pace`.
     """
 
     seed: int | None = None
@@ -42,6 +43,7 @@ class Conditions:
     ends_at_first_step: bool = False
     logged_to: Callable[[int], AbstractContextManager[Added]] | None = None
     metric: str = ""
+    paced: tuple[str, str] | None = None
 
     @contextmanager
     def in_force(self) -> Iterator[Added]:
@@ -55,7 +57,10 @@ class Conditions:
                 yield end
             return
         rank = ray.train.get_context().get_world_rank()
-        with self.logged_to(rank) if self.logged_to is not None else nullcontext(nothing) as met:
+        with (
+            pace.told(*self.paced, rank) if self.paced is not None else nullcontext(),
+            self.logged_to(rank) if self.logged_to is not None else nullcontext(nothing) as met,
+        ):
             if not self.notes_losses or rank > 0:
                 yield met
                 return

@@ -55,7 +55,7 @@ def check_space(space: Space, defaults: Mapping[str, Any]) -> list[str]:
             continue
         if isinstance(defaults[name], Domain):
             continue  # which is told of by itself
-        examples = _examples(domain)
+        examples = examples_of(domain)
         if isinstance(domain, Categorical) or is_grid(domain):
             faults += [] if examples else [f"The search space lists no values for {name!r}."]
         if fault := empty_fault(name, domain):
@@ -211,10 +211,10 @@ def _grid(value: Any) -> list[Any] | None:
 
 def _ends(domain: Any) -> list[Any]:
     """The smallest and the largest of whole numbers that can be drawn, or all values that are listed."""
-    return [domain.lower, domain.upper - 1] if isinstance(domain, Integer) else _examples(domain)
+    return [domain.lower, domain.upper - 1] if isinstance(domain, Integer) else examples_of(domain)
 
 
-def _examples(domain: Any) -> list[Any]:
+def examples_of(domain: Any) -> list[Any]:
     """Values that a domain can give, enough to see their types; none for functions, which need a whole sample."""
     if (values := _grid(domain)) is not None:
         return values

@@ -18,6 +18,7 @@ from hfsuite.search.trial_schedulers import check_trial_scheduler
 from hfsuite.seeds import seed_fault
 from hfsuite.sweeps import cluster
 from hfsuite.sweeps.job import SEARCH, Job
+from hfsuite.sweeps.request import AUTO
 from hfsuite.sweeps.storage import check_storage
 from hfsuite.tracking import keeping, store
 from hfsuite.tracking.lock import DriverLock
@@ -27,7 +28,7 @@ Check = Callable[[Job], list[str]]
 TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
     "trials": ((Integral,), "a whole number"),
     "workers": ((Integral, type(None)), "a whole number, or None for the trainer's"),
-    "gpu": ((bool, Real, type(None)), "True, False, the part of a GPU, or None for the trainer's"),
+    "gpu": ((bool, Real, type(None)), "True, False, 'auto', the part of a GPU, or None for the trainer's"),
     "storage": ((str, os.PathLike), "a folder or a URI"),
     "set": ((Mapping,), "a dict from names of settings to values"),
     "name": ((str, type(None)), "a text, or None for the experiment's and the time"),
@@ -36,7 +37,7 @@ TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
 }
 
 
-NOWHERE = ("storage", "")
+NOWHERE, MEASURED = ("storage", ""), ("gpu", AUTO)
 
 
 def check(job: Job, known: Sequence[str] = ()) -> None:
@@ -78,7 +79,10 @@ def types(job: Job) -> list[str]:
         f"{name} must be {words}, got {value!r}."
         for name, value in given.items()
         for kinds, words in [TYPES[name]]
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds) or (name, value) == NOWHERE
+        if (name, value) != MEASURED
+        and (
+            not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds) or (name, value) == NOWHERE
+        )
     ]
 
 

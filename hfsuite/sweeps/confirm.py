@@ -25,7 +25,7 @@ from hfsuite.search.own_choices import OwnChoices, check_read
 from hfsuite.search.rounds import Rounds, Values
 from hfsuite.seeds import SETTING, Seeds
 from hfsuite.sweeps.job import Job, Purpose
-from hfsuite.sweeps.request import Request
+from hfsuite.sweeps.request import AUTO, Request
 from hfsuite.sweeps.sequential import FEWEST, Comparison, compare
 from hfsuite.sweeps.storage import absolute
 from hfsuite.sweeps.sweep import run
@@ -190,7 +190,8 @@ def confirm(
     varied = sorted({key for each in finalists for key in each.config if _differs(key, finalists)} - {SETTING})
     rounds = _rounds(experiment, finalists, varied, directory, seeds=seeds, seed=int(params.get("seed", 0)))
     space = {key: tune.choice([each.config[key] for each in finalists if key in each.config]) for key in varied}
-    gpu = float(params.get("gpu_share", 0)) or params.get("gpu") == "True"
+    share = params.get("gpu_share", AUTO)
+    gpu: Any = params.get("gpu") == "True" and (AUTO if share == AUTO else float(share))
     asked = replace(
         request,
         trials=len(finalists) * seeds, searcher=rounds, trial_scheduler="fifo", try_defaults=False,

@@ -132,7 +132,8 @@ class Display:
         reported = [self.metric, *self.progress]
         best = best_trial(trials, self.metric, self.mode)
         table = Table(title=self.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-        for name in ["trial", "state", "reports", *reported, "seconds"]:
+        shares = ["gpu_share"] if any(trial.gpu_share is not None for trial in trials) else []
+        for name in ["trial", "state", "reports", *reported, "seconds", *shares]:
             table.add_column(_title(name), justify="left" if name == "state" else "right", no_wrap=True)
         for name in searched:  # a metric may have the same name
             table.add_column(f"{as_setting('')}\n{_title(name)}", justify="right", no_wrap=True)
@@ -143,6 +144,7 @@ class Display:
                 str(trial.iterations),
                 *[short(trial.metrics.get(name, "")) for name in reported],
                 f"{trial.seconds:.0f}",
+                *[short(trial.gpu_share or "") for _ in shares],
                 *[short(trial.searched.get(name, NOT_COUNTING)) for name in searched],
                 style="bold" if trial is best else "",
             )

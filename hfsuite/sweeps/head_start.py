@@ -9,6 +9,8 @@ and its group; into the next group that Tune asks for, workers are started at on
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import zip_longest
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,7 +18,10 @@ import ray
 from ray.tune import Callback, PlacementGroupFactory
 from ray.util import remove_placement_group
 
+from hfsuite.trials.gpu_slots import SharedGpus, Slot, State
 from hfsuite.trials.resources import TrialRequest
+from hfsuite.trials.trainable import import_ahead
+from hfsuite.trials.worker_actors import name_ahead, start_processes
 
 if TYPE_CHECKING:
     from hfsuite.trials.trainable import TrainingTrial
@@ -29,6 +34,9 @@ class HeadStart(Callback):
         self._workers: list[Any] = []  # held, since an actor that nobody holds ends
         self._made: list[tuple[TrialRequest, Any]] = []
         self._trial: type[TrainingTrial] | None = None
+        self._shared: SharedGpus | None = None
+        self._in_slots: dict[str, list[Any]] = {}  # by the slot's name
+        self._imports: list[Any] = []
 
     def begin(self, trial: type[TrainingTrial], groups: int) -> None:
         """Makes the groups and starts the workers; waits for neither.
@@ -44,7 +52,28 @@ class HeadStart(Callback):
             group = PlacementGroupFactory.to_placement_group(request)  # a new one
             self._made.append((request, group))
             TrialRequest.made_ahead.append((request, group))
-            self._start_workers(request, group)
+            self._workers += self._start_workers(request, group, name_ahead(group))
+
+    def begin_in_slots(self, trial: type[TrainingTrial], shared: SharedGpus) -> None:
+        """Starts workers for the trials that may come to share GPUs; those that begin alone first.
+
+        Args:
+            trial: whose workers they are.
+            shared: the GPUs.
+        """
+        self._trial, self._shared = trial, shared
+        TrialRequest.given[trial.owner] = []
+        request = trial.default_resource_request({})
+        for slots in zip_longest(*(group.slots for group in shared.groups)):
+            for slot in filter(None, slots):
+                started = self._start_workers(request, slot.group.placement_group, slot.name)
+                self._in_slots[slot.name] = started
+
+    def end_in(self, slots: Sequence[Slot]) -> None:
+        """No trial will come to these slots: ends the workers that wait there."""
+        for slot in slots:
+            for worker in self._in_slots.pop(slot.name, []) if slot.state is State.EMPTY else []:
+                ray.kill(worker)
 
     def __enter__(self) -> Self:
         return self
@@ -54,10 +83,18 @@ class HeadStart(Callback):
         if self._trial is not None:
             TrialRequest.for_the_next.pop(self._trial.owner, None)
             given = TrialRequest.given.pop(self._trial.owner)
-            self._workers, self._trial = [], None
+            if self._shared is not None:
+                self._shared.clear()
+            self._workers, self._trial, self._in_slots, self._shared, self._imports = [], None, {}, None, []
             if error is not None and ray.is_initialized():
                 for group in given:  # a notebook keeps the exception of a second Ctrl-C, and so Tune's loop with them
                     remove_placement_group(group)
+
+    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+        """The first trials that share GPUs have their actors: the others' shall find processes that import now."""
+        if self._trial is not None and self._shared is not None and not self._imports:
+            ahead = ray.remote(num_cpus=0)(import_ahead)
+            self._imports = [ahead.remote(self._trial.given) for _ in self._in_slots]
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any) -> None:
         """Trials run: a group that is not taken by now would only keep others out, where the search limits itself."""
@@ -66,7 +103,7 @@ class HeadStart(Callback):
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
         """A trial has failed: the next one in its place shall not wait for its actor before its workers start."""
         if self._trial is not None:
-            TrialRequest.for_the_next[self._trial.owner] = self._start_workers
+            TrialRequest.for_the_next[self._trial.owner] = self._start_for_the_next
 
     def _end_waiting(self) -> None:
         for each in self._made:
@@ -75,20 +112,21 @@ class HeadStart(Callback):
                 remove_placement_group(each[1])
         self._made = []
 
-    def _start_workers(self, request: TrialRequest, group: Any) -> None:
-        from hfsuite.trials.worker_actors import start_processes
+    def _start_for_the_next(self, request: TrialRequest, group: Any) -> None:
+        self._workers += self._start_workers(request, group, name_ahead(group))
 
+    def _start_workers(self, request: TrialRequest, group: Any, names: str) -> list[Any]:
         assert self._trial is not None
-        self._workers += start_processes(
+        return start_processes(
             group,
             len(request.bundles),
             request.bundles[0],
             self._trial.worker_runtime_env,
             self._trial.imports,
             self._trial.policy.memory_limit_gb,
-            ahead=True,
+            ahead_of=names,
         )
 
     def __getstate__(self) -> dict[str, Any]:
         """Ray Tune saves its callbacks with the sweep; processes do not travel."""
-        return {"_workers": [], "_made": [], "_trial": None}
+        return {"_workers": [], "_made": [], "_trial": None, "_shared": None, "_in_slots": {}, "_imports": []}

@@ -6,7 +6,10 @@ import math
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
+from numbers import Real
 from typing import Any
+
+from ray.tune.schedulers import ResourceChangingScheduler
 
 from hfsuite.declaration import Declaration
 from hfsuite.errors import ConfigurationError
@@ -15,14 +18,14 @@ from hfsuite.search.own_choices import OwnChoices
 from hfsuite.search.searchers import SAMPLERS
 from hfsuite.search.spaces import OnlyWhere, can_count, constants_of, grid_size, outside
 from hfsuite.seeds import SETTING, SeedRule
-from hfsuite.sweeps.request import Request
+from hfsuite.sweeps.request import AUTO, Request
 from hfsuite.sweeps.storage import absolute
 from hfsuite.tracking.directory import SweepDirectory
 from hfsuite.tracking.record import SweepRecord
 from hfsuite.trainers.training import HuggingFaceTrainer
+from hfsuite.trials.resources import FINEST
 
 SEARCH, TRAINING = "sweep", "train"  # kinds of jobs, as records name them
-FINEST = 10_000  # parts of a GPU that Ray tells apart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +130,28 @@ class Job:
         """
         return _scaled(self.experiment.trainer, self.request.workers, self.request.gpu)
 
+    def trainer_in_slots(self, slots: int) -> HuggingFaceTrainer:
+        """The same, where so many trials share their GPUs: see `hfsuite.trials.gpu_slots`."""
+        own = self.trainer.scaling_config.resources_per_worker or {}
+        return self.trainer.sharing_gpus({**own, "GPU": math.floor(FINEST / slots) / FINEST})
+
+    @property
+    def gpu_share(self) -> float | str | None:
+        """The part of a GPU that each worker takes: a number, or `AUTO` where it is measured; None without GPUs.
+
+        Trials whose workers change while they run, and a training on its own, have whole ones.
+        """
+        scaling, asked = self.trainer.scaling_config, self.request.gpu
+        if not scaling.use_gpu:
+            return None
+        if _is_part(asked):
+            return float(asked)  # type: ignore[arg-type]
+        own = (scaling.resources_per_worker or {}).get("GPU")
+        can_share = self.purpose.kind == SEARCH and self.trials > 1
+        changes = isinstance(self.request.trial_scheduler, ResourceChangingScheduler)
+        is_open = asked in (True, AUTO) or own is None
+        return AUTO if can_share and is_open and not changes and scaling.num_gpus_per_worker == 1 else 1.0 * (own or 1)
+
     @property
     def trials(self) -> int:
         """How many there will be."""
@@ -156,7 +181,12 @@ class Job:
         return self.request.as_record(self.fixed, unwritten)
 
 
-def _scaled(trainer: HuggingFaceTrainer, workers: int | None, gpu: bool | float | None) -> HuggingFaceTrainer:
+def _is_part(gpu: Any) -> bool:
+    """Whether a part of a GPU is asked for by its number."""
+    return isinstance(gpu, Real) and not isinstance(gpu, bool)
+
+
+def _scaled(trainer: HuggingFaceTrainer, workers: int | None, gpu: Any) -> HuggingFaceTrainer:
     changes: dict[str, Any] = {}
     if workers is not None:
         if workers < 1:
@@ -164,14 +194,15 @@ def _scaled(trainer: HuggingFaceTrainer, workers: int | None, gpu: bool | float 
         changes["num_workers"] = workers
     if gpu is not None:
         changes["use_gpu"] = bool(gpu)
-    if gpu is not None and not isinstance(gpu, bool):
+    if _is_part(gpu):
         if not 1 / FINEST <= gpu <= 1:
             raise ConfigurationError(
                 f"The part of a GPU that a worker takes is at least {1 / FINEST:g} and at most 1, got {gpu:g}."
             )
         gpu = math.floor(gpu * FINEST) / FINEST  # six of 1/6 shall fit
         others = trainer.scaling_config.resources_per_worker or {}
-        changes["resources_per_worker"] = {**others, "GPU": gpu}
+        is_lone = (workers or trainer.scaling_config.num_workers) == 1
+        changes["resources_per_worker"] = {**others, "GPU": gpu if is_lone else 1}  # each of several has its own
     try:
         return trainer.with_settings({"scaling_config": changes})
     except ConfigurationError:

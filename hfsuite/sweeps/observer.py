@@ -28,7 +28,7 @@ from hfsuite.sweeps.trial_names import TrialNames
 from hfsuite.sweeps.trial_settings import TrialSettings
 from hfsuite.sweeps.tune_loop import Removals
 from hfsuite.tracking import keeping, saved
-from hfsuite.tracking.directory import SweepDirectory
+from hfsuite.tracking.directory import FAILURE_FILE, SweepDirectory
 from hfsuite.tracking.points import changed, milliseconds_of, numbers, rating, reported, step_of
 from hfsuite.tracking.record import Snapshot, SweepRecord, TrialRecord
 from hfsuite.tracking.state import TrialState
@@ -75,6 +75,7 @@ class SweepObserver(Callback):
         self._stopped_at_report: dict[str, bool] = {}
         self._reports: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {}  # by trial and checkpoint
         self.give_up: Callable[[TrialFailed], None] = lambda _: None  # a trial has failed as all others would
+        self.share_of: Callable[[Trial], float | None] = lambda _: None  # of GPUs, where trials share them
         self.ends_all: Callable[[], Exception | None] = lambda: None  # what ends the sweep before its time
         self._news: set[str] = set()  # trials to tell of when Ray Tune has saved what it knows
 
@@ -88,6 +89,7 @@ class SweepObserver(Callback):
             else:  # of a sweep that is taken up again
                 result.state, result.why, result.seconds = record.state, record.why, record.seconds
                 result.iterations, result.warm_start = record.reports, record.warm_start
+                result.gpu_share = record.gpu_share
                 result.metrics = dict(record.best.metrics) if record.best is not None else {}
                 if record.best is not None and self.sweep.decides_at_end:  # Ray Tune has restored what they came to
                     self._set_config(result, record.config_at_best)
@@ -126,6 +128,7 @@ class SweepObserver(Callback):
         if self.display.is_due:
             for trial_id in self._began:
                 self._stop_clock(trial_id)
+                self._note_share(trial_id)
             self.display.show(self.trials.values())
 
     def on_trial_result(
@@ -190,6 +193,10 @@ class SweepObserver(Callback):
             self.give_up(TrialFailed(first_line(result.failure)))
         self._end(trial, TrialState.FAILED, first_line(result.failure))
 
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """The trial has failed, and is tried again: what it failed of then says nothing about it."""
+        self.directory.remove_file(f"{self.records[trial.trial_id].directory}/{FAILURE_FILE}")
+
     def on_experiment_end(self, trials: list[Trial], **_: Any) -> None:
         """What still runs now was ended. Of a sweep that was taken up again Tune names all trials here."""
         for trial in trials:
@@ -246,6 +253,7 @@ class SweepObserver(Callback):
         result.state, result.why = state, why
         if trial.trial_id in self._began:
             self._stop_clock(trial.trial_id)
+            self._note_share(trial.trial_id)
             del self._began[trial.trial_id]
         self._live.pop(trial.trial_id, None)
         states = {**{trial_id: each.state for trial_id, each in self.records.items()}, trial.trial_id: state}
@@ -300,12 +308,17 @@ class SweepObserver(Callback):
             record.note_settings(result.config)  # from which snapshots tell how they have changed
             values = record.config_at_best
             record.searched, record.idle = list(self.settings.searched(values)), self.settings.idle(values)
-            record.seconds = round(result.seconds, 3)
+            record.seconds, record.gpu_share = round(result.seconds, 3), result.gpu_share
         self.directory.write_trial(record)
         self.writer.touch(record)
 
     def _stop_clock(self, trial_id: str) -> None:
         self.trials[trial_id].seconds = time.monotonic() - self._began[trial_id]
+
+    def _note_share(self, trial_id: str) -> None:
+        share = self.share_of(self._live[trial_id]) if trial_id in self._live else None
+        if share is not None:
+            self.trials[trial_id].gpu_share = round(share, 3)
 
     def _attach_checkpoint(self, result: TrialResult, record: TrialRecord) -> None:
         """The best checkpoint that was kept, with the metrics and settings that belong to it."""

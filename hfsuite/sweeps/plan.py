@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -18,8 +19,9 @@ from hfsuite.search.spaces import describe
 from hfsuite.search.trial_schedulers import make_trial_scheduler
 from hfsuite.sweeps import checks, tune_state
 from hfsuite.sweeps.head_start import HeadStart
-from hfsuite.sweeps.job import Job
+from hfsuite.sweeps.job import SEARCH, Job
 from hfsuite.sweeps.launching import number_of
+from hfsuite.sweeps.request import AUTO
 from hfsuite.sweeps.storage import check_unused
 from hfsuite.tracking import provenance, rank_logs, store
 from hfsuite.tracking.directory import SweepDirectory
@@ -30,7 +32,10 @@ from hfsuite.tracking.secrets import without_credentials
 from hfsuite.tracking.state import TrialState
 from hfsuite.tracking.sync import mark_lost
 from hfsuite.tracking.writer import Writer
+from hfsuite.trainers.training import HuggingFaceTrainer
 from hfsuite.trials import resources
+from hfsuite.trials.gpu_slots import Group, SharedGpus
+from hfsuite.trials.resources import MOST_A_GPU, TrialRequest
 from hfsuite.trials.trainable import TrainingTrial, trainable_for
 
 
@@ -48,7 +53,8 @@ class Plan:
         trial_scheduler: Ray Tune's, made.
         trainable: the class of the trials.
         head_start: their first workers.
-        slots: how many trials run at once.
+        slots: how many trials can run at once.
+        shared: the GPUs that trials share; None if none do.
         former: the record of a sweep that is taken up again, as it stood.
     """
 
@@ -62,6 +68,7 @@ class Plan:
     trainable: type[TrainingTrial]
     head_start: HeadStart
     slots: int
+    shared: SharedGpus | None
     former: SweepRecord | None
 
 
@@ -86,10 +93,8 @@ def make_plan(job: Job, faults: Sequence[str] = ()) -> Plan:
             record, known = directory.read_sweep(), directory.read_trials()
             tune_state.check(directory, expected=bool(known))
         sweep_id = record.sweep_id if record is not None else uuid.uuid4().hex
-        trainable = _trainable(job, sweep_id, record)
-        slots = resources.concurrent_trials(job.trainer.scaling_config, uses_ray_data=job.trainer.is_streamed)
         head_start = unless_planned.enter_context(HeadStart())
-        head_start.begin(trainable, min(job.trials, slots))
+        trainable, slots, shared = _begin(job, sweep_id, record, head_start)
         # This takes seconds: workers that have begun import meanwhile.
         client = store.open_store(record.tracking_uri if record is not None else None)
         former = copy.copy(record)
@@ -114,20 +119,52 @@ def make_plan(job: Job, faults: Sequence[str] = ()) -> Plan:
             trainable=trainable,
             head_start=head_start,
             slots=slots,
+            shared=shared,
             former=former,
         )
         unless_planned.pop_all()
     return plan
 
 
-def _trainable(job: Job, sweep_id: str, resumed: SweepRecord | None) -> type[TrainingTrial]:
+def _begin(
+    job: Job, sweep_id: str, resumed: SweepRecord | None, head_start: HeadStart
+) -> tuple[type[TrainingTrial], int, SharedGpus | None]:
+    """Starts the first workers. Returns the trials' class, how many can run at once, and the GPUs that they share."""
+    at_once = resources.concurrent_trials(job.trainer.scaling_config, uses_ray_data=job.trainer.is_streamed)
+    groups = min(job.trials, at_once)
+    if (slots := _slots(job, groups)) == 1:
+        trainable = _trainable(job, job.trainer, sweep_id, resumed)
+        head_start.begin(trainable, groups)
+        return trainable, at_once, None
+    trainable = _trainable(job, job.trainer_in_slots(slots), sweep_id, resumed)
+    request = TrialRequest.of(trainable.given.value.scaling_config, owner=trainable.owner)
+    size = 1 if job.gpu_share == AUTO else slots
+    shared = SharedGpus([Group.made(request, slots) for _ in range(groups)], size)
+    head_start.begin_in_slots(trainable, shared)
+    return trainable, groups * slots, shared
+
+
+def _slots(job: Job, groups: int) -> int:
+    """How many trials each of so many groups of GPUs can hold; 1 where Ray itself gives trials their GPUs."""
+    share, scaling, uses_ray_data = job.gpu_share, job.trainer.scaling_config, job.trainer.is_streamed
+    wanted = math.ceil(job.trials / groups)
+    if share == AUTO:
+        return resources.trials_a_gpu(scaling, min(wanted, MOST_A_GPU), uses_ray_data=uses_ray_data)
+    if share is None or scaling.num_workers == 1 or job.purpose.kind != SEARCH:
+        return 1
+    return resources.trials_a_gpu(scaling, min(wanted, int(1 // float(share))), uses_ray_data=uses_ray_data)
+
+
+def _trainable(
+    job: Job, trainer: HuggingFaceTrainer, sweep_id: str, resumed: SweepRecord | None
+) -> type[TrainingTrial]:
     experiment, test = job.experiment, job.experiment.test if job.purpose.confirms is not None else None
     logged_to = functools.partial(
         rank_logs.logged_to, address=store.address(resumed.tracking_uri if resumed else None), sweep_id=sweep_id,
         experiment=resumed.mlflow_experiment if resumed else store.experiment_name(experiment.name),
     )  # fmt: skip
     return trainable_for(
-        job.trainer,
+        trainer,
         seeds=job.seeds,
         deterministic=job.is_deterministic,
         metric=experiment.metric,
@@ -175,7 +212,7 @@ def _params(job: Job) -> dict[str, Any]:
         "trials": asked.trials,
         "workers": scaling.num_workers,
         "gpu": bool(scaling.use_gpu),
-        **({"gpu_share": scaling.num_gpus_per_worker} if 0 < scaling.num_gpus_per_worker < 1 else {}),
+        **({"gpu_share": job.gpu_share} if job.gpu_share is not None else {}),
         "seed": asked.seed,
         "keep": asked.keep,
         **asdict(asked.policy),

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from hfsuite.errors import UnknownName, did_you_mean
 from hfsuite.policy import Decisions, Isolation, WorkerPolicy
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hfsuite.tracking.record import SweepRecord
 
 Method = TypeVar("Method", bound=Callable[..., Any])
+AUTO = "auto"  # of a GPU: the part with which trials are fastest, as measured
 ASKED = "asked"  # the parameter that stands for fields of a request, in signatures and docstrings
 OF_WORKERS = tuple(each.name for each in fields(WorkerPolicy))
 OF_TRAINING = ("workers", "gpu", "seed", "name", "storage", "deterministic")  # what a single training knows of
@@ -34,8 +35,9 @@ class Request:
         searcher: what to try next: "tpe", "random", "qmc", "gp", "cmaes", "grid", or a searcher of Ray Tune's.
         trial_scheduler: what to stop: "asha", "median", "fifo", or a trial scheduler of Ray Tune's.
         workers: workers a trial; None for the trainer's.
-        gpu: whether each worker has a GPU, or the part of one that it takes: with 0.5, two trials run on each. None
-            for the trainer's.
+        gpu: whether each worker has a GPU. In a sweep, trials then share GPUs where they are faster so, as they are
+            measured; that can also be asked for as "auto". A number is the part of a GPU that each takes: with 0.5, two
+            trials run on each, with 1.0 one. None for the trainer's.
         set: settings to fix; one that the space varies is then not varied.
         seed: of the searcher, and of all trials: see `hfsuite.seeds`.
         name: of the sweep; must be new in `storage`.
@@ -58,7 +60,7 @@ class Request:
     searcher: str | AnySearcher = "tpe"
     trial_scheduler: str | TrialScheduler = "asha"
     workers: int | None = None
-    gpu: bool | float | None = None
+    gpu: bool | float | Literal["auto"] | None = None
     set: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     name: str | None = None

@@ -43,6 +43,8 @@ class TrialResult:
         why: what ended it, where that is not its own end: "asha at step 30".
         failure: what went wrong, with the rank's traceback; None if nothing did.
         warm_start: whether its workers had run a trial before; None until its first report.
+        gpu_share: the part of its GPUs that it had, on an average of its time; None where no trials share any. Seconds
+            of trials with different ones do not compare.
         workers_lost: why the workers before its own could not run it, if they could not.
         tracking_fault: of a training on its own: what MLflow has not recorded of it; see `SweepResult` for a sweep's.
     """
@@ -62,6 +64,7 @@ class TrialResult:
     why: str = ""
     failure: str | None = None
     warm_start: bool | None = None
+    gpu_share: float | None = None
     workers_lost: str | None = None
     tracking_fault: str | None = None
 
@@ -114,6 +117,7 @@ class TrialResult:
             "checkpoint": self.checkpoint_path,
             "failure": self.failure,
             "warm_start": self.warm_start,
+            "gpu_share": self.gpu_share,
             "workers_lost": self.workers_lost,
             "tracking_fault": self.tracking_fault,
         }

@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 from ray.tune.logger import CSVLoggerCallback
 from ray.tune.schedulers import HyperBandScheduler, PopulationBasedTraining, ResourceChangingScheduler
-from ray.tune.search import ConcurrencyLimiter
+from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from hfsuite.errors import ConfigurationError, HFSuiteError
 from hfsuite.search.searchers import make_searcher
 from hfsuite.search.spaces import grid_size
 from hfsuite.search.trial_schedulers import Budget
 from hfsuite.sweeps import tune_state
+from hfsuite.sweeps.gpu_sharing import GpuSharing
 from hfsuite.sweeps.metric_check import MetricIsReported, set_aside
 from hfsuite.sweeps.reallocation import reallocate_gangs
 from hfsuite.sweeps.report_log import ReportLog
+from hfsuite.sweeps.request import AUTO
 from hfsuite.sweeps.trial_names import TrialNames
 from hfsuite.sweeps.tune_loop import (
     actors_outlive_pauses,
@@ -32,6 +34,7 @@ from hfsuite.sweeps.tune_loop import (
     time_to_end,
     whole_populations,
 )
+from hfsuite.sweeps.tune_slots import in_slots
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,14 +65,16 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
     observer.ends_all = lambda: metric_is_reported.fault or metric_is_reported.hopeless
     observer.give_up = functools.partial(setattr, metric_is_reported, "hopeless")
     names = TrialNames(record.path, {each.trial_id: each.number for each in plan.known.values()})
-    searcher = _searcher(plan)
+    searcher, sharing = _searcher(plan), _sharing(plan, observer)
     # HyperBand pauses trials until its bracket is full, which a limit would never let happen.
     limits_itself = isinstance(searcher, ConcurrencyLimiter) or isinstance(plan.trial_scheduler, HyperBandScheduler)
+    if sharing is not None and not limits_itself and isinstance(searcher, Searcher):
+        searcher, limits_itself = sharing.limits(searcher, plan.slots), True
     resumed = plan.former is not None and tune_state.restore(plan.directory, expected=bool(plan.known))
     if is_reallocated := isinstance(plan.trial_scheduler, ResourceChangingScheduler):
         reallocate_gangs(plan.trial_scheduler)
     config = {job.trainer.config_argument: job.choices.told({**job.constants, **job.space})}
-    with observer.display, observer.interruption, observer.removals, _tune_as_a_sweep_needs_it(plan, names):
+    with observer.display, observer.interruption, observer.removals, _tune_as_a_sweep_needs_it(plan, names, sharing):
         try:
             tune.run(
                 plan.trainable,
@@ -85,7 +90,14 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
                 reuse_actors=not is_reallocated,  # an actor keeps the resources that it was made with
                 trial_name_creator=names,
                 trial_dirname_creator=names,
-                callbacks=[observer.interruption, observer, plan.head_start, ReportLog(), CSVLoggerCallback()],
+                callbacks=[
+                    *([sharing] if sharing is not None else []),
+                    observer.interruption,
+                    observer,
+                    plan.head_start,
+                    ReportLog(),
+                    CSVLoggerCallback(),
+                ],
                 stop=metric_is_reported,
                 verbose=0,
                 raise_on_failed_trial=False,
@@ -97,6 +109,8 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
             if isinstance(error, Exception) and not isinstance(error, HFSuiteError) and not observer.has_begun:
                 raise ConfigurationError(_cannot_begin(plan, error)) from error
             raise
+    if sharing is not None:
+        record.gpus = sharing.summary
     metric_is_reported.at_end()
     if told := getattr(searcher, "exhausted", None):
         observer.display.console.print(told, soft_wrap=True)
@@ -115,6 +129,24 @@ def _searcher(plan: Plan) -> Any:
         defaults=job.choices.told_settings(job.every_constant, job.space),
         tries_defaults=job.tries_defaults,
     )
+
+
+def _sharing(plan: Plan, observer: SweepObserver) -> GpuSharing | None:
+    """Who says how many trials share a GPU, if any do."""
+    if plan.shared is None:
+        return None
+    sharing = GpuSharing(
+        plan.shared,
+        ranks=plan.job.trainer.scaling_config.num_workers,
+        space=plan.job.can_vary,
+        settings=lambda config: config.get(plan.job.trainer.config_argument, {}),
+        planned=plan.job.trials,
+        is_measured=plan.job.gpu_share == AUTO,
+        told=lambda text: observer.display.console.print(text, soft_wrap=True, highlight=False),
+        ends_spare=plan.head_start.end_in,
+    )
+    observer.share_of = sharing.share_of
+    return sharing
 
 
 def _what_goes_on(plan: Plan) -> tune.ResumeConfig:
@@ -150,7 +182,7 @@ def _checkpoints(plan: Plan) -> tune.CheckpointConfig:
 
 
 @contextmanager
-def _tune_as_a_sweep_needs_it(plan: Plan, names: TrialNames) -> Iterator[None]:
+def _tune_as_a_sweep_needs_it(plan: Plan, names: TrialNames, sharing: GpuSharing | None) -> Iterator[None]:
     """Ray Tune does what a sweep needs; afterwards it is as before, for Tuners of the user's own."""
     metric, mode = plan.job.experiment.metric, plan.job.experiment.mode
     argument, choices = plan.job.trainer.config_argument, plan.job.choices
@@ -166,6 +198,7 @@ def _tune_as_a_sweep_needs_it(plan: Plan, names: TrialNames) -> Iterator[None]:
         actors_outlive_pauses() if _pauses(plan) else nullcontext(),
         whole_populations(),
         comparable_reports(metric, functools.partial(set_aside, metric=metric, mode=mode)),
+        in_slots(sharing.shared, sharing.runs_out_of_memory) if sharing is not None else nullcontext(),
     ):
         yield
 

@@ -119,6 +119,11 @@ class SweepDirectory:
         if own != path:
             os.replace(own, path)
 
+    def remove_file(self, name: str) -> None:
+        """One file, if it is there."""
+        if self.filesystem.get_file_info(f"{self.path}/{name}").is_file:
+            self.filesystem.delete_file(f"{self.path}/{name}")
+
     def remove(self) -> None:
         """All of it, if it is there."""
         if self.filesystem.get_file_info(self.path).type != pyarrow.fs.FileType.NotFound:

@@ -54,7 +54,7 @@ def write_recipe(
         "seed": _seed_of(sweep, record),
         "workers": sweep.params["workers"],
         "gpu": sweep.params.get("gpu", False),
-        "gpu_share": sweep.params.get("gpu_share"),
+        "gpu_share": share if isinstance(share := sweep.params.get("gpu_share"), float) else None,  # it needs no others
         "deterministic": sweep.params.get("deterministic", False),
         "trial_scheduler": sweep.params.get("trial_scheduler"),
         "state": str(record.state),

@@ -54,6 +54,7 @@ class TrialRecord:
         started_at: milliseconds since 1970; None until it has.
         ended_at: likewise.
         warm_start: whether its workers had run a trial before.
+        gpu_share: the part of its GPUs that it had, on an average of its time; None where no trials share any.
         not_written: the names of settings that no file can hold: a text stands for each of them in `config`.
         failure: what went wrong, in one line; the traceback is in `failure.txt`.
         best: its best report so far; of those with a checkpoint that is still there, if any is.
@@ -75,6 +76,7 @@ class TrialRecord:
     started_at: int | None = None
     ended_at: int | None = None
     warm_start: bool | None = None
+    gpu_share: float | None = None
     failure: str = ""
     best: Snapshot | None = None
     last: Snapshot | None = None
@@ -138,6 +140,7 @@ class SweepRecord:
         reproduces: of a training that repeats one: the id of that one's run.
         confirms: of a sweep over the finalists of another: the id of that one's run.
         confirms_sweep: likewise, its name.
+        gpus: what they did, where trials share them: how many trials ran at once, how busy they were.
         decides_at_end: whether only a finished sweep knows which checkpoints may go, since a population exploits them.
     """
 
@@ -163,6 +166,7 @@ class SweepRecord:
     reproduces: str | None = None
     confirms: str | None = None
     confirms_sweep: str | None = None
+    gpus: dict[str, Any] = field(default_factory=dict)
     decides_at_end: bool = False
 
     @classmethod

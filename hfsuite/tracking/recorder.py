@@ -135,6 +135,7 @@ class Recorder:
             runs.STATE: sweep.state,
             "mlflow.note.content": describe.sweep(sweep, list(self._standing.values())),
             **({f"{runs.TAG}.error": sweep.fault} if sweep.fault else {}),
+            **{f"{runs.GPUS}.{name}": value for name, value in sweep.gpus.items() if value is not None},
         }
         if best is not None and best.best is not None:
             kept = best.best
@@ -194,6 +195,7 @@ class Recorder:
                 "mlflow.runName": describe.trial(sweep, record),
                 **({runs.WHY: record.why} if record.why or runs.WHY in run.tags else {}),
                 **({runs.WARM_START: record.warm_start} if record.warm_start is not None else {}),
+                **({runs.GPU_SHARE: record.gpu_share} if record.gpu_share is not None else {}),
                 **({runs.MARKED: told(marked)} if (marked := {**run.marked, **trial.points.marked}) else {}),
             })  # fmt: skip
         if record.state.is_over and not record.state.is_unfinished and record.best is not None:

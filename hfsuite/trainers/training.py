@@ -49,6 +49,7 @@ class HuggingFaceTrainer(TorchTrainer):
     checkpoint_class: ClassVar[type[Checkpoint]] = Checkpoint
     imports: ClassVar[tuple[str, ...]] = ()  # modules that every rank needs
     is_trial = False
+    has_own_gpus = False  # each rank of a trial, though it takes a part of one: see `hfsuite.trials.gpu_slots`
     conditions = Conditions()  # of a trial's training
     examination: Later | None = None  # what follows it
     train_loop_per_worker: Callable[..., Any]
@@ -96,7 +97,7 @@ class HuggingFaceTrainer(TorchTrainer):
         """Refuses scaling configurations that the trainer cannot use. Driver."""
         gpus, workers = self.scaling_config.num_gpus_per_worker, self.scaling_config.num_workers
         backend = self.torch_config.backend if self.torch_config is not None else None
-        if 0 < gpus <= 0.5 and workers > 1 and backend in (None, "nccl"):
+        if 0 < gpus <= 0.5 and workers > 1 and backend in (None, "nccl") and not self.has_own_gpus:
             raise ConfigurationError(
                 f"{workers} workers with {gpus:g} GPUs each may share one, which NCCL refuses: give each a whole GPU, "
                 'take one worker a trial, or use TorchConfig(backend="gloo").'
@@ -231,11 +232,21 @@ class HuggingFaceTrainer(TorchTrainer):
         if run_config is not None:
             definition["run_config"] = run_config
         trainer = type(self).__new__(type(self))
-        trainer.is_trial = True
+        trainer.is_trial, trainer.has_own_gpus = True, self.has_own_gpus
         trainer.__init__(**definition)  # type: ignore[misc]
         trainer.start_from, trainer.made_in = self.start_from, self.made_in
         trainer._datasets_are_preprocessed = self._datasets_are_preprocessed
         return trainer
+
+    def sharing_gpus(self, resources_per_worker: Mapping[str, float]) -> Self:
+        """A copy whose trials run in slots of GPUs, no two ranks of one on the same GPU.
+
+        Args:
+            resources_per_worker: the part of each, and what else a worker takes.
+        """
+        trainer = copy.copy(self)
+        trainer.has_own_gpus = True
+        return trainer.with_settings({"scaling_config": {"resources_per_worker": dict(resources_per_worker)}})
 
     @classmethod
     def trial_settings(cls) -> dict[str, Callable[[Any, Any], Any]]:

@@ -19,7 +19,22 @@ from hfsuite.ranks.failure import FAILURE_OF_RANK
 from hfsuite.ranks.surroundings import OUTPUT_OF_RANK
 
 TIMED_OUT = re.compile(rb"Watchdog caught (collective operation timeout: .*? before timing out)")  # PyTorch's words
+# PyTorch's words, those of CUDA's libraries, and of NCCL, which needs memory too.
+NO_GPU_MEMORY = re.compile(
+    r"(CUDA|HIP|CUDA error:) out of memory|(CUBLAS|CUDNN|CUSOLVER|CUSPARSE)_STATUS_ALLOC_FAILED|"
+    r"nccl.*(out of memory|Cuda failure 2)",
+    re.IGNORECASE,
+)
 LAST_BYTES = 1 << 20  # of a rank's output: the watchdog's words, and the stacks of its threads behind them
+
+
+def is_out_of_gpu_memory(failure: str) -> bool:
+    """Whether what a trial failed of is that its GPU had no memory left.
+
+    Args:
+        failure: the text of the failure.
+    """
+    return NO_GPU_MEMORY.search(failure) is not None
 
 
 def first_cause(error: BaseException) -> BaseException | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -14,6 +15,9 @@ from hfsuite.errors import ResourcesError
 
 Resources = Mapping[str, float]
 
+FINEST = 10_000  # parts of a GPU that Ray tells apart
+MOST_A_GPU = 8  # trials: on an H100, eight small ones together do 1.04 times as much as four
+HOST_BYTES_A_WORKER = 2 << 30  # of main memory: what it imports, CUDA's libraries, a small model and its data
 SPARE_CPUS_FOR_RAY_DATA = 1  # Ray Data's tasks run outside of the trials' groups; without a free CPU they wait for ever
 
 
@@ -122,6 +126,22 @@ def concurrent_trials(scaling_config: ScalingConfig, *, uses_ray_data: bool) -> 
             return int(sum(rooms) // workers)
 
 
+def trials_a_gpu(scaling_config: ScalingConfig, most: int, *, uses_ray_data: bool) -> int:
+    """How many trials may share a GPU, as far as CPUs and main memory of the nodes with GPUs go.
+
+    Args:
+        scaling_config: of a trial; a worker that asks for no CPU still computes on one.
+        most: not more than so many.
+        uses_ray_data: whether tasks of Ray Data need a CPU too.
+    """
+    cpus, found = max(1.0, scaling_config.num_cpus_per_worker), [most]
+    for node in cluster_nodes():
+        if gpus := node.get("GPU", 0):
+            held = node.get("CPU", 0) - (SPARE_CPUS_FOR_RAY_DATA if uses_ray_data else 0)
+            found += [int(held / gpus / cpus), int(node.get("memory", math.inf) / gpus / HOST_BYTES_A_WORKER)]
+    return max(1, min(found))
+
+
 def cluster_nodes() -> Sequence[Resources]:
     """What each living node holds, without Ray's own labels."""
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -137,12 +157,12 @@ def _copies(node: Resources, bundle: Resources) -> int:
     """How often a bundle fits a node; resources are counted in ten-thousandths, as Ray does."""
     fits = []
     for name, amount in bundle.items():
-        held, wanted = round(1e4 * node.get(name, 0)), round(1e4 * amount)
-        if name == "GPU" and 0 < wanted < 10_000:  # a part is one of a single GPU
-            fits.append(held // 10_000 * (10_000 // wanted))
+        held, wanted = round(FINEST * node.get(name, 0)), round(FINEST * amount)
+        if name == "GPU" and 0 < wanted < FINEST:  # a part is one of a single GPU
+            fits.append(held // FINEST * (FINEST // wanted))
         elif wanted > 0:
             fits.append(held // wanted)
-    return min(fits, default=10_000)
+    return min(fits, default=FINEST)
 
 
 def _words(resources: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
+import ray
 from ray.train import Checkpoint, CheckpointConfig, LoggingConfig, RunConfig
 from ray.tune import PlacementGroupFactory, Trainable
 from ray.tune.result import DONE, RESULT_DUPLICATE, SHOULD_CHECKPOINT
@@ -273,7 +274,9 @@ class TrainingTrial(Trainable):
         if self.logged_to is not None:
             logged_to = functools.partial(self.logged_to.value, trial_id=self.trial_id)
             conditions = dataclasses.replace(conditions, logged_to=logged_to)
-        conditions = dataclasses.replace(conditions, metric=self.metric)
+        slot = ray.get_runtime_context().get_actor_name()
+        paced = (self.trial_id, slot) if slot else None
+        conditions = dataclasses.replace(conditions, metric=self.metric, paced=paced)
         trainer.start_from, trainer.conditions, trainer.examination = self.start_from, conditions, self.examination
         return trainer
 
@@ -288,6 +291,15 @@ class TrainingTrial(Trainable):
         elif isinstance(own.get(SETTING), int):
             seed = own[SETTING]
         return {**self.settings, argument: own}, Conditions(seed, self.deterministic, notes_losses=True)
+
+
+def import_ahead(given: Later) -> None:
+    """Imports what the actor of a trial needs, in a process that Ray then takes for one.
+
+    Args:
+        given: the trainer.
+    """
+    given.value  # noqa: B018  it is unpickled when it is asked for
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:

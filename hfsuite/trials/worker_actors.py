@@ -33,11 +33,20 @@ def start_processes(
     preload: Sequence[str],
     limit_gb: float,
     *,
-    ahead: bool = False,
+    ahead_of: str = "",
 ) -> list[Any]:
     """Starts a worker actor in each bundle of a trial's placement group, and does not wait for them.
 
-    In the trial's actor, or on the driver before there is one (`ahead`): then the actor finds them by their names.
+    In the trial's actor, or on the driver before there is one: then the actor finds them by their names.
+
+    Args:
+        group: the trial's.
+        count: number of workers.
+        resources: of each.
+        runtime_env: of each.
+        preload: see `TrialWorker`; likewise `limit_gb`.
+        limit_gb: likewise.
+        ahead_of: what their names begin with, where they are started ahead of the trial's actor.
     """
     # Not as a runtime environment, which would keep Ray from taking a process that it has started already.
     variables = RAY_TRAIN_ENVIRONMENT | worker_group.WorkerGroup._get_worker_runtime_env({})["env_vars"]
@@ -46,18 +55,25 @@ def start_processes(
     return [
         worker_class.options(
             scheduling_strategy=PlacementGroupSchedulingStrategy(group, index),
-            name=_name_ahead(group, index) if ahead else None,
+            name=f"{ahead_of}-{index}" if ahead_of else None,
         ).remote(variables, preload, limit_gb)
         for index in range(count)
     ]
 
 
 def started_ahead(group: PlacementGroup, count: int) -> list[Any]:
-    """The workers that the driver has started in a trial's placement group; none if it has not, or if one has died."""
-    found = []
+    """The workers that the driver has started ahead of this actor; none if it has not, or if one has died.
+
+    In the trial's actor: it has the name of its slot if trials share GPUs, and else no name.
+
+    Args:
+        group: the trial's.
+        count: number of workers.
+    """
+    names, found = ray.get_runtime_context().get_actor_name() or name_ahead(group), []
     for index in range(count):
         with suppress(ValueError):
-            found.append(ray.get_actor(_name_ahead(group, index)))
+            found.append(ray.get_actor(f"{names}-{index}"))
     if len(found) == count:
         return found
     for actor in found:
@@ -65,8 +81,9 @@ def started_ahead(group: PlacementGroup, count: int) -> list[Any]:
     return []
 
 
-def _name_ahead(group: PlacementGroup, index: int) -> str:
-    return f"hfsuite-{group.id.hex()}-{index}"
+def name_ahead(group: PlacementGroup) -> str:
+    """What the names of workers begin with that are started ahead of the only actor of a placement group."""
+    return f"hfsuite-{group.id.hex()}"
 
 
 def name_of(actor: Any) -> str:

@@ -77,6 +77,49 @@ def trained_between(diary: Diary, begin: float, end: float) -> float:
     return sum(max(0.0, min(until, end) - max(since, begin)) for since, until in spans)
 
 
+def gpu_pack(workers: int) -> list[Row]:
+    """Small trials that share GPUs as they are measured, against one on each: from the sweep's beginning to its end.
+
+    Args:
+        workers: of a trial; on as many GPUs.
+    """
+    trials, steps = 24, 400
+    target = {1: 2.5, 2: 1.8}[workers]
+    alone, alone_diary = program("gpu_pack", trials, workers, steps, "1", **no_more_than(workers))
+    packed, diary = program("gpu_pack", trials, workers, steps, "auto", **no_more_than(workers))
+    ratio, steady = alone["wall_s"] / packed["wall_s"], span(alone_diary) / span(diary)
+    are_equal = alone["values"] == packed["values"]
+    name = f"{trials} trials of {workers} GPUs, as measured, against one at a time"
+    shown = f"{ratio:.2f} x ({alone['wall_s']:.0f} against {packed['wall_s']:.0f} s), metrics {are_equal and 'equal'}"
+    details = {"alone": alone, "packed": packed, "diary": diary}
+    reached = ratio >= target and are_equal
+    between = statistics.median(gaps_between_trials(diary))
+    return [
+        Row(name, shown, f"at least {target} x, equal metrics", reached, details),
+        Row(f"{name}, from the first step to the last end", f"{steady:.2f} x", "", None, {}),
+        Row(
+            "start-up between trials that share a GPU, median", f"{between:.2f} s", "at most 1.0 s", between <= 1.0, {}
+        ),
+    ]
+
+
+def span(diary: Diary) -> float:
+    """Seconds from the first step of all to the last trial's end."""
+    return max(times(diary, "ends")) - min(times(diary, "first step"))
+
+
+def gaps_between_trials(diary: Diary) -> list[float]:
+    """Seconds from the end of a trial in a process to the first step of the next one there."""
+    ended: dict[int, float] = {}
+    found = []
+    for entry in sorted(diary, key=lambda each: each["at"]):
+        if entry["event"] == "ends":
+            ended[entry["process"]] = entry["at"]
+        elif entry["event"] == "first step" and entry["process"] in ended:
+            found.append(entry["at"] - ended.pop(entry["process"]))
+    return found
+
+
 def gpu_tokens(gpus: int, rows: int) -> list[Row]:
     """Tokens a second in a trial of the language model with a billion parameters, against `torchrun`.
 
@@ -154,6 +197,7 @@ def no_more_than(gpus: int) -> dict[str, str]:
 GPU_MEASURES: dict[str, Callable[[], list[Row]]] = {
     **{each.__name__: each for each in (gpu_turnaround, gpu_checkpoints, gpu_stops)},
     **{f"gpu_share_{seed}": partial(gpu_share, "ours", seed) for seed in (0, 1)},
+    **{f"gpu_pack_{workers}": partial(gpu_pack, workers) for workers in (1, 2)},
     "gpu_share_ray_pattern": partial(gpu_share, "ray_pattern"),
     **{f"gpu_tokens_{gpus}": partial(gpu_tokens, gpus, max(8, 16 // gpus)) for gpus in (1, 2, 4)},
     "gpu_tokens_4_few_rows": partial(gpu_tokens, 4, 4),  # Python takes longer for a step than the GPUs

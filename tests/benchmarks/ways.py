@@ -28,6 +28,8 @@ def ours(experiment: Any, folder: Path, trials: int, *, cpus: int = 2, **options
         "warm": [trial.warm_start for trial in result.trials],
         "lost": [trial.workers_lost for trial in result.trials],
         "states": [str(trial.state) for trial in result.trials],
+        "shares": [trial.gpu_share for trial in result.trials],
+        "values": [trial.metrics.get(result.metric) for trial in result.trials],
     }
 
 

@@ -53,7 +53,9 @@ def note(event: str, *, every_rank: bool = False, **values: Any) -> None:
     rank = int(os.environ.get("RANK", "0"))
     if (diary := os.environ.get("BENCH_DIARY")) and (every_rank or rank == 0):
         with open(diary, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"event": event, "at": time.time(), "rank": rank, **values}) + "\n")
+            file.write(
+                json.dumps({"event": event, "at": time.time(), "rank": rank, "process": os.getpid(), **values}) + "\n"
+            )
 
 
 def loop(settings: dict[str, Any]) -> None:

@@ -275,9 +275,7 @@ def test_gpus_that_are_not_there_are_refused() -> None:
         toy.experiment.sweep(gpu=0.25, workers=1)
 
 
-def test_a_part_of_a_gpu_is_for_one_worker_and_no_more_than_a_whole() -> None:
-    with pytest.raises(ConfigurationError, match=r"2 workers with 0\.5 GPUs each may share one, which NCCL refuses"):
-        toy.experiment.sweep(gpu=0.5)
+def test_a_part_of_a_gpu_is_no_more_than_a_whole() -> None:
     for part in (0.0, 1e-9, 1.5, 2):
         with pytest.raises(ConfigurationError, match=rf"at least 0.0001 and at most 1, got {part:g}"):
             toy.experiment.sweep(gpu=part, workers=1)

@@ -125,7 +125,7 @@ def test_a_store_that_cannot_be_and_a_lock_are_told_of_before_there_is_ray(
         ({"storage": 3}, "storage must be a folder or a URI, got 3"),
         ({"storage": ""}, "storage must be a folder or a URI, got ''"),
         ({"workers": True}, "workers must be a whole number, or None for the trainer's, got True"),
-        ({"gpu": "yes"}, "gpu must be True, False, the part of a GPU, or None for the trainer's, got 'yes'"),
+        ({"gpu": "yes"}, "gpu must be True, False, 'auto', the part of a GPU, or None for the trainer's, got 'yes'"),
         ({"set": ["x=1"]}, r"set must be a dict from names of settings to values, got \['x=1'\]"),
         ({"name": 3}, "name must be a text, or None"),
         ({"try_defaults": 1}, "try_defaults must be True or False, got 1"),
