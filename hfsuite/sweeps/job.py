@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -132,8 +133,11 @@ class Job:
 
     def trainer_in_slots(self, slots: int) -> HuggingFaceTrainer:
         """The same, where so many trials share their GPUs: see `hfsuite.trials.gpu_slots`."""
-        own = self.trainer.scaling_config.resources_per_worker or {}
-        return self.trainer.sharing_gpus({**own, "GPU": math.floor(FINEST / slots) / FINEST})
+        trainer = copy.copy(self.trainer)
+        trainer.has_own_gpus = True
+        own = trainer.scaling_config.resources_per_worker or {}
+        resources = {**own, "GPU": math.floor(FINEST / slots) / FINEST}
+        return trainer.with_settings({"scaling_config": {"resources_per_worker": resources}})
 
     @property
     def gpu_share(self) -> float | str | None:

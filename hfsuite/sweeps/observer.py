@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import os
 import sys
 import time
@@ -24,13 +23,14 @@ from hfsuite.sweeps.display import Display
 from hfsuite.sweeps.interruption import Interruption
 from hfsuite.sweeps.reasons import failure_text, first_line, is_hopeless, of_error
 from hfsuite.sweeps.result import TrialResult
+from hfsuite.sweeps.snapshots import Snapshots
 from hfsuite.sweeps.trial_names import TrialNames
 from hfsuite.sweeps.trial_settings import TrialSettings
 from hfsuite.sweeps.tune_loop import Removals
 from hfsuite.tracking import keeping, saved
 from hfsuite.tracking.directory import FAILURE_FILE, SweepDirectory
-from hfsuite.tracking.points import changed, milliseconds_of, numbers, rating, reported, step_of
-from hfsuite.tracking.record import Snapshot, SweepRecord, TrialRecord
+from hfsuite.tracking.points import reported, step_of
+from hfsuite.tracking.record import SweepRecord, TrialRecord
 from hfsuite.tracking.state import TrialState
 from hfsuite.tracking.writer import Writer
 
@@ -66,6 +66,7 @@ class SweepObserver(Callback):
         self.sweep, self.directory, self.writer = sweep, directory, writer
         self.new_trial, self.settings, self.display, self.budget = new_trial, settings, display, budget
         self.trial_scheduler, self.keep = str(sweep.params["trial_scheduler"]), sweep.arguments["keep"]
+        self.snapshots = Snapshots(sweep.metric, sweep.mode, settings)
         self.records: dict[str, TrialRecord] = dict(known)
         self.has_begun = bool(known)  # whether there was ever a trial
         self.trials: dict[str, TrialResult] = {}
@@ -141,11 +142,12 @@ class SweepObserver(Callback):
         if WARM_START in result:
             trial_result.warm_start, trial_result.workers_lost = result[WARM_START], result.get(LOST)
             record.warm_start = result[WARM_START]
-        if self._is_better(metrics, trial_result.metrics):
+        if self.snapshots.is_better(metrics, trial_result.metrics):
             trial_result.metrics = metrics
             self._set_config(trial_result, self.settings.of(record.number, result["config"]))
-        if record.best is None or (record.best.directory is None and self._is_better(metrics, record.best.metrics)):
-            record.best = self._snapshot(record, None, result)
+        best = record.best
+        if best is None or (best.directory is None and self.snapshots.is_better(metrics, best.metrics)):
+            record.best = self.snapshots.of(record, None, result)
         stopped = bool(result.get("done")) and not result.get(TRAINING_FINISHED) and not self.budget.is_spent(result)
         self._stopped_at_report[trial.trial_id] = stopped
         self.writer.touch(record)
@@ -154,14 +156,14 @@ class SweepObserver(Callback):
     def on_checkpoint(self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: Any, **_: Any) -> None:
         """Ray Tune has taken a checkpoint over, that of the last report; it keeps the best and the last."""
         record, result = self.records[trial.trial_id], trial.last_result
-        snapshot = self._snapshot(record, os.path.basename(checkpoint.path), result)
+        snapshot = self.snapshots.of(record, os.path.basename(checkpoint.path), result)
         self._reports[trial.trial_id, str(snapshot.directory)] = (reported(result), result["config"])
         saved = [each for each in record.saved if each.directory != snapshot.directory]
         record.saved = [*saved, snapshot]
         if record.best is None or record.best.directory is None:  # or it was removed, when an attempt had ended
             record.best = record.saved[0]
         for each in record.saved:
-            if self._is_better(each.metrics, record.best.metrics):
+            if self.snapshots.is_better(each.metrics, record.best.metrics):
                 record.best = each
         if self.keep == "all":
             record.kept = list(record.saved)
@@ -288,7 +290,7 @@ class SweepObserver(Callback):
         there = self.directory.folders(record.directory)
         record.saved = [each for each in record.saved if each.directory in there]
         if record.best is not None and record.best.directory not in there:
-            as_good = (each for each in record.saved if not self._is_better(record.best.metrics, each.metrics))
+            as_good = (each for each in record.saved if not self.snapshots.is_better(record.best.metrics, each.metrics))
             record.best = next(as_good, replace(record.best, directory=None))
 
     def _note_weights(self, record: TrialRecord) -> None:
@@ -338,22 +340,6 @@ class SweepObserver(Callback):
         """The settings at its best report: a population changes them."""
         result.config, result.searched = values, self.settings.searched(values)
         result.idle = self.settings.idle(values)
-
-    def _snapshot(self, record: TrialRecord, directory: str | None, result: Mapping[str, Any]) -> Snapshot:
-        values = self.settings.of(record.number, result["config"])
-        return Snapshot(
-            directory=directory,
-            step=step_of(result),
-            metrics=numbers(result, self.sweep.metric),
-            timestamp=milliseconds_of(result),
-            changed=changed(record.config, values),
-        )
-
-    def _is_better(self, new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
-        ours, theirs = (rating(each, self.sweep.metric) for each in (new, old))
-        if math.isnan(ours) or math.isnan(theirs):
-            return not math.isnan(ours) or not old
-        return bool(ours > theirs if self.sweep.mode == "max" else ours < theirs)
 
 
 def _now() -> int:

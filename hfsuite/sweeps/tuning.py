@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
+from ray.tune import Callback
 from ray.tune.logger import CSVLoggerCallback
 from ray.tune.schedulers import HyperBandScheduler, PopulationBasedTraining, ResourceChangingScheduler
-from ray.tune.search import ConcurrencyLimiter, Searcher
+from ray.tune.search import ConcurrencyLimiter
 
 from hfsuite.errors import ConfigurationError, HFSuiteError
 from hfsuite.search.searchers import make_searcher
@@ -66,10 +67,9 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
     observer.give_up = functools.partial(setattr, metric_is_reported, "hopeless")
     names = TrialNames(record.path, {each.trial_id: each.number for each in plan.known.values()})
     searcher, sharing = _searcher(plan), _sharing(plan, observer)
-    # HyperBand pauses trials until its bracket is full, which a limit would never let happen.
-    limits_itself = isinstance(searcher, ConcurrencyLimiter) or isinstance(plan.trial_scheduler, HyperBandScheduler)
-    if sharing is not None and not limits_itself and isinstance(searcher, Searcher):
-        searcher, limits_itself = sharing.limits(searcher, plan.slots), True
+    limits_itself = _limits_itself(plan, searcher)
+    if sharing is not None and not limits_itself:
+        searcher, limits_itself = sharing.limited(searcher, plan.slots)
     resumed = plan.former is not None and tune_state.restore(plan.directory, expected=bool(plan.known))
     if is_reallocated := isinstance(plan.trial_scheduler, ResourceChangingScheduler):
         reallocate_gangs(plan.trial_scheduler)
@@ -90,14 +90,7 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
                 reuse_actors=not is_reallocated,  # an actor keeps the resources that it was made with
                 trial_name_creator=names,
                 trial_dirname_creator=names,
-                callbacks=[
-                    *([sharing] if sharing is not None else []),
-                    observer.interruption,
-                    observer,
-                    plan.head_start,
-                    ReportLog(),
-                    CSVLoggerCallback(),
-                ],
+                callbacks=_callbacks(plan, observer, sharing),
                 stop=metric_is_reported,
                 verbose=0,
                 raise_on_failed_trial=False,
@@ -131,6 +124,14 @@ def _searcher(plan: Plan) -> Any:
     )
 
 
+def _limits_itself(plan: Plan, searcher: Any) -> bool:
+    """Whether nobody shall limit how many trials are proposed ahead.
+
+    HyperBand pauses trials until its bracket is full, which a limit would never let happen.
+    """
+    return isinstance(searcher, ConcurrencyLimiter) or isinstance(plan.trial_scheduler, HyperBandScheduler)
+
+
 def _sharing(plan: Plan, observer: SweepObserver) -> GpuSharing | None:
     """Who says how many trials share a GPU, if any do."""
     if plan.shared is None:
@@ -147,6 +148,12 @@ def _sharing(plan: Plan, observer: SweepObserver) -> GpuSharing | None:
     )
     observer.share_of = sharing.share_of
     return sharing
+
+
+def _callbacks(plan: Plan, observer: SweepObserver, sharing: GpuSharing | None) -> list[Callback]:
+    """Who is told of Ray Tune's events, in this order."""
+    own: list[Callback] = [observer.interruption, observer, plan.head_start, ReportLog(), CSVLoggerCallback()]
+    return own if sharing is None else [sharing, *own]
 
 
 def _what_goes_on(plan: Plan) -> tune.ResumeConfig:

@@ -194,8 +194,7 @@ class Recorder:
                 runs.LAST_STEP: trial.last_step,
                 "mlflow.runName": describe.trial(sweep, record),
                 **({runs.WHY: record.why} if record.why or runs.WHY in run.tags else {}),
-                **({runs.WARM_START: record.warm_start} if record.warm_start is not None else {}),
-                **({runs.GPU_SHARE: record.gpu_share} if record.gpu_share is not None else {}),
+                **_where(record),
                 **({runs.MARKED: told(marked)} if (marked := {**run.marked, **trial.points.marked}) else {}),
             })  # fmt: skip
         if record.state.is_over and not record.state.is_unfinished and record.best is not None:
@@ -328,6 +327,12 @@ def _tags(sweep: SweepRecord) -> dict[str, str]:
         **({"mlflow.source.git.commit": git["commit"]} if git.get("commit") else {}),
         **({"mlflow.source.git.branch": git["branch"]} if git.get("branch") else {}),
     }
+
+
+def _where(record: TrialRecord) -> dict[str, Any]:
+    """What is known of a trial's workers and GPUs: by it, seconds of trials compare or do not."""
+    known = {runs.WARM_START: record.warm_start, runs.GPU_SHARE: record.gpu_share}
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def _mark(record: TrialRecord) -> str:

@@ -48,8 +48,7 @@ class HuggingFaceTrainer(TorchTrainer):
     function_argument: ClassVar[str]
     checkpoint_class: ClassVar[type[Checkpoint]] = Checkpoint
     imports: ClassVar[tuple[str, ...]] = ()  # modules that every rank needs
-    is_trial = False
-    has_own_gpus = False  # each rank of a trial, though it takes a part of one: see `hfsuite.trials.gpu_slots`
+    is_trial = has_own_gpus = False  # own ones: each rank, though others share them, see `hfsuite.trials.gpu_slots`
     conditions = Conditions()  # of a trial's training
     examination: Later | None = None  # what follows it
     train_loop_per_worker: Callable[..., Any]
@@ -237,16 +236,6 @@ class HuggingFaceTrainer(TorchTrainer):
         trainer.start_from, trainer.made_in = self.start_from, self.made_in
         trainer._datasets_are_preprocessed = self._datasets_are_preprocessed
         return trainer
-
-    def sharing_gpus(self, resources_per_worker: Mapping[str, float]) -> Self:
-        """A copy whose trials run in slots of GPUs, no two ranks of one on the same GPU.
-
-        Args:
-            resources_per_worker: the part of each, and what else a worker takes.
-        """
-        trainer = copy.copy(self)
-        trainer.has_own_gpus = True
-        return trainer.with_settings({"scaling_config": {"resources_per_worker": dict(resources_per_worker)}})
 
     @classmethod
     def trial_settings(cls) -> dict[str, Callable[[Any, Any], Any]]:

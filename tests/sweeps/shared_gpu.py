@@ -42,7 +42,8 @@ def loop(settings: dict[str, Any]) -> None:
     def taken() -> list[int]:
         return [int(each.read_text() or 0) for each in folder.glob("running-*")]
 
-    pace.read_gpu = lambda device, _: Gpu(gpu_name, held, peak, sum(taken()) + GIGABYTE, settings["total"] * GIGABYTE, busy)
+    total = settings["total"] * GIGABYTE
+    pace.read_gpu = lambda device, _: Gpu(gpu_name, held, peak, sum(taken()) + GIGABYTE, total, busy)
     weight = torch.nn.Parameter(torch.zeros(()))
     optimizer = torch.optim.SGD([weight], lr=settings["lr"])
     try:
@@ -51,7 +52,7 @@ def loop(settings: dict[str, Any]) -> None:
             with (folder / "gpu").open("w") as gpu:
                 fcntl.flock(gpu, fcntl.LOCK_EX)
                 time.sleep(settings["step_s"] * busy)
-            if sum(there := taken()) > settings["total"] * GIGABYTE and peak == max(there):
+            if sum(there := taken()) > total and peak == max(there):
                 mine.unlink()
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
             optimizer.zero_grad()
