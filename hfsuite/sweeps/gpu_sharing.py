@@ -117,20 +117,15 @@ class GpuSharing(Callback):
 
     # ---- asked by the sweep
 
-    def limited(self, searcher: Any, most: int) -> tuple[Any, bool]:
+    def limited(self, searcher: Searcher, most: int) -> ConcurrencyLimiter:
         """A searcher that is asked for a trial only when there is room for it: it has seen more results by then.
 
         Args:
-            searcher: of the sweep; one that lists its variants learns nothing from results, and stays as it is.
+            searcher: of the sweep.
             most: how many trials can run at once.
-
-        Returns:
-            The searcher, and whether it is limited now.
         """
-        if not isinstance(searcher, Searcher):
-            return searcher, False
         self._limiter = ConcurrencyLimiter(searcher, max_concurrent=most)
-        return self._limiter, True
+        return self._limiter
 
     def slot_of(self, trial: Trial) -> Slot | None:
         """Where a trial runs; None if it does not."""

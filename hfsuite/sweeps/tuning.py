@@ -14,7 +14,7 @@ from ray import tune
 from ray.tune import Callback
 from ray.tune.logger import CSVLoggerCallback
 from ray.tune.schedulers import HyperBandScheduler, PopulationBasedTraining, ResourceChangingScheduler
-from ray.tune.search import ConcurrencyLimiter
+from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from hfsuite.errors import ConfigurationError, HFSuiteError
 from hfsuite.search.searchers import make_searcher
@@ -66,10 +66,8 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
     observer.ends_all = lambda: metric_is_reported.fault or metric_is_reported.hopeless
     observer.give_up = functools.partial(setattr, metric_is_reported, "hopeless")
     names = TrialNames(record.path, {each.trial_id: each.number for each in plan.known.values()})
-    searcher, sharing = _searcher(plan), _sharing(plan, observer)
-    limits_itself = _limits_itself(plan, searcher)
-    if sharing is not None and not limits_itself:
-        searcher, limits_itself = sharing.limited(searcher, plan.slots)
+    sharing = _sharing(plan, observer)
+    searcher, at_once = _limited(plan, _searcher(plan), sharing)
     resumed = plan.former is not None and tune_state.restore(plan.directory, expected=bool(plan.known))
     if is_reallocated := isinstance(plan.trial_scheduler, ResourceChangingScheduler):
         reallocate_gangs(plan.trial_scheduler)
@@ -86,7 +84,7 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
                 scheduler=plan.trial_scheduler,
                 metric=metric,
                 mode=mode,
-                max_concurrent_trials=None if limits_itself else plan.slots,
+                max_concurrent_trials=at_once,
                 reuse_actors=not is_reallocated,  # an actor keeps the resources that it was made with
                 trial_name_creator=names,
                 trial_dirname_creator=names,
@@ -124,12 +122,16 @@ def _searcher(plan: Plan) -> Any:
     )
 
 
-def _limits_itself(plan: Plan, searcher: Any) -> bool:
-    """Whether nobody shall limit how many trials are proposed ahead.
+def _limited(plan: Plan, searcher: Any, sharing: GpuSharing | None) -> tuple[Any, int | None]:
+    """The searcher, and how many trials Ray Tune shall have it propose at most; None where nobody shall say so.
 
     HyperBand pauses trials until its bracket is full, which a limit would never let happen.
     """
-    return isinstance(searcher, ConcurrencyLimiter) or isinstance(plan.trial_scheduler, HyperBandScheduler)
+    if isinstance(searcher, ConcurrencyLimiter) or isinstance(plan.trial_scheduler, HyperBandScheduler):
+        return searcher, None
+    if sharing is None or not isinstance(searcher, Searcher):  # one that lists its variants learns nothing from results
+        return searcher, plan.slots
+    return sharing.limited(searcher, plan.slots), None
 
 
 def _sharing(plan: Plan, observer: SweepObserver) -> GpuSharing | None:
