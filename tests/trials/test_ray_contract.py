@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 import ray.train
+from ray.air.execution import PlacementGroupResourceManager
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.experimental import internal_kv
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train._internal.session import _TrainingResult
 from ray.train.torch import TorchTrainer
@@ -33,7 +36,9 @@ from ray.train.v2._internal.execution.worker_group.worker import ActorMetadata
 from ray.train.v2._internal.util import ObjectRefWrapper, bundle_to_remote_args
 from ray.train.v2.api.exceptions import ControllerError
 from ray.tune import Trainable
+from ray.tune.execution import tune_controller
 from ray.tune.execution.tune_controller import TuneController
+from ray.tune.utils.object_cache import _ObjectCache
 
 from hfsuite.ranks import train_functions
 from hfsuite.ranks import worker as rank_worker
@@ -354,3 +359,39 @@ def test_ray_tune_would_start_anew_where_it_cannot_resume() -> None:
 def test_default_callbacks_of_a_trainer() -> None:
     names = {type(callback).__name__ for callback in plain_trainer()._create_default_callbacks()}
     assert controller.UNUSED_CALLBACKS | {"DatasetsCallback", "BackendSetupCallback"} <= names
+
+
+def test_tunes_loop_where_trials_share_gpus() -> None:
+    """`tune_slots.py` puts others in the place of three classes, and reads what the loop knows of trials and actors."""
+    made = inspect.getsource(TuneController.__init__)
+    assert "_ObjectCache(may_keep_one=True)" in made
+    assert "resource_manager = PlacementGroupResourceManager()" in made
+    assert "self._actor_manager = RayActorManager(resource_manager=resource_manager)" in made
+    for name in ("_staged_trials", "_pending_trials", "_trial_to_actor", "_actor_cache"):
+        assert f"self.{name}" in made
+    assert tune_controller.RayActorManager is RayActorManager
+    assert parameters(TuneController._process_trial_failure) == ["trial", "exception"]
+    assert parameters(TuneController._maybe_reuse_cached_actor) == ["trial"]
+    assert parameters(TuneController._schedule_trial_actor) == ["trial"]
+    failed = inspect.getsource(TuneController._process_trial_failure)
+    assert failed.index("trial.handle_error(exception)") < failed.index("trial.should_recover()")
+    started = inspect.getsource(RayActorManager._try_start_actors)
+    assert "annotate_remote_entities(" in started
+    assert "self._live_actors_to_ray_actors_resources[tracked_actor] = (" in started
+    assert {"_cached_objects", "_num_cached_objects"} <= set(vars(_ObjectCache()))
+    public = {name for name in vars(PlacementGroupResourceManager) if not name.startswith("_")}
+    assert public == {
+        "get_resource_futures", "update_state", "request_resources", "cancel_resource_request", "has_resources_ready",
+        "acquire_resources", "free_resources", "clear",
+    }  # fmt: skip
+
+
+def test_key_value_store() -> None:
+    """`pace.py` tells the driver through it."""
+    put, key = internal_kv._internal_kv_put, b"contract"
+    assert parameters(put)[:3] == ["key", "value", "overwrite"]
+    put(key, b"1", namespace=b"hfsuite")
+    put(key, b"2", namespace=b"hfsuite")
+    assert internal_kv._internal_kv_get(key, namespace=b"hfsuite") == b"2", "the newer one"
+    internal_kv._internal_kv_del(key, namespace=b"hfsuite")
+    assert internal_kv._internal_kv_get(key, namespace=b"hfsuite") is None
