@@ -6,6 +6,7 @@ on both sides, and a whole number of 1 or 2 stays what it is for ever. PB2 knows
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -13,7 +14,6 @@ from typing import Any
 
 import pandas as pd
 from ray.tune.schedulers import PopulationBasedTraining
-from ray.tune.schedulers.pb2 import PB2
 from ray.tune.search.sample import Categorical, Domain, Integer
 from ray.tune.utils import flatten_dict
 
@@ -29,7 +29,7 @@ def keep_within_domains(scheduler: PopulationBasedTraining, space: Mapping[str, 
             held where a mutation does not: of functions, and of what PB2 searches or the user's own explore function
             changes.
     """
-    if not isinstance(scheduler, PB2):
+    if not _is_pb2(scheduler):
         scheduler._hyperparam_mutations = _with_lists(scheduler._hyperparam_mutations)
     scheduler._get_new_config = _Exploration(scheduler, space)
 
@@ -43,13 +43,13 @@ class _Exploration:
 
     def __call__(self, trial: Any, trial_to_clone: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         scheduler = self.scheduler
-        known = len(scheduler.data) if isinstance(scheduler, PB2) else 0
+        known = len(scheduler.data) if _is_pb2(scheduler) else 0
         explored, operations = type(scheduler)._get_new_config(scheduler, trial, trial_to_clone)
         held = _put_back(
             explored, trial_to_clone.config, scheduler._hyperparam_mutations, self.space, operations,
-            are_ranges=isinstance(scheduler, PB2),
+            are_ranges=_is_pb2(scheduler),
         )  # fmt: skip
-        if isinstance(scheduler, PB2) and len(scheduler.data) > known:
+        if _is_pb2(scheduler) and len(scheduler.data) > known:
             _tell_pb2(scheduler, held)
         return held, operations
 
@@ -165,7 +165,13 @@ def _direction(operation: Any) -> int:
     return (factor > 1) - (factor < 1)
 
 
-def _tell_pb2(scheduler: PB2, config: Mapping[str, Any]) -> None:
+def _is_pb2(scheduler: Any) -> bool:
+    """Whether it is one; where nobody has imported that module, which takes scikit-learn along, nobody has made one."""
+    module = sys.modules.get("ray.tune.schedulers.pb2")
+    return module is not None and isinstance(scheduler, module.PB2)
+
+
+def _tell_pb2(scheduler: Any, config: Mapping[str, Any]) -> None:
     """PB2 has noted what it chose, and finds what becomes of it by these values."""
     flat = flatten_dict(config)
     values = {name: flat[name] for name in scheduler._hyperparam_bounds_flat}

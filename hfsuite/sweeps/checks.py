@@ -129,6 +129,14 @@ def workers(job: Job) -> list[str]:
     return _refused(lambda: job.trainer)
 
 
+def fits_here(job: Job) -> list[str]:
+    """This machine can hold a trial, where Ray will be started on it."""
+    if workers(job) or cluster.is_there():
+        return []
+    scaling, uses_ray_data = job.trainer.scaling_config, job.trainer.is_streamed
+    return _refused(lambda: resources.check_fits_here(scaling, uses_ray_data=uses_ray_data))
+
+
 def trial_scheduler(job: Job) -> list[str]:
     """Its name, and whether it goes with the searcher."""
     size = 1 if workers(job) else job.trainer.scaling_config.num_workers
@@ -173,7 +181,7 @@ def fits(job: Job) -> list[str]:
 
 
 STAGES: tuple[tuple[Check, ...], ...] = (
-    (settings, trials, seed, name, searcher, worker_policy, keep, workers, trial_scheduler),
+    (settings, trials, seed, name, searcher, worker_policy, keep, workers, trial_scheduler, fits_here),
     (storage, is_free, tracking),
     (connects,),
     (fits,),

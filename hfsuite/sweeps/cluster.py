@@ -9,7 +9,13 @@ import ray
 
 from hfsuite.errors import ConfigurationError
 
+ADDRESS = "RAY_ADDRESS"
 ANSWER_WITHIN_S = 10.0
+
+
+def is_there() -> bool:
+    """Whether there is a Ray already, or one is named: none will be started here."""
+    return ray.is_initialized() or bool(os.environ.get(ADDRESS))
 
 
 def connect() -> None:
@@ -20,7 +26,7 @@ def connect() -> None:
     """
     if ray.is_initialized():
         return
-    address = os.environ.get("RAY_ADDRESS")
+    address = os.environ.get(ADDRESS)
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}  # workers' output goes to files; the table names them
     if not address:
         ray.init(include_dashboard=False, **quiet)

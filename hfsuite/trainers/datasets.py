@@ -41,6 +41,8 @@ def row_counts(given: Mapping[str, Dataset]) -> dict[str, int | None]:
 
 def is_streamed(given: Mapping[str, Dataset]) -> bool:
     """Whether tasks of Ray Data must run while the workers read. Driver or trial's actor."""
+    if not given:
+        return False
     from ray.data.dataset import MaterializedDataset
 
     return not all(isinstance(each, MaterializedDataset) for each in given.values())

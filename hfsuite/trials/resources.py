@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar, Self
 
+import pynvml
 import ray
 from ray.train import ScalingConfig
 from ray.tune import PlacementGroupFactory
@@ -18,6 +21,7 @@ Resources = Mapping[str, float]
 FINEST = 10_000  # parts of a GPU that Ray tells apart
 MOST_A_GPU = 8  # trials: on an H100, eight small ones together do 1.04 times as much as four
 HOST_BYTES_A_WORKER = 2 << 30  # of main memory: what it imports, CUDA's libraries, a small model and its data
+OVERRIDDEN = "RAY_OVERRIDE_RESOURCES"  # with it, Ray believes what it is told instead of looking
 SPARE_CPUS_FOR_RAY_DATA = 1  # Ray Data's tasks run outside of the trials' groups; without a free CPU they wait for ever
 
 
@@ -61,20 +65,24 @@ class TrialRequest(PlacementGroupFactory):
         return None
 
 
-def check_fits(scaling_config: ScalingConfig, *, uses_ray_data: bool) -> None:
+def check_fits(scaling_config: ScalingConfig, *, uses_ray_data: bool, nodes: Sequence[Resources] | None = None) -> None:
     """Refuses a trial that this cluster can never hold.
+
+    Args:
+        scaling_config: of the trial.
+        uses_ray_data: whether tasks of Ray Data need a CPU too.
+        nodes: what each node holds; None for those of the cluster.
 
     Raises:
         ResourcesError: with what a trial asks for and what there is.
     """
     if scaling_config.num_workers == 0:
         raise ResourcesError("A trial needs at least one worker: num_workers is 0 (local mode), which has none.")
-    slots = concurrent_trials(scaling_config, uses_ray_data=uses_ray_data)
-    if slots > 0:
+    nodes = cluster_nodes() if nodes is None else nodes
+    if concurrent_trials(scaling_config, uses_ray_data=uses_ray_data, nodes=nodes) > 0:
         return
     workers = scaling_config.num_workers
     spare = f" and {SPARE_CPUS_FOR_RAY_DATA} CPU beside it for Ray Data" if uses_ray_data else ""
-    nodes = cluster_nodes()
     held = "; ".join(_words(node) for node in nodes) or "nothing"
     raise ResourcesError(
         f"A trial of {workers} worker{'s' if workers != 1 else ''} with {_words(_bundle(scaling_config))} each needs "
@@ -103,14 +111,16 @@ def check_spare_cpu() -> None:
         )
 
 
-def concurrent_trials(scaling_config: ScalingConfig, *, uses_ray_data: bool) -> int:
-    """How many such trials the cluster holds at once, when it is empty."""
-    nodes = [dict(node) for node in cluster_nodes()]
-    if uses_ray_data and nodes:
-        roomiest = max(nodes, key=lambda node: node.get("CPU", 0))
+def concurrent_trials(
+    scaling_config: ScalingConfig, *, uses_ray_data: bool, nodes: Sequence[Resources] | None = None
+) -> int:
+    """How many such trials the cluster holds at once, when it is empty. See `check_fits` for the arguments."""
+    there = [dict(node) for node in (cluster_nodes() if nodes is None else nodes)]
+    if uses_ray_data and there:
+        roomiest = max(there, key=lambda node: node.get("CPU", 0))
         roomiest["CPU"] = roomiest.get("CPU", 0) - SPARE_CPUS_FOR_RAY_DATA
     bundle, workers = _bundle(scaling_config), scaling_config.num_workers
-    rooms = [_copies(node, bundle) for node in nodes]
+    rooms = [_copies(node, bundle) for node in there]
     match scaling_config.placement_strategy:
         case "STRICT_PACK":
             return sum(room // workers for room in rooms)
@@ -140,6 +150,20 @@ def trials_a_gpu(scaling_config: ScalingConfig, most: int, *, uses_ray_data: boo
             held = node.get("CPU", 0) - (SPARE_CPUS_FOR_RAY_DATA if uses_ray_data else 0)
             found += [int(held / gpus / cpus), int(node.get("memory", math.inf) / gpus / HOST_BYTES_A_WORKER)]
     return max(1, min(found))
+
+
+def check_fits_here(scaling_config: ScalingConfig, *, uses_ray_data: bool) -> None:
+    """Refuses what a Ray that starts on this machine cannot hold, before it starts; of much Ray alone knows.
+
+    Raises:
+        ResourcesError: as `check_fits`.
+    """
+    machine: dict[str, float] = {"CPU": os.cpu_count() or 1}
+    with suppress(pynvml.NVMLError):  # no driver: the GPUs may be another maker's
+        pynvml.nvmlInit()
+        machine["GPU"] = pynvml.nvmlDeviceGetCount()
+    if OVERRIDDEN not in os.environ and scaling_config.num_workers and _bundle(scaling_config).keys() <= machine.keys():
+        check_fits(scaling_config, uses_ray_data=uses_ray_data, nodes=[machine])
 
 
 def cluster_nodes() -> Sequence[Resources]:

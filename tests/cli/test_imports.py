@@ -43,3 +43,30 @@ def test_heavy_libraries_are_imported_only_where_they_are_needed(
     codes, imported = json.loads(done.stdout)
     assert codes == [code] * len(asked), done.stderr
     assert HEAVY & set(imported) <= needed
+
+
+WRONG = [
+    ["sweep", "tests.toy", "--set", "nonsense=1"],
+    ["sweep", "tests.toy", "--searcher", "nonsense"],
+    ["sweep", "tests.toy", "--trial-scheduler", "nonsense"],
+    ["sweep", "tests.toy", "--set", "reports=many"],
+    ["sweep", "tests.toy", "--name", "a/b"],
+    ["sweep", "tests.toy", "--workers", "9999"],
+    ["train", "tests.toy", "--set", "nonsense=1"],
+]
+OF_A_SWEEP = {"mlflow", "sklearn", "scipy", "transformers", "accelerate", "datasets", "fastapi"}
+
+
+def test_a_mistake_is_told_without_what_a_sweep_needs_and_without_ray_running() -> None:
+    def imported(program: str, *arguments: str) -> tuple[list[int], set[str]]:
+        command = [sys.executable, "-c", program, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+        codes, names = json.loads(done.stdout)
+        return codes, set(names)
+
+    tells = 'print(json.dumps([[], sorted({name.partition(".")[0] for name in sys.modules})]))'
+    _, own = imported(f"import json, sys, tests.toy; {tells}")
+    unstarted = "\nimport ray\nassert not ray.is_initialized()\n"
+    codes, with_commands = imported(ASKED + unstarted, json.dumps(WRONG))
+    assert codes == [2] * len(WRONG)
+    assert (with_commands - own) & OF_A_SWEEP == set()
