@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.metadata
 import keyword
 import re
 import shutil
@@ -81,7 +80,9 @@ def _name_fault(name: str, folder: Path) -> str | None:
         return f"{name!r} cannot be a module's name: letters, digits and _, no digit first."
     if (folder / f"{name}.py").exists() or (folder / name / "__init__.py").exists():
         return f"There is a module {name} here already: choose another name."
-    if name in sys.stdlib_module_names or name in importlib.metadata.packages_distributions():
+    from importlib.metadata import packages_distributions  # for which no other command shall wait
+
+    if name in sys.stdlib_module_names or name in packages_distributions():
         return f"{name} is an installed module, which a {name}.py here would hide: choose another name."
     return None
 

@@ -11,7 +11,6 @@ import tempfile
 import time
 from contextlib import suppress
 from typing import Annotated, Any
-from urllib.request import ProxyHandler, build_opener
 
 import typer
 from rich.console import Console
@@ -102,6 +101,8 @@ def _serve(uri: str, port: int, address: str, links: dict[str, str]) -> int:
 
 def _wait_for_answer(server: subprocess.Popen[bytes], address: str) -> None:
     """Until the server answers, or has ended."""
+    from urllib.request import ProxyHandler, build_opener  # for which no other command shall wait
+
     directly = build_opener(ProxyHandler({}))
     while server.poll() is None:
         with suppress(OSError), directly.open(address, timeout=5):
