@@ -22,7 +22,9 @@ from hfsuite.search.spaces import examples_of
 
 USED_AT_MOST = 0.92  # of a GPU: fragments, and what CUDA's libraries take when they like
 MARGIN = 1.1  # the longest rows may not have come yet
-CONTEXT = 1 << 30  # of a process on a GPU, with what CUDA's libraries load: 0.6 to 1.1 GB on an H100
+CONTEXT = (
+    1 << 30
+)  # of a process on a GPU, with what CUDA's libraries load: 0.6 to 1.1 GB on an H100, if not more is seen
 NO_SIZES = re.compile(r"seed|epoch|step|warmup|patience|accumulation|workers|limit|every|eval|save|log|period|cycle")
 SIZES_OF_ROWS = re.compile(r"batch|rows|len|tokens|seq|context")
 
@@ -54,7 +56,7 @@ class GpuMemory:
             name: most for name, domain in space.items() if (most := largest_size(name, domain)) is not None
         }
         self._taken: dict[str, Taken] = {}
-        self._total = 0
+        self._total, self._outside = 0, CONTEXT
         self._others: int | None = None  # what other programs have of a GPU
         self._too_many: float = math.inf  # so many at once have run out of memory
 
@@ -71,8 +73,9 @@ class GpuMemory:
         peak, held = (max(gpu.peak, before.peak), max(gpu.held, before.held)) if before else (gpu.peak, gpu.held)
         self._taken[trial] = Taken(settings, held, peak)
         self._total = min(gpu.total, self._total or gpu.total)
+        self._outside = max(self._outside, (gpu.process or 0) - gpu.peak)  # of what PyTorch has reserved
         if is_alone:
-            others = max(0, gpu.used - gpu.peak - CONTEXT)
+            others = max(0, gpu.used - gpu.peak - self._outside)
             self._others = others if self._others is None else min(others, self._others)
 
     def note_out_of_memory(self, at_once: int) -> None:
@@ -89,7 +92,7 @@ class GpuMemory:
         if not self._taken or self._others is None:
             return 1
         room = USED_AT_MOST * self._total - self._others
-        return max(1, min(self._too_many - 1, room // (MARGIN * self.largest + CONTEXT)))
+        return max(1, min(self._too_many - 1, room // (MARGIN * self.largest + self._outside)))
 
     @property
     def largest(self) -> float:

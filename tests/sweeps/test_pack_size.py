@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from ray import tune
@@ -105,6 +106,13 @@ def test_others_and_failures_count() -> None:
     assert memory.limit == (0.92 * 80 * GIGABYTE - 40 * GIGABYTE) // (1.1 * 7 * GIGABYTE + CONTEXT) == 3
     memory.note_out_of_memory(3)
     assert memory.limit == 2
+
+
+def test_what_pytorch_has_not_reserved_counts_where_it_is_seen() -> None:
+    memory = GpuMemory({})
+    seen = replace(gpu(2, used=7), process=7 * GIGABYTE)  # a library of its own takes 4 GB beside the context
+    memory.note("a", {}, seen, is_alone=True)
+    assert memory.limit == (0.92 * 80 * GIGABYTE) // (1.1 * 2 * GIGABYTE + 5 * GIGABYTE)
 
 
 @pytest.mark.parametrize(
