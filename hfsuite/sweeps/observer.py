@@ -150,6 +150,7 @@ class SweepObserver(Callback):
             record.best = self.snapshots.of(record, None, result)
         stopped = bool(result.get("done")) and not result.get(TRAINING_FINISHED) and not self.budget.is_spent(result)
         self._stopped_at_report[trial.trial_id] = stopped
+        self._note_share(trial.trial_id)
         self.writer.touch(record)
         self.display.report(trial_result, metrics)
 

@@ -15,6 +15,7 @@ from unittest import mock
 
 import pyarrow.fs
 from ray.train._internal import checkpoint_manager
+from ray.tune import PlacementGroupFactory
 from ray.tune.execution import tune_controller
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
@@ -40,7 +41,11 @@ def time_to_end(seconds: float) -> Iterator[None]:
 
 
 @contextmanager
-def lasting_state(keep: Callable[[str, str], None], restored: Callable[[list[Any]], None]) -> Iterator[None]:
+def lasting_state(
+    keep: Callable[[str, str], None],
+    restored: Callable[[list[Any]], None],
+    resources: Callable[[Any], PlacementGroupFactory],
+) -> Iterator[None]:
     """Has Ray Tune save what it knows whenever a trial begins or ends, and never start anew without a word.
 
     A driver that is killed then forgets no trial of which anybody has been told: callbacks hear that the loop has
@@ -50,6 +55,7 @@ def lasting_state(keep: Callable[[str, str], None], restored: Callable[[list[Any
         keep: is given the folder with the files of Ray Tune's state, each time that it has written them, and what the
             names of those files have in them.
         restored: is given the trials of a sweep that is taken up again, before there are new ones.
+        resources: from one of them to what it needs; this machine may not be the one that it began on.
     """
     own, own_save, own_resume = TuneController.checkpoint, TuneController.save_to_dir, TuneController.resume
     saved = 0, 0
@@ -70,6 +76,7 @@ def lasting_state(keep: Callable[[str, str], None], restored: Callable[[list[Any
             own_resume(controller, resume_config)
             for trial in controller.get_live_trials():
                 _forget_removed_checkpoints(trial)
+                _ask_anew(controller, trial, resources(trial))
             restored(controller.get_trials())
         except Exception as error:
             controller._fail_fast = True  # otherwise it logs the error, and starts anew
@@ -80,6 +87,15 @@ def lasting_state(keep: Callable[[str, str], None], restored: Callable[[list[Any
 
     with mock.patch.multiple(TuneController, checkpoint=checkpoint, save_to_dir=save_to_dir, resume=resume):
         yield
+
+
+def _ask_anew(controller: Any, trial: Any, resources: PlacementGroupFactory) -> None:
+    """Has a trial that goes on ask for what it needs now."""
+    waiting = controller._resources_to_pending_trials
+    waiting[trial.placement_group_factory].discard(trial)
+    trial.placement_group_factory = resources
+    if trial.status == Trial.PENDING:
+        waiting[resources].add(trial)
 
 
 def _forget_removed_checkpoints(trial: Any) -> None:

@@ -174,6 +174,13 @@ def _cannot_begin(plan: Plan, error: Exception) -> str:
     )
 
 
+def _resources(plan: Plan, trial: Any) -> tune.PlacementGroupFactory:
+    """What a trial that goes on needs; one whose resources a trial scheduler changes has those that it had."""
+    if isinstance(plan.trial_scheduler, ResourceChangingScheduler):
+        return trial.placement_group_factory
+    return plan.trainable.default_resource_request(trial.config)
+
+
 def _pauses(plan: Plan) -> bool:
     """Whether the trial scheduler pauses trials, which then want their actors again."""
     return isinstance(plan.trial_scheduler, PopulationBasedTraining | HyperBandScheduler)
@@ -195,6 +202,7 @@ def _tune_as_a_sweep_needs_it(plan: Plan, names: TrialNames, sharing: GpuSharing
     """Ray Tune does what a sweep needs; afterwards it is as before, for Tuners of the user's own."""
     metric, mode = plan.job.experiment.metric, plan.job.experiment.mode
     argument, choices = plan.job.trainer.config_argument, plan.job.choices
+    keep = functools.partial(tune_state.keep, plan.directory)
 
     def own(config: dict[str, Any]) -> dict[str, Any]:
         return {**config, argument: choices.read(config.get(argument, {}))}
@@ -203,7 +211,7 @@ def _tune_as_a_sweep_needs_it(plan: Plan, names: TrialNames, sharing: GpuSharing
         settings_taken_over(own),
         _silent_tune(),
         time_to_end(plan.job.request.stop_grace_s + END_TAKES_S),
-        lasting_state(functools.partial(tune_state.keep, plan.directory), restored=names.learn),
+        lasting_state(keep, names.learn, functools.partial(_resources, plan)),
         actors_outlive_pauses() if _pauses(plan) else nullcontext(),
         whole_populations(),
         comparable_reports(metric, functools.partial(set_aside, metric=metric, mode=mode)),

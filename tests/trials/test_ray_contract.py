@@ -367,7 +367,8 @@ def test_tunes_loop_where_trials_share_gpus() -> None:
     assert "_ObjectCache(may_keep_one=True)" in made
     assert "resource_manager = PlacementGroupResourceManager()" in made
     assert "self._actor_manager = RayActorManager(resource_manager=resource_manager)" in made
-    for name in ("_staged_trials", "_pending_trials", "_trial_to_actor", "_actor_cache"):
+    known = ("_staged_trials", "_pending_trials", "_resources_to_pending_trials", "_trial_to_actor", "_actor_cache")
+    for name in known:
         assert f"self.{name}" in made
     assert tune_controller.RayActorManager is RayActorManager
     assert parameters(TuneController._process_trial_failure) == ["trial", "exception"]
