@@ -33,7 +33,7 @@ def facts_of(experiment: Declaration, request: Request) -> dict[str, Any]:
     if faults := experiment.setting_faults(request.set):
         raise ConfigurationError(faults)
     cluster.connect()
-    scaling = {"num_workers": request.workers, "use_gpu": request.gpu}
+    scaling = {"num_workers": request.workers, "use_gpu": None if request.gpu is None else bool(request.gpu)}
     name = f".facts-{uuid.uuid4().hex[:12]}"
     directory = SweepDirectory.at(absolute(request.storage), name)
     trainer = experiment.trainer.with_settings(
