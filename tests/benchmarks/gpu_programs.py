@@ -97,7 +97,7 @@ def gpu_share_ours(folder: Path, trials: int, gpus: int, seed: int) -> dict[str,
 
     return ways.ours(
         gpu_experiments.sentiment_experiment, folder, trials, cpus=2 * gpus, trial_scheduler="asha", searcher="tpe",
-        set=gpu_experiments.settings_of_share(gpus), seed=seed,
+        gpu=1.0, set=gpu_experiments.settings_of_share(gpus), seed=seed,
     )  # fmt: skip
 
 

@@ -39,7 +39,7 @@ def test_an_experiment_trains_on_gpus(
         searcher="random",
         trial_scheduler="fifo",
         workers=gpus,
-        gpu=True,
+        gpu=1.0,
         keep="all",
         set={**settings, "precision": precision},
     )
@@ -60,7 +60,7 @@ def test_workers_serve_trial_after_trial(name: str, own_directory: Path, record_
     experiment, settings = EXPERIMENTS[name]
     trials = 12 * there()  # as many at once as there are GPUs
     result = experiment.sweep(
-        trials=trials, searcher="random", trial_scheduler="asha", workers=1, gpu=True,
+        trials=trials, searcher="random", trial_scheduler="asha", workers=1, gpu=1.0,
         set={**settings, "precision": "bf16"},
     )  # fmt: skip
     cold = [trial for trial in result.trials if not trial.warm_start]

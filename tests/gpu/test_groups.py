@@ -16,6 +16,7 @@ from ray.tune.schedulers import PopulationBasedTraining
 
 from hfsuite.tracking import store
 from hfsuite.tracking.state import TrialState
+from tests.benchmarks import gpu_workload
 from tests.gpu import loops
 
 SEARCH = {"searcher": "random", "trial_scheduler": "fifo"}
@@ -25,7 +26,7 @@ Record = Callable[[str, object], None]
 
 def sweep(diary: Path, trials: int, experiment: Any = loops.experiment, **options: Any) -> Any:
     given = options.pop("set", {})
-    return experiment.sweep(trials=trials, set={"diary": str(diary), **given}, **(SEARCH | options))
+    return experiment.sweep(trials=trials, set={"diary": str(diary), **given}, **({"gpu": 1.0} | SEARCH | options))
 
 
 @pytest.mark.parametrize("gpus", [1, 2, 4])
@@ -50,6 +51,17 @@ def test_as_many_trials_run_at_once_as_there_are_gpus(own_directory: Path, recor
     assert {gpu: len(trials) for gpu, trials in at_once.items()} == dict.fromkeys(at_once, 1)
     assert len(at_once) == there
     record_property("at once", there)
+
+
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_trials_share_gpus_as_they_are_measured(gpus: int, own_directory: Path, record_property: Record) -> None:
+    given = {"trials": 10 * torch.cuda.device_count() // gpus, "workers": gpus, "set": {"steps": 300}, **SEARCH}
+    alone, shared = (gpu_workload.experiment.sweep(gpu=gpu, **given) for gpu in (1.0, "auto"))
+    assert [trial.failure for trial in shared.trials] == [None] * given["trials"]
+    assert [trial.metrics["loss"] for trial in shared.trials] == [trial.metrics["loss"] for trial in alone.trials]
+    least = min(trial.gpu_share for trial in shared.trials)
+    record_property("share", least)
+    assert least <= 0.5
 
 
 def test_two_trials_share_a_gpu(own_directory: Path, record_property: Record) -> None:

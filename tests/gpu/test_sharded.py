@@ -28,7 +28,7 @@ def deepspeed_where_it_is_needed(request: pytest.FixtureRequest) -> None:
 @pytest.mark.parametrize("how", HOW)
 def test_trials_by_a_configuration_file(how: str, gpus: int, own_directory: Path, record_property: Record) -> None:
     trials = gpus_there() // gpus + 1  # the last one finds workers that have trained
-    result = sharded.experiment(how, gpus).sweep(trials=trials, searcher="random", trial_scheduler="fifo")
+    result = sharded.experiment(how, gpus).sweep(trials=trials, searcher="random", trial_scheduler="fifo", gpu=1.0)
     assert [trial.failure for trial in result.trials] == [None] * trials
     lost = [trial.workers_lost for trial in result.trials if trial.workers_lost]
     record_property("workers lost", " ".join(lost) or "none")
