@@ -14,6 +14,13 @@ FAILED_AT_END = "failed_at_end"  # in its last report: what went wrong after it
 EARLIER = "logged_earlier"  # in a report: logs between the last one and this one, each with its own step
 UNEVALUATED = "unevaluated"  # a report with this true was due without an evaluation: for its checkpoint
 LOSS_BITS = "loss_bits"  # the digests of the steps since the last report, one after another
+SHOULD_CHECKPOINT = "should_checkpoint"  # Ray Tune's own name: a checkpoint came with the report
+# What Ray Tune adds, by its own names; who only reads reports need not import it, which takes a second.
+FROM_RAY_TUNE = {
+    "training_iteration", "time_total_s", "time_this_iter_s", "episodes_total", "timesteps_total", "timestamp", "date",
+    "time_since_restore", "timesteps_since_restore", "iterations_since_restore", "node_ip", "hostname", "pid",
+    "trial_id", "experiment_id", "config", "checkpoint_dir_name",
+}  # fmt: skip
 FROM_HFSUITE = {TRAINING_FINISHED, WARM_START, LOST, FAILED_AT_END, LOSS_BITS, EARLIER, UNEVALUATED}
 
 

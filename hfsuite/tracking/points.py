@@ -19,19 +19,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
-from ray.tune.result import AUTO_RESULT_KEYS, DEBUG_METRICS, SHOULD_CHECKPOINT
-
 from hfsuite.ranks import loss_bits
-from hfsuite.report import EARLIER, FROM_HFSUITE
+from hfsuite.report import EARLIER, FROM_HFSUITE, FROM_RAY_TUNE, SHOULD_CHECKPOINT
 from hfsuite.tracking.names import OWN, NamePath, Names, flat, paths
 
 KEPT_FROM_TUNE = {"training_iteration", "time_total_s"}
 UNUSABLE = "unusable_metric"  # in a report: what stood for the metric to optimise and cannot be compared, by its name
-FROM_TUNE = (
-    {*AUTO_RESULT_KEYS, *DEBUG_METRICS, *FROM_HFSUITE, SHOULD_CHECKPOINT, UNUSABLE, "config", "done", "trial_id"}
-    | {"experiment_tag", "checkpoint_dir_name"}
-    | {f"{each}_since_restore" for each in ("time", "iterations", "timesteps")}
-) - KEPT_FROM_TUNE
+FROM_TUNE = (FROM_RAY_TUNE | FROM_HFSUITE | {SHOULD_CHECKPOINT, UNUSABLE, "done", "experiment_tag"}) - KEPT_FROM_TUNE
 OF_SPEED = re.compile(  # differs each time a step is trained
     r"time_total_s|(.*_)?(runtime|seconds|secs|elapsed|duration|time|wall_s)|.*_per_(second|sec|s|minute|hour)"
 )

@@ -36,10 +36,12 @@ from ray.train.v2._internal.execution.worker_group.worker import ActorMetadata
 from ray.train.v2._internal.util import ObjectRefWrapper, bundle_to_remote_args
 from ray.train.v2.api.exceptions import ControllerError
 from ray.tune import Trainable
+from ray.tune import result as tune_result
 from ray.tune.execution import tune_controller
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.utils.object_cache import _ObjectCache
 
+from hfsuite import report
 from hfsuite.ranks import train_functions
 from hfsuite.ranks import worker as rank_worker
 from hfsuite.trials import controller, worker_actors
@@ -396,3 +398,8 @@ def test_key_value_store() -> None:
     assert internal_kv._internal_kv_get(key, namespace=b"hfsuite") == b"2", "the newer one"
     internal_kv._internal_kv_del(key, namespace=b"hfsuite")
     assert internal_kv._internal_kv_get(key, namespace=b"hfsuite") is None
+
+
+def test_what_ray_tune_adds_to_a_report() -> None:
+    assert {*tune_result.AUTO_RESULT_KEYS, *tune_result.DEBUG_METRICS} == report.FROM_RAY_TUNE
+    assert tune_result.SHOULD_CHECKPOINT == report.SHOULD_CHECKPOINT
