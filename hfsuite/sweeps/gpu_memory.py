@@ -22,9 +22,7 @@ from hfsuite.search.spaces import examples_of
 
 USED_AT_MOST = 0.92  # of a GPU: fragments, and what CUDA's libraries take when they like
 MARGIN = 1.1  # the longest rows may not have come yet
-CONTEXT = (
-    1 << 30
-)  # of a process on a GPU, with what CUDA's libraries load: 0.6 to 1.1 GB on an H100, if not more is seen
+CONTEXT = 1 << 30  # of a process, with what CUDA's libraries load: 0.6 to 1.1 GB on an H100, if not more is seen
 NO_SIZES = re.compile(r"seed|epoch|step|warmup|patience|accumulation|workers|limit|every|eval|save|log|period|cycle")
 SIZES_OF_ROWS = re.compile(r"batch|rows|len|tokens|seq|context")
 

@@ -84,7 +84,6 @@ class GpuSharing(Callback):
         self.is_measured, self.told, self.ends_spare = is_measured, told, ends_spare
         self.memory, self.pack, self.use = GpuMemory(space), PackSize(), GpuUse()
         self.most = max(len(group.slots) for group in shared.groups)
-        self.at_most: float = self.most  # after a trial that ran out of memory
         self._limiter: ConcurrencyLimiter | None = None
         self._warm: dict[int, _Warm] = defaultdict(_Warm)
         self._looked_at = -math.inf
@@ -144,15 +143,14 @@ class GpuSharing(Callback):
         slot.group.count()
         if slot.most < 2:
             return False
-        self.at_most = max(1, min(self.at_most, slot.most - 1))
         self.memory.note_out_of_memory(slot.most)
-        self.shared.size = max(1, min(self.shared.size, int(self.at_most)))
+        self.shared.size = min(self.shared.size, slot.most - 1)
         if not self._has_told_of_memory:
             self._has_told_of_memory = True
             others = slot.most - 1
             self.told(
                 f"A trial ran out of GPU memory beside {others} other{'s' if others > 1 else ''}, and is tried again "
-                f"alone. From now on {_trials(int(self.at_most))} at once on each GPU."
+                f"alone. From now on {_trials(self.shared.size)} at once on each GPU."
             )
         return True
 
@@ -174,7 +172,7 @@ class GpuSharing(Callback):
 
     @property
     def _limit(self) -> float:
-        return min(self.most, self.at_most, self.memory.limit)
+        return min(self.most, self.memory.limit)
 
     def _paces(self, slot: Slot, trial: Trial) -> list[Pace]:
         paces = pace.read(slot.name, self.ranks)

@@ -25,6 +25,7 @@ from ray.air.execution.resources.placement_group import PlacementGroupAcquiredRe
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from hfsuite.ranks import pace
 from hfsuite.trials.resources import TrialRequest
 
 ALONE = "alone"  # the name of the placement group that a trial asks for which shall have no neighbours
@@ -72,10 +73,12 @@ class Group:
 
     Args:
         placement_group: Ray's.
-        slots: how many trials it can hold.
+        ranks: of a trial, and so GPUs.
+        slots: each for a trial.
     """
 
     placement_group: PlacementGroup
+    ranks: int
     slots: list[Slot] = field(default_factory=list)
     is_reserved: bool = False  # for a trial that shall have no neighbours
     is_gone: bool = False
@@ -94,7 +97,7 @@ class Group:
             {name: 1.0 if name == "GPU" else amount * slots for name, amount in bundle.items()}
             for bundle in request.bundles
         ]
-        group = cls(placement_group(bundles, request.strategy))
+        group = cls(placement_group(bundles, request.strategy), len(bundles))
         group.slots = [Slot(group) for _ in range(slots)]
         return group
 
@@ -183,6 +186,7 @@ class SharedGpus(PlacementGroupResourceManager):
     def free_resources(self, acquired_resource: AcquiredSlot) -> None:
         """The actor has ended; its group stays."""
         slot = acquired_resource.slot
+        self._forget(slot)
         slot.group.put(slot, State.EMPTY)
         if is_alone(acquired_resource.resource_request):
             slot.group.is_reserved = False
@@ -214,6 +218,8 @@ class SharedGpus(PlacementGroupResourceManager):
         for group in groups:
             if not group.is_gone and ray.is_initialized():
                 remove_placement_group(group.placement_group)
+                for slot in group.slots:
+                    self._forget(slot)
             group.is_gone = True
             self._ready = {future: each for future, each in self._ready.items() if each is not group}
 
@@ -240,6 +246,11 @@ class SharedGpus(PlacementGroupResourceManager):
         return min(open_ones, key=lambda slot: slot.group.busy, default=None)
 
     # ---- inside
+
+    @staticmethod
+    def _forget(slot: Slot) -> None:
+        """What the ranks of its trials have told stays in no cluster that outlives the sweep."""
+        pace.forget(slot.name, slot.group.ranks)
 
     def _is_open(self, group: Group) -> bool:
         is_there = not group.is_gone and group not in self._ready.values()

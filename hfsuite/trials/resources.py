@@ -19,7 +19,7 @@ from hfsuite.errors import ResourcesError
 Resources = Mapping[str, float]
 
 FINEST = 10_000  # parts of a GPU that Ray tells apart
-MOST_A_GPU = 8  # trials: on an H100, eight small ones together do 1.04 times as much as four
+MOST_A_GPU = 8  # trials: on an H100, eight small ones together do 1.04 to 1.13 times as much as four
 HOST_BYTES_A_WORKER = 2 << 30  # of main memory: what it imports, CUDA's libraries, a small model and its data
 OVERRIDDEN = "RAY_OVERRIDE_RESOURCES"  # with it, Ray believes what it is told instead of looking
 SPARE_CPUS_FOR_RAY_DATA = 1  # Ray Data's tasks run outside of the trials' groups; without a free CPU they wait for ever

@@ -28,11 +28,8 @@ def gpu_ours(folder: Path, trials: int, gpus: int, steps: int, **options: Any) -
 
 def gpu_pack(folder: Path, trials: int, workers: int, steps: int, share: str) -> dict[str, Any]:
     """A sweep of such trials that share GPUs: a number says how, or "auto"."""
-    import torch
-
-    cpus = os.cpu_count() or 1
     gpu = share if share == "auto" else float(share)
-    return gpu_ours(folder, trials, workers, steps, gpu=gpu, cpus=cpus) | {"gpus": torch.cuda.device_count()}
+    return gpu_ours(folder, trials, workers, steps, gpu=gpu, cpus=os.cpu_count())
 
 
 def gpu_in_turns(folder: Path, trials: int, gpus: int, steps: int) -> dict[str, Any]:

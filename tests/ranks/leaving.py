@@ -89,7 +89,7 @@ def leave(what: str, rank: int, torch: Any, diary: str) -> None:
         case "a thread":
             threading.Thread(target=time.sleep, args=(600,), name="left-behind", daemon=True).start()
         case "a process":
-            # Longer than any test waits: only the suite can end it.
+            # It sleeps longer than any test waits: only the suite can end it.
             child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
             note(diary, str(child.pid))
         case "memory":
@@ -120,7 +120,7 @@ def leave(what: str, rank: int, torch: Any, diary: str) -> None:
         case "a kill" if rank == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         case "a process and a kill" if rank == 1:
-            # Longer than any test waits, as above.
+            # It sleeps longer than any test waits, as above: only the suite can end it, though its parent is dead.
             note(diary, str(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid))
             os.kill(os.getpid(), signal.SIGKILL)
         case "a kill, once" if rank == 1 and is_first(diary):

@@ -16,6 +16,7 @@ from ray._private.parameter import RayParams
 from ray.tune.schedulers import PopulationBasedTraining
 
 from hfsuite.sweeps.result import SweepResult
+from hfsuite.tracking import store
 from hfsuite.tracking.directory import SweepDirectory
 from tests.sweeps import shared_gpu
 
@@ -61,6 +62,10 @@ def test_as_many_trials_share_a_gpu_as_are_faster_together(own_directory: Path) 
     assert [str(trial.state) for trial in result.trials] == ["completed"] * 10
     assert gpus_of(result)["trials_a_gpu"] > 1
     assert min(trial.gpu_share for trial in result.trials) <= 0.5
+    client = store.open_store()
+    shares = [client.get_run(trial.run_id).data.tags["hfsuite.gpu_share"] for trial in result.trials]
+    assert shares == [str(trial.gpu_share) for trial in result.trials]
+    assert int(client.get_run(result.run_id).data.tags["hfsuite.gpus.trials_a_gpu"]) > 1
     assert sum(not trial.warm_start for trial in result.trials) <= CPUS, "an actor that waits has the next trial"
 
 

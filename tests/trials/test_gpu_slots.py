@@ -7,8 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 import ray
+from ray.experimental import internal_kv
 from ray.train import ScalingConfig
 
+from hfsuite.ranks import pace
 from hfsuite.trials.gpu_slots import AcquiredSlot, Group, SharedGpus, State, alone, is_alone
 from hfsuite.trials.resources import TrialRequest
 
@@ -113,8 +115,13 @@ def test_a_slot_has_another_name_for_each_actor(shared: SharedGpus) -> None:
     first = taken(shared)
     assert first is not None
     before = first.slot.name
+    key = f"{before}/0".encode()
+    internal_kv._internal_kv_put(key, b"told", namespace=pace.NAMESPACE)
     shared.free_resources(first)
     assert first.slot.name != before
+    assert internal_kv._internal_kv_get(f"{before}/0".encode(), namespace=pace.NAMESPACE) is None, (
+        "what it told is gone"
+    )
 
 
 def test_groups_that_hold_nothing_are_given_back(shared: SharedGpus) -> None:
