@@ -21,6 +21,7 @@ from ray.tune.search import ConcurrencyLimiter, Searcher
 from hfsuite.ranks import pace
 from hfsuite.ranks.pace import Pace
 from hfsuite.sweeps.gpu_memory import GpuMemory
+from hfsuite.sweeps.head_start import HeadStart
 from hfsuite.sweeps.pack_size import PackSize
 from hfsuite.trials.gpu_slots import Group, SharedGpus, Slot, State
 
@@ -65,7 +66,7 @@ class GpuSharing(Callback):
         planned: how many trials there will be.
         is_measured: whether the number is found by measuring; else it stays as it is.
         told: says something to whoever watches.
-        ends_spare: ends the workers in slots to which no trial will come.
+        head_start: has workers in slots, and processes for actors, ready for trials that may come.
     """
 
     def __init__(
@@ -78,10 +79,10 @@ class GpuSharing(Callback):
         planned: int,
         is_measured: bool,
         told: Callable[[str], None],
-        ends_spare: Callable[[Sequence[Slot]], None],
+        head_start: HeadStart,
     ) -> None:
         self.shared, self.ranks, self.settings, self.planned = shared, ranks, settings, planned
-        self.is_measured, self.told, self.ends_spare = is_measured, told, ends_spare
+        self.is_measured, self.told, self.head_start = is_measured, told, head_start
         self.memory, self.pack, self.use = GpuMemory(space), PackSize(), GpuUse()
         self.most = max(len(group.slots) for group in shared.groups)
         self._limiter: ConcurrencyLimiter | None = None
@@ -96,6 +97,7 @@ class GpuSharing(Callback):
     def setup(self, *_: Any, **__: Any) -> None:
         """Tune's loop begins, which has learnt by now how many trials can run at most."""
         self._limit_searcher()
+        self.head_start.wanted(self.shared.size)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **_: Any) -> None:
         """Tune's loop has turned."""
@@ -207,12 +209,13 @@ class GpuSharing(Callback):
 
     def _decide(self) -> None:
         self.shared.size = size = self.pack.size(self._limit)
+        self.head_start.wanted(size)
         self._limit_searcher()
         if self.pack.is_settled(self._limit) and size not in self._settled:
             self._settled.add(size)
             for group in self.shared.groups:
                 empty = [slot for slot in group.slots if slot.state is State.EMPTY]
-                self.ends_spare(empty[max(0, size - len(group.slots) + len(empty)) :])
+                self.head_start.end_in(empty[max(0, size - len(group.slots) + len(empty)) :])
             self.told(self._found(size))
 
     def _limit_searcher(self) -> None:

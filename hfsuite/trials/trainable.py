@@ -293,15 +293,6 @@ class TrainingTrial(Trainable):
         return {**self.settings, argument: own}, Conditions(seed, self.deterministic, notes_losses=True)
 
 
-def import_ahead(given: Later) -> None:
-    """Imports what the actor of a trial needs, in a process that Ray then takes for one.
-
-    Args:
-        given: the trainer.
-    """
-    given.value  # noqa: B018  it is unpickled when it is asked for
-
-
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """A trial's sample of the search space; Tune adds entries of its own, with double underscores.
 

@@ -83,6 +83,14 @@ def language_model_in_turns(train_dataset: None, eval_dataset: None, *, diary: s
     return trainer
 
 
+def timed_language_model(train_dataset: None, eval_dataset: None, *, diary: str, **settings: Any) -> Trainer:
+    """The experiment's own trainer, with a clock."""
+    os.environ["BENCH_DIARY"] = diary
+    trainer = language_model.trainer_init_per_worker(train_dataset, eval_dataset, **settings)
+    trainer.add_callback(TrainingClock())
+    return trainer
+
+
 def sentiment_as_ray_documents_it(config: dict[str, Any]) -> None:
     """The training function of Ray's pattern: its report callback, and `prepare_trainer`."""
     from ray.train.huggingface.transformers import RayTrainReportCallback, prepare_trainer
@@ -107,6 +115,11 @@ language_model_experiment: Experiment = dataclasses.replace(
     only_where={},
     defaults=language_model.DEFAULTS | BILLION | {"diary": ""},
     test=None,
+)
+large_experiment: Experiment = dataclasses.replace(
+    language_model_experiment,
+    name="bench-gpu-large",
+    trainer=TransformersTrainer(timed_language_model, scaling_config=ScalingConfig(num_workers=1, use_gpu=True)),
 )
 
 

@@ -103,6 +103,41 @@ def gpu_pack(workers: int) -> list[Row]:
     ]
 
 
+def gpu_pack_ray_pattern(part: float = 0.25) -> list[Row]:
+    """The trials of `gpu_pack_1`, and the same in Ray's documented pattern with parts of a GPU set by hand."""
+    trials, steps = 24, 400
+    theirs, _ = program("gpu_pack_ray_pattern", trials, steps, part, **no_more_than(1))
+    packed, _ = program("gpu_pack", trials, 1, steps, "auto", **no_more_than(1))
+    ratio = theirs["wall_s"] / packed["wall_s"]
+    shown = f"{ratio:.2f} x ({theirs['wall_s']:.0f} against {packed['wall_s']:.0f} s)"
+    name = f"{trials} trials that share a GPU, against Ray's pattern with a part of {part:g}"
+    return [Row(name, shown, "at least 5 x", ratio >= 5, {"theirs": theirs, "packed": packed})]
+
+
+def gpu_pack_large() -> list[Row]:
+    """What finding out costs trials that need a GPU for themselves."""
+    trials, steps = 6, 100
+    alone, alone_diary = program("gpu_pack_large", trials, steps, "1", **no_more_than(1))
+    packed, diary = program("gpu_pack_large", trials, steps, "auto", **no_more_than(1))
+    ratio, are_equal = alone["wall_s"] / packed["wall_s"], alone["values"] == packed["values"]
+    shown = f"{ratio:.3f} x ({alone['wall_s']:.1f} against {packed['wall_s']:.1f} s), metrics {are_equal and 'equal'}"
+    details = {"alone": alone, "packed": packed, "diaries": [alone_diary, diary]}
+    return [
+        Row(f"{trials} LoRA trials of a billion parameters, as measured, against one a GPU", shown, "at least 0.98 x",
+            ratio >= 0.98, details)
+    ]  # fmt: skip
+
+
+def gpu_pack_mixed() -> list[Row]:
+    """Trials that are lost because others need the GPU's memory: 1 to 30 GB each, on one GPU."""
+    trials = 48
+    answer, _ = program("gpu_pack_mixed", trials, 60, **no_more_than(1))
+    shared = sum(share is not None and share < 0.9 for share in answer["shares"])
+    shown = f"{len(answer['failures'])} of {trials} ({shared} shared a GPU)"
+    is_reached = not answer["failures"] and shared > trials / 2
+    return [Row(f"lost of {trials} trials of mixed batch sizes that share a GPU", shown, "0", is_reached, answer)]
+
+
 def span(diary: Diary) -> float:
     """Seconds from the first step of all to the last trial's end."""
     return max(times(diary, "ends")) - min(times(diary, "first step"))
@@ -196,6 +231,7 @@ def no_more_than(gpus: int) -> dict[str, str]:
 
 GPU_MEASURES: dict[str, Callable[[], list[Row]]] = {
     **{each.__name__: each for each in (gpu_turnaround, gpu_checkpoints, gpu_stops)},
+    **{each.__name__: each for each in (gpu_pack_ray_pattern, gpu_pack_large, gpu_pack_mixed)},
     **{f"gpu_share_{seed}": partial(gpu_share, "ours", seed) for seed in (0, 1)},
     **{f"gpu_pack_{workers}": partial(gpu_pack, workers) for workers in (1, 2)},
     "gpu_share_ray_pattern": partial(gpu_share, "ray_pattern"),

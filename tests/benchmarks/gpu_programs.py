@@ -32,6 +32,40 @@ def gpu_pack(folder: Path, trials: int, workers: int, steps: int, share: str) ->
     return gpu_ours(folder, trials, workers, steps, gpu=gpu, cpus=os.cpu_count())
 
 
+def gpu_pack_mixed(folder: Path, trials: int, steps: int) -> dict[str, Any]:
+    """Trials that take little memory and much share a GPU."""
+    from tests.benchmarks import gpu_workload
+
+    return ways.ours(
+        gpu_workload.of_mixed_sizes, folder, trials, cpus=os.cpu_count() or 1, workers=1, gpu="auto",
+        set={"steps": steps}, may_fail=True,
+    )  # fmt: skip
+
+
+def gpu_pack_large(folder: Path, trials: int, steps: int, share: str) -> dict[str, Any]:
+    """Trials that need a GPU for themselves: LoRA of a model with a billion parameters."""
+    from tests.benchmarks import gpu_experiments
+
+    gpu = share if share == "auto" else float(share)
+    return ways.ours(
+        gpu_experiments.large_experiment, folder, trials, cpus=os.cpu_count() or 1, workers=1, gpu=gpu,
+        set={"global_batch_size": 8, "steps": steps},
+    )  # fmt: skip
+
+
+def gpu_pack_ray_pattern(folder: Path, trials: int, steps: int, part: str) -> dict[str, Any]:
+    """Trials of `gpu_pack` in Ray's documented pattern, each with a part of the GPU that somebody chose."""
+    from tests.benchmarks import gpu_workload
+
+    def train_fn(config: dict[str, Any]) -> None:
+        import ray.train.torch
+
+        gpu_workload.train(config["lr"], ray.train.torch.get_device(), ray.train.report, steps=steps)
+
+    space = gpu_workload.experiment.space
+    return ways.ray_pattern(train_fn, space, "loss", folder, trials, workers=1, gpu=float(part), at_once=int(1 / float(part)))
+
+
 def gpu_in_turns(folder: Path, trials: int, gpus: int, steps: int) -> dict[str, Any]:
     """A sweep of such trials and the loop in one process group that lives, beside one another: a trial each in turn."""
     from tests.benchmarks.turns import give_turn

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from typing import Any
@@ -16,9 +17,10 @@ STEPS, REPORTS = 200, 4  # 4 to 6 s on two H100, as fast as its CPUs are
 
 
 def train(
-    lr: float, device: Any, report: Report, *, steps: int = STEPS, reports: int = REPORTS, in_turns_as: str = ""
-) -> None:
-    """22.7 M parameters, 32 rows of 64 tokens a rank and step, in the process group of the caller."""
+    lr: float, device: Any, report: Report,
+    *, steps: int = STEPS, reports: int = REPORTS, rows: int = 32, in_turns_as: str = "",
+) -> None:  # fmt: skip
+    """22.7 M parameters, so many rows of 64 tokens a rank and step, in the process group of the caller."""
     import torch
     from torch.nn.parallel import DistributedDataParallel
     from transformers import BertConfig, BertForSequenceClassification
@@ -33,7 +35,7 @@ def train(
     with torch.device(device):
         model = DistributedDataParallel(BertForSequenceClassification(config))
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
-    tokens = torch.randint(0, 30_000, (32, 64), device=device)
+    tokens = torch.randint(0, 30_000, (rows, 64), device=device)
     labels = tokens[:, 0] % 2
     for step in range(1, steps + 1):
         loss = model(input_ids=tokens, labels=labels).loss
@@ -55,7 +57,8 @@ def loop(settings: dict[str, Any]) -> None:
 
     os.environ["BENCH_DIARY"] = settings["diary"]
     device, report = ray.train.torch.get_device(), ray.train.report
-    train(settings["lr"], device, report, steps=settings["steps"], in_turns_as=settings["in_turns_as"])
+    rows, in_turns_as = settings["rows"], settings["in_turns_as"]
+    train(settings["lr"], device, report, steps=settings["steps"], rows=rows, in_turns_as=in_turns_as)
 
 
 experiment = Experiment(
@@ -64,7 +67,10 @@ experiment = Experiment(
     space={"lr": tune.loguniform(1e-5, 1e-4)},
     metric="loss",
     mode="min",
-    defaults={"lr": 1e-5, "steps": STEPS, "in_turns_as": "", "diary": ""},
+    defaults={"lr": 1e-5, "steps": STEPS, "rows": 32, "in_turns_as": "", "diary": ""},
+)
+of_mixed_sizes = dataclasses.replace(  # 1 to 30 GB each
+    experiment, name="bench-gpu-mixed", space={**experiment.space, "rows": tune.choice([32, 128, 512, 1024])}
 )
 
 
