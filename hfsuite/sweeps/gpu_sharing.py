@@ -66,7 +66,7 @@ class GpuSharing(Callback):
         planned: how many trials there will be.
         is_measured: whether the number is found by measuring; else it stays as it is.
         told: says something to whoever watches.
-        head_start: has workers in slots, and processes for actors, ready for trials that may come.
+        head_start: has workers and actors in slots, for trials that may come.
     """
 
     def __init__(
@@ -97,7 +97,6 @@ class GpuSharing(Callback):
     def setup(self, *_: Any, **__: Any) -> None:
         """Tune's loop begins, which has learnt by now how many trials can run at most."""
         self._limit_searcher()
-        self.head_start.wanted(self.shared.size)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **_: Any) -> None:
         """Tune's loop has turned."""
@@ -209,7 +208,6 @@ class GpuSharing(Callback):
 
     def _decide(self) -> None:
         self.shared.size = size = self.pack.size(self._limit)
-        self.head_start.wanted(size)
         self._limit_searcher()
         if self.pack.is_settled(self._limit) and size not in self._settled:
             self._settled.add(size)

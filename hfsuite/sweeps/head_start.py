@@ -19,8 +19,8 @@ from ray.tune import Callback, PlacementGroupFactory
 from ray.util import remove_placement_group
 
 from hfsuite.trials.gpu_slots import SharedGpus, Slot, State
-from hfsuite.trials.imports_ahead import ImportsAhead
 from hfsuite.trials.resources import TrialRequest
+from hfsuite.trials.waiting_actor import WaitingActor
 from hfsuite.trials.worker_actors import name_ahead, start_processes
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ class HeadStart(Callback):
         self._trial: type[TrainingTrial] | None = None
         self._shared: SharedGpus | None = None
         self._in_slots: dict[str, list[Any]] = {}  # by the slot's name
-        self._imports = ImportsAhead()  # for the trials that come to those that began alone
 
     def begin(self, trial: type[TrainingTrial], groups: int) -> None:
         """Makes the groups and starts the workers; waits for neither.
@@ -55,7 +54,7 @@ class HeadStart(Callback):
             self._workers += self._start_workers(request, group, name_ahead(group))
 
     def begin_in_slots(self, trial: type[TrainingTrial], shared: SharedGpus) -> None:
-        """Starts workers for the trials that may come to share GPUs; those that begin alone first.
+        """Starts workers, and actors, for the trials that may come to share GPUs; those that begin alone first.
 
         Args:
             trial: whose workers they are.
@@ -66,19 +65,16 @@ class HeadStart(Callback):
         request = trial.default_resource_request({})
         for slots in zip_longest(*(group.slots for group in shared.groups)):
             for slot in filter(None, slots):
-                started = self._start_workers(request, slot.group.placement_group, slot.name)
-                self._in_slots[slot.name] = started
-
-    def wanted(self, size: int) -> None:
-        """So many trials shall share each GPU: the processes for their actors are wanted now."""
-        self._imports.give_up(size)
+                self._in_slots[slot.name] = self._start_workers(request, slot.group.placement_group, slot.name)
+                slot.waiting = WaitingActor(trial, slot.group.placement_group, slot.name)
 
     def end_in(self, slots: Sequence[Slot]) -> None:
-        """No trial will come to these slots: ends the workers that wait there, and what imports for others."""
-        self._imports.end()
+        """No trial will come to these slots: ends what waits there."""
         for slot in slots:
-            for worker in self._in_slots.pop(slot.name, []) if slot.state is State.EMPTY else []:
-                ray.kill(worker)
+            if slot.state is State.EMPTY:
+                for worker in self._in_slots.pop(slot.name, []):
+                    ray.kill(worker)
+                slot.end_waiting()
 
     def __enter__(self) -> Self:
         return self
@@ -90,16 +86,10 @@ class HeadStart(Callback):
             given = TrialRequest.given.pop(self._trial.owner)
             if self._shared is not None:
                 self._shared.clear()
-            self._imports.end()
             self._workers, self._trial, self._in_slots, self._shared = [], None, {}, None
             if error is not None and ray.is_initialized():
                 for group in given:  # a notebook keeps the exception of a second Ctrl-C, and so Tune's loop with them
                     remove_placement_group(group)
-
-    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-        """The first trials that share GPUs have their actors: the others' shall find processes that import now."""
-        if self._trial is not None and self._shared is not None and not self._imports.have_begun:
-            self._imports.begin(self._trial.given, self._shared.groups)
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any) -> None:
         """Trials run: a group that is not taken by now would only keep others out, where the search limits itself."""

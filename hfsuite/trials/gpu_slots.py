@@ -23,10 +23,10 @@ import ray
 from ray.air.execution import PlacementGroupResourceManager
 from ray.air.execution.resources.placement_group import PlacementGroupAcquiredResources
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from hfsuite.ranks import pace
 from hfsuite.trials.resources import TrialRequest
+from hfsuite.trials.waiting_actor import WaitingActor, where
 
 ALONE = "alone"  # the name of the placement group that a trial asks for which shall have no neighbours
 
@@ -51,6 +51,7 @@ class Slot:
         most: how many trials ran in the group at once while this one did.
         busy_s: seconds for which this trial has run.
         shared_s: the same, each divided by how many ran in the group.
+        waiting: an actor that was started ahead of a trial.
     """
 
     group: Group
@@ -59,6 +60,17 @@ class Slot:
     most: int = 0
     busy_s: float = 0.0
     shared_s: float = 0.0
+    waiting: WaitingActor | None = None
+
+    def take_waiting(self) -> WaitingActor | None:
+        """The actor that waits here for a trial; None if there is none, or it has died."""
+        waiting, self.waiting = self.waiting, None
+        return waiting if waiting is not None and waiting.lives else None
+
+    def end_waiting(self) -> None:
+        """No trial will come."""
+        if (waiting := self.take_waiting()) is not None:
+            ray.kill(waiting.actor)
 
     @property
     def share(self) -> float:
@@ -127,7 +139,7 @@ class Group:
         if state is State.BUSY:
             slot.most, slot.busy_s, slot.shared_s = 0, 0.0, 0.0
         if state is State.EMPTY:
-            slot.name = f"hfsuite-{uuid.uuid4().hex}"
+            slot.name, slot.waiting = f"hfsuite-{uuid.uuid4().hex}", None
         self.count()
 
 
@@ -138,9 +150,8 @@ class AcquiredSlot(PlacementGroupAcquiredResources):
     slot: Slot
 
     def _annotate_remote_entity(self, entity: Any, bundle: Any, bundle_index: int) -> Any:
-        """The trial's actor itself takes nothing; by its name it knows its slot."""
-        where = PlacementGroupSchedulingStrategy(self.placement_group, bundle_index, True)
-        return entity.options(scheduling_strategy=where, num_cpus=0, num_gpus=0, name=self.slot.name)
+        """What starts an actor, which knows its slot by its name; or gives the one that waits there."""
+        return self.slot.take_waiting() or entity.options(**where(self.placement_group), name=self.slot.name)
 
 
 class SharedGpus(PlacementGroupResourceManager):

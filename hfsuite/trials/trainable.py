@@ -112,6 +112,16 @@ class TrainingTrial(Trainable):
 
     # ---- in the trial's actor, in the order in which Tune calls them
 
+    def __init__(self, config: dict[str, Any] | None = None, storage: Any = None, *, waits: bool = False) -> None:
+        if waits:  # for a trial that may come: see `WaitingActor`
+            self.given.value  # noqa: B018  what is imported with it takes seconds
+        else:
+            super().__init__(config, storage)
+
+    def begin(self, config: dict[str, Any], storage: Any) -> None:
+        """The first trial comes to an actor that has waited for it."""
+        super().__init__(config, storage)
+
     def setup(self, config: dict[str, Any]) -> None:
         """The first trial of this actor: its workers start, and import while this process does so too.
 
