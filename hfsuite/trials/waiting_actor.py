@@ -5,9 +5,13 @@ One of the files that touch Ray's internals.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import ray
+from ray.air.execution.resources.placement_group import PlacementGroupAcquiredResources
 from ray.exceptions import RayActorError
 from ray.tune.execution.class_cache import _ActorClassCache
 from ray.util.placement_group import PlacementGroup
@@ -51,6 +55,22 @@ class WaitingActor:
         """
         self.actor.begin.remote(**arguments)
         return self.actor
+
+
+@contextmanager
+def in_groups(actor_in: Callable[[PlacementGroup], WaitingActor | None]) -> Iterator[None]:
+    """Has Ray Tune take the actor that waits in a placement group.
+
+    Args:
+        actor_in: from a group to that actor, if there is one.
+    """
+    own = PlacementGroupAcquiredResources._annotate_remote_entity
+
+    def annotate(acquired: Any, entity: Any, bundle: Any, bundle_index: int) -> Any:
+        return actor_in(acquired.placement_group) or own(acquired, entity, bundle, bundle_index)
+
+    with mock.patch.object(PlacementGroupAcquiredResources, "_annotate_remote_entity", annotate):
+        yield
 
 
 def where(group: PlacementGroup) -> dict[str, Any]:

@@ -131,7 +131,7 @@ def gpu_pack_large() -> list[Row]:
 def gpu_pack_mixed() -> list[Row]:
     """Trials that are lost because others need the GPU's memory: 1 to 30 GB each, on one GPU."""
     trials = 48
-    answer, _ = program("gpu_pack_mixed", trials, 60, **no_more_than(1))
+    answer, _ = program("gpu_pack_mixed", trials, 24, **no_more_than(1))
     shared = sum(share is not None and share < 0.9 for share in answer["shares"])
     shown = f"{len(answer['failures'])} of {trials} ({shared} shared a GPU)"
     is_reached = not answer["failures"] and shared > trials / 2
