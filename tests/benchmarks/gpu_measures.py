@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import statistics
-from collections.abc import Callable
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 
 from tests.benchmarks.measures import Diary, Row, gaps, program, times, waits_after_stops
@@ -77,19 +81,21 @@ def trained_between(diary: Diary, begin: float, end: float) -> float:
     return sum(max(0.0, min(until, end) - max(since, begin)) for since, until in spans)
 
 
-def gpu_pack(workers: int) -> list[Row]:
+def gpu_pack(workers: int, *, under_mps: bool = False) -> list[Row]:
     """Small trials that share GPUs as they are measured, against one on each: from the sweep's beginning to its end.
 
     Args:
         workers: of a trial; on as many GPUs.
+        under_mps: whether those that share have NVIDIA's MPS.
     """
     trials, steps = 24, 400
     target = {1: 2.5, 2: 1.8}[workers]
     alone, alone_diary = program("gpu_pack", trials, workers, steps, "1", **no_more_than(workers))
-    packed, diary = program("gpu_pack", trials, workers, steps, "auto", **no_more_than(workers))
+    with mps() if under_mps else nullcontext({}) as variables:
+        packed, diary = program("gpu_pack", trials, workers, steps, "auto", **no_more_than(workers), **variables)
     ratio, steady = alone["wall_s"] / packed["wall_s"], span(alone_diary) / span(diary)
     are_equal = alone["values"] == packed["values"]
-    name = f"{trials} trials of {workers} GPUs, as measured, against one at a time"
+    name = f"{trials} trials of {workers} GPUs, as measured{' under MPS' * under_mps}, against one at a time"
     shown = f"{ratio:.2f} x ({alone['wall_s']:.0f} against {packed['wall_s']:.0f} s), metrics {are_equal and 'equal'}"
     details = {"alone": alone, "packed": packed, "diary": diary}
     reached = ratio >= target and are_equal
@@ -101,6 +107,19 @@ def gpu_pack(workers: int) -> list[Row]:
             "start-up between trials that share a GPU, median", f"{between:.2f} s", "at most 1.0 s", between <= 1.0, {}
         ),
     ]
+
+
+@contextmanager
+def mps() -> Iterator[dict[str, str]]:
+    """NVIDIA's MPS, for programs with these variables."""
+    with tempfile.TemporaryDirectory() as folder:
+        variables = {"CUDA_MPS_PIPE_DIRECTORY": folder, "CUDA_MPS_LOG_DIRECTORY": folder}
+        control = functools.partial(subprocess.run, check=True, text=True, env=os.environ | variables)
+        control(["nvidia-cuda-mps-control", "-d"])
+        try:
+            yield variables
+        finally:
+            control(["nvidia-cuda-mps-control"], input="quit\n")
 
 
 def gpu_pack_ray_pattern(part: float = 0.25) -> list[Row]:
@@ -131,7 +150,7 @@ def gpu_pack_large() -> list[Row]:
 def gpu_pack_mixed() -> list[Row]:
     """Trials that are lost because others need the GPU's memory: 1 to 30 GB each, on one GPU."""
     trials = 48
-    answer, _ = program("gpu_pack_mixed", trials, 24, **no_more_than(1))
+    answer, _ = program("gpu_pack_mixed", trials, **no_more_than(1))
     shared = sum(share is not None and share < 0.9 for share in answer["shares"])
     shown = f"{len(answer['failures'])} of {trials} ({shared} shared a GPU)"
     is_reached = not answer["failures"] and shared > trials / 2
@@ -234,6 +253,7 @@ GPU_MEASURES: dict[str, Callable[[], list[Row]]] = {
     **{each.__name__: each for each in (gpu_pack_ray_pattern, gpu_pack_large, gpu_pack_mixed)},
     **{f"gpu_share_{seed}": partial(gpu_share, "ours", seed) for seed in (0, 1)},
     **{f"gpu_pack_{workers}": partial(gpu_pack, workers) for workers in (1, 2)},
+    "gpu_pack_1_mps": partial(gpu_pack, 1, under_mps=True),
     "gpu_share_ray_pattern": partial(gpu_share, "ray_pattern"),
     **{f"gpu_tokens_{gpus}": partial(gpu_tokens, gpus, max(8, 16 // gpus)) for gpus in (1, 2, 4)},
     "gpu_tokens_4_few_rows": partial(gpu_tokens, 4, 4),  # Python takes longer for a step than the GPUs

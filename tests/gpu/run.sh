@@ -24,7 +24,7 @@ if [[ $what != bench ]]; then
 fi
 if [[ $what != tests ]]; then
   names=("$@")
-  [[ $what == bench && ${#names[@]} -gt 0 ]] || names=(gpu_turnaround gpu_pack_{1,2} gpu_share_{0,1,ray_pattern} gpu_checkpoints gpu_stops gpu_tokens_{1,2,4,4_few_rows})
+  [[ $what == bench && ${#names[@]} -gt 0 ]] || names=(gpu_turnaround gpu_pack_{1,1_mps,2,ray_pattern,large,mixed} gpu_share_{0,1,ray_pattern} gpu_checkpoints gpu_stops gpu_tokens_{1,2,4,4_few_rows})
   "$python" -W ignore -m tests.benchmarks.bench --only "${names[@]}" --out "$out/measures.json" || status=$?
 fi
 exit $status
