@@ -36,14 +36,14 @@ class WaitingActor:
     def __init__(self, trial: type[TrainingTrial], group: PlacementGroup, name: str | None = None) -> None:
         actor_class = _ActorClassCache().get(trial)  # as Ray Tune starts it
         self.actor = actor_class.options(**where(group), name=name).remote(waits=True)
-        self._ready = self.actor.__ray_ready__.remote()
+        self.ready = self.actor.__ray_ready__.remote()
 
     @property
     def lives(self) -> bool:
         """Whether it has not died."""
-        is_ready, _ = ray.wait([self._ready], timeout=0)
+        is_ready, _ = ray.wait([self.ready], timeout=0)
         try:
-            return not is_ready or bool(ray.get(self._ready))
+            return not is_ready or bool(ray.get(self.actor.__ray_ready__.remote()))  # it does nothing else
         except RayActorError:
             return False
 
