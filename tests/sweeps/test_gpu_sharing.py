@@ -61,7 +61,7 @@ def test_as_many_trials_share_a_gpu_as_are_faster_together(own_directory: Path) 
     result = swept(own_directory, trials=10)
     assert [str(trial.state) for trial in result.trials] == ["completed"] * 10
     assert gpus_of(result)["trials_a_gpu"] > 1
-    assert min(trial.gpu_share for trial in result.trials) <= 0.5
+    assert min(trial.gpu_share for trial in result.trials) < 0.7
     client = store.open_store()
     shares = [client.get_run(trial.run_id).data.tags["hfsuite.gpu_share"] for trial in result.trials]
     assert shares == [str(trial.gpu_share) for trial in result.trials]
