@@ -21,12 +21,14 @@ from ray.tune.search.optuna import OptunaSearch
 from hfsuite.report import FAILED_AT_END, TRAINING_FINISHED
 from hfsuite.search.domains import Steps
 from hfsuite.search.learning import LOST, REPEATED, STATE
-from hfsuite.search.optuna_space import DependentSpace, Point, as_ray_draws, quantised
+from hfsuite.search.optuna_space import DependentSpace, Point, as_ray_draws, drawn_ahead, quantised
 from hfsuite.search.spaces import OnlyWhere
 from hfsuite.search.trial_schedulers import Budget
+from hfsuite.search.work import expected_work
 
 Key: TypeAlias = tuple[tuple[str, str], ...]
 
+IN_LINE = "hfsuite.in_line"  # user attribute of those that were drawn before there was a trial for them
 REDRAWS = 5  # of a sampler that repeats itself; a Gaussian process takes seconds for each at the end of a long sweep
 
 
@@ -45,20 +47,26 @@ class TrialAwareOptunaSearch(OptunaSearch):
     that were not tried; and if there is none, the search is over. In the study a repetition has failed, with the user
     attribute `hfsuite.state`.
 
+    The first proposals of most samplers do not depend on any result. They are drawn at once, and made in the order of
+    the work that they are expected to be (`expected_work`), the longest first; until then they wait in the study.
+
     Args:
         budget: of the trial scheduler: a trial stopped at its end is complete.
         only_where: which settings count only where others have certain values.
         defaults: of all settings.
         tries_defaults: whether they are the first proposal.
+        free: how many proposals are drawn without regard to results, and may come in any order.
+        draws: which draws those.
     """
 
     def __init__(
         self, *, budget: Budget, only_where: OnlyWhere | None = None, defaults: Mapping[str, Any] | None = None,
-        tries_defaults: bool = False, **kwargs: Any,
+        tries_defaults: bool = False, free: int = 0, draws: optuna.samplers.BaseSampler | None = None,
+        **kwargs: Any,
     ) -> None:  # fmt: skip
         super().__init__(**kwargs)
         self._budget, self._only_where, self._defaults = budget, only_where or {}, defaults or {}
-        self._tries_defaults = tries_defaults
+        self._tries_defaults, self._free, self._draws = tries_defaults, free, draws
         self._went_on_after: dict[str, int] = {}
         self._steps: dict[str, Steps] = {}  # of quantised numbers, by their paths
         self._tried: set[Key] = set()
@@ -93,8 +101,10 @@ class TrialAwareOptunaSearch(OptunaSearch):
         """What to try next; `Searcher.FINISHED` if nothing is left. Driver."""
         if not self._ot_trials:
             self._end_lost_trials()
+            self._end(TrialState.WAITING)
             if self._tries_defaults:
                 self._ot_study.enqueue_trial(self._space.usual)
+            self._line_up()
         proposal = self._propose(trial_id)
         repeated: list[optuna.Trial] = []  # they run until a new one is found: samplers keep away from what runs
         try:
@@ -203,10 +213,35 @@ class TrialAwareOptunaSearch(OptunaSearch):
 
     def _end_lost_trials(self) -> None:
         """Ends those that Ray Tune never came to know of: the driver was killed between the proposal and the trial."""
-        known = {trial.number for trial in self._ot_trials.values()}
-        for trial in self._ot_study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
-            if trial.number not in known:
+        for trial in self._end(TrialState.RUNNING):
+            if IN_LINE in trial.user_attrs:
+                self._ot_study.enqueue_trial(trial.params, {IN_LINE: True})
+        for trial in self._study_trials(TrialState.WAITING):
+            if IN_LINE not in trial.user_attrs:
                 self._end_untrained(trial._trial_id, LOST)
+
+    def _end(self, state: TrialState) -> list[FrozenTrial]:
+        """Ends the trials in a state that Ray Tune does not know; returns them."""
+        known = {trial.number for trial in self._ot_trials.values()}
+        lost = [trial for trial in self._study_trials(state) if trial.number not in known]
+        for trial in lost:
+            self._end_untrained(trial._trial_id, LOST)
+        return lost
+
+    def _study_trials(self, state: TrialState) -> list[FrozenTrial]:
+        trials: list[FrozenTrial] = self._ot_study.get_trials(deepcopy=False, states=(state,))
+        return trials
+
+    def _line_up(self) -> None:
+        """Draws the proposals that may come in any order, and lets them wait in the study, the longest ones first."""
+        count = self._free - self._tries_defaults
+        drawn = drawn_ahead(self._space, self._draws, count) if self._draws is not None and count > 1 else []
+        points = {self._key(point): point for point in drawn}
+        for point in sorted(points.values(), key=self._work, reverse=True):
+            self._ot_study.enqueue_trial(point, {IN_LINE: True})
+
+    def _work(self, point: Point) -> float:
+        return expected_work({**self._defaults, **{path.partition("/")[2] or path: point[path] for path in point}})
 
     def _end_untrained(self, optuna_id: int, state: str) -> None:
         """Says in the study that a trial was never trained, which samplers do not take for a failure."""

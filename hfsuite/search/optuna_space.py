@@ -74,6 +74,21 @@ class DependentSpace:
         return [(name, paths[name]) for name in in_order(paths, self.only_where)]
 
 
+def drawn_ahead(space: DependentSpace, sampler: optuna.samplers.BaseSampler, count: int) -> list[Point]:
+    """What a sampler draws without regard to results. It goes on from there.
+
+    Args:
+        space: from which.
+        sampler: which.
+        count: how many points.
+    """
+    study = optuna.create_study(sampler=sampler)
+    for _ in range(count):
+        space(trial := study.ask())
+        study.tell(trial, 0.0)  # a quasi-random sequence begins when a trial is complete
+    return [trial.params for trial in study.get_trials(deepcopy=False)]
+
+
 def _draw(trial: optuna.Trial, path: str, distribution: BaseDistribution) -> Any:
     match distribution:
         case CategoricalDistribution():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,6 +21,8 @@ from hfsuite.search.learning import Learning, Shown, all_complete, failed_are_st
 from hfsuite.search.optuna_search import TrialAwareOptunaSearch
 from hfsuite.search.spaces import OnlyWhere, Space, is_grid, is_searched
 from hfsuite.search.trial_schedulers import Budget
+from hfsuite.search.variants import LongFirstVariants
+from hfsuite.search.work import tells_work
 
 AnySearcher: TypeAlias = Searcher | SearchAlgorithm
 
@@ -38,6 +41,8 @@ SAMPLERS: dict[str, tuple[str, Callable[[int], optuna.samplers.BaseSampler]]] = 
 }
 # What those are shown that learn; the others propose the same whatever becomes of a trial.
 LEARNS_FROM: dict[str, Shown] = {"tpe": failed_are_stopped, "gp": all_complete, "cmaes": all_complete}
+# How many proposals of each are drawn without regard to results; Optuna's numbers of trials with which they begin.
+DRAWN_FREELY = {"random": sys.maxsize, "qmc": sys.maxsize, "tpe": 10, "gp": 10, "grid": sys.maxsize}
 VARIANTS = "grid"  # Tune's own: every combination of `grid_search`, random draws for the rest
 NAMES = [*SAMPLERS, VARIANTS]
 CAN_BE_DRAWN = "Use tune.uniform, loguniform, quniform, randint, lograndint or choice"
@@ -97,6 +102,18 @@ def _unbounded(domain: object) -> str | None:
     return "tune.randn" if isinstance(domain, Float) and normal_of(domain) is not None else None
 
 
+def in_any_order(searcher: str | AnySearcher, space: Space, trials: int) -> int:
+    """How many proposals of a searcher are drawn without regard to results, where it matters which of them come first.
+
+    Args:
+        searcher: a name, or one of Ray Tune's.
+        space: what is searched; if it does not tell which trials take longer, their order does not matter.
+        trials: how many there will be.
+    """
+    drawn = DRAWN_FREELY.get(searcher, 0) if isinstance(searcher, str) else 0
+    return min(trials, drawn) if tells_work(space) else 0
+
+
 def make_searcher(
     searcher: str | AnySearcher,
     *,
@@ -107,6 +124,7 @@ def make_searcher(
     only_where: OnlyWhere | None = None,
     defaults: Mapping[str, Any] | None = None,
     tries_defaults: bool = False,
+    free: int = 0,
 ) -> AnySearcher:
     """The searcher of a sweep. Driver.
 
@@ -119,22 +137,25 @@ def make_searcher(
         only_where: see `TrialAwareOptunaSearch`. Ray Tune's searchers, `VARIANTS` too, draw every setting each time.
         defaults: likewise.
         tries_defaults: whether they are tried first; by `SAMPLERS` alone.
+        free: how many proposals may come in any order: see `in_any_order`.
     """
     if not isinstance(searcher, str):
         return searcher
     if searcher == VARIANTS:
-        return BasicVariantGenerator(random_state=seed)
+        return LongFirstVariants(random_state=seed) if free else BasicVariantGenerator(random_state=seed)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     storage = _database(directory) if directory is not None else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # the name was chosen knowingly
         sampler = SAMPLERS[searcher][1](seed)
+    draws = sampler
     if searcher in LEARNS_FROM:
+        draws = optuna.samplers.RandomSampler(seed=seed)  # as these do until they have learnt something
         sampler = Learning(sampler, LEARNS_FROM[searcher])
     return TrialAwareOptunaSearch(
         sampler=sampler, study_name=study_name, storage=storage, budget=budget, only_where=only_where,
-        defaults=defaults, tries_defaults=tries_defaults,
+        defaults=defaults, tries_defaults=tries_defaults, free=free, draws=draws,
     )  # fmt: skip
 
 

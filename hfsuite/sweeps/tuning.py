@@ -17,7 +17,7 @@ from ray.tune.schedulers import HyperBandScheduler, PopulationBasedTraining, Res
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from hfsuite.errors import ConfigurationError, HFSuiteError
-from hfsuite.search.searchers import make_searcher
+from hfsuite.search.searchers import in_any_order, make_searcher
 from hfsuite.search.spaces import grid_size
 from hfsuite.search.trial_schedulers import Budget
 from hfsuite.sweeps import tune_state
@@ -120,6 +120,7 @@ def _searcher(plan: Plan) -> Any:
         only_where=job.choices.told_conditions(job.only_where),
         defaults=job.choices.told_settings(job.every_constant, job.space),
         tries_defaults=job.tries_defaults,
+        free=0 if _pauses(plan) else in_any_order(job.request.searcher, job.can_vary, job.trials),
     )
 
 
