@@ -70,6 +70,7 @@ class TrialAwareOptunaSearch(OptunaSearch):
         self._went_on_after: dict[str, int] = {}
         self._steps: dict[str, Steps] = {}  # of quantised numbers, by their paths
         self._tried: set[Key] = set()
+        self._in_line: dict[Key, float] = {}  # the work of what was drawn ahead
         self.exhausted: str | None = None  # says that the search is over since nothing is left to try
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
@@ -238,7 +239,13 @@ class TrialAwareOptunaSearch(OptunaSearch):
         drawn = drawn_ahead(self._space, self._draws, count) if self._draws is not None and count > 1 else []
         points = {self._key(point): point for point in drawn}
         for point in sorted(points.values(), key=self._work, reverse=True):
+            self._in_line[self._key(point)] = self._work(point)
             self._ot_study.enqueue_trial(point, {IN_LINE: True})
+
+    @property
+    def works_ahead(self) -> list[float]:
+        """What the trials are expected to take that were drawn ahead and have not begun, in their order."""
+        return [work for key, work in self._in_line.items() if key not in self._tried]
 
     def _work(self, point: Point) -> float:
         return expected_work({**self._defaults, **{path.partition("/")[2] or path: point[path] for path in point}})

@@ -30,9 +30,19 @@ class LongFirstVariants(BasicVariantGenerator):
                 for _ in range(trials.num_samples)
             )
             trials.variants, trials.num_samples_left = _VariantIterator(drawn), 0
-            trials.variants.iterable.sort(
-                key=lambda variant: expected_work(_settings(variant[1]["config"])), reverse=True
-            )
+            trials.variants.iterable.sort(key=_work, reverse=True)
+
+    @property
+    def works_ahead(self) -> list[float]:
+        """What the trials that have not begun are expected to take, in their order."""
+        waiting = [
+            each.variants.iterable for each in self._iterators if each.variants is not None and not each.lazy_eval
+        ]
+        return [_work(variant) for variants in waiting for variant in variants]
+
+
+def _work(variant: Any) -> float:
+    return expected_work(_settings(variant[1]["config"]))
 
 
 def _settings(config: Mapping[str, Any]) -> Mapping[str, Any]:

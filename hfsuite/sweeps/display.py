@@ -18,7 +18,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from hfsuite.sweeps.log_lines import LogLines, short
+from hfsuite.sweeps.log_lines import LogLines, short, time_left
 from hfsuite.sweeps.result import TrialResult, best_trial
 from hfsuite.tracking.describe import as_setting
 from hfsuite.tracking.state import TrialState
@@ -73,12 +73,17 @@ class Display:
         """Whether there is a live table, which was not drawn a moment ago: it shall not cost the sweep its time."""
         return self._live.is_started and time.monotonic() - self._drawn_at >= REDRAWN_AFTER_S
 
-    def show(self, trials: Iterable[TrialResult]) -> None:
-        """Draws the present state of all trials, as far as the screen holds them."""
+    def show(self, trials: Iterable[TrialResult], left: float | None = None) -> None:
+        """Draws the present state of all trials, as far as the screen holds them.
+
+        Args:
+            trials: so far.
+            left: seconds until the sweep ends, if they can be told.
+        """
         if self._live.is_started:
             with self._lock:
                 every = sorted(trials, key=lambda trial: trial.number)
-                self._live.update(self.table(every, rows=max(4, self.console.height - 10)), refresh=True)
+                self._live.update(self.table(every, rows=max(4, self.console.height - 10), left=left), refresh=True)
                 self._drawn_at = time.monotonic()
 
     def begins(self, trial: TrialResult) -> None:
@@ -91,17 +96,18 @@ class Display:
         if not self._live.is_started:
             self._lines.report(trial, metrics)
 
-    def ends(self, trial: TrialResult, over: int) -> None:
-        """Likewise about a trial that is over, with how many are."""
+    def ends(self, trial: TrialResult, over: int, left: float | None = None) -> None:
+        """Likewise about a trial that is over, with how many are, and the seconds until the sweep ends."""
         if not self._live.is_started:
-            self._lines.ends(trial, over)
+            self._lines.ends(trial, over, left)
 
-    def table(self, trials: Sequence[TrialResult], *, rows: int | None = None) -> Group:
+    def table(self, trials: Sequence[TrialResult], *, rows: int | None = None, left: float | None = None) -> Group:
         """The table of trials, and below it what is not in a column: how many are over, where their output is.
 
         Args:
             trials: in the order of their numbers.
             rows: how many there is room for; None for all. Shown are the best, those that run, and the newest.
+            left: seconds until the sweep ends, if they can be told.
         """
         shown = trials if rows is None else self._most_telling(trials, rows)
         tables = [self._numbers(shown, with_settings=True)]
@@ -115,6 +121,7 @@ class Display:
         cut_short = sum(trial.state.is_over and trial.state.is_unfinished for trial in trials)
         caption = f"{over} of {max(self.total, len(trials))} trials over"
         caption += f", {cut_short} interrupted" if cut_short else ""
+        caption += f", {time_left(left)}" if left is not None and over < self.total else ""
         if len(shown) < len(trials):
             caption += f" · {len(trials) - len(shown)} not shown"
         if path := next((trial.path for trial in shown if trial.path and os.path.isdir(trial.path)), None):

@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import ray
-from ray._raylet import PlacementGroupID
 from ray.tune import Callback, PlacementGroupFactory
 from ray.util import remove_placement_group
 from ray.util.placement_group import PlacementGroup
@@ -34,7 +33,7 @@ class HeadStart(Callback):
 
     def __init__(self) -> None:
         self._workers: list[Any] = []  # held, since an actor that nobody holds ends
-        self._actors: dict[PlacementGroupID, WaitingActor] = {}
+        self._actors: dict[str, WaitingActor] = {}  # by the placement group's id
         self._made: list[tuple[TrialRequest, Any]] = []
         self._trial: type[TrainingTrial] | None = None
         self._shared: SharedGpus | None = None
@@ -55,11 +54,11 @@ class HeadStart(Callback):
             self._made.append((request, group))
             TrialRequest.made_ahead.append((request, group))
             self._workers += self._start_workers(request, group, name_ahead(group))
-            self._actors[group.id] = WaitingActor(trial, group)
+            self._actors[group.id.hex()] = WaitingActor(trial, group)
 
     def actor_in(self, group: PlacementGroup) -> WaitingActor | None:
         """The actor that waits in a placement group; None if there is none, or it has died."""
-        waiting = self._actors.pop(group.id, None)
+        waiting = self._actors.pop(group.id.hex(), None)
         return waiting if waiting is not None and waiting.lives else None
 
     def begin_in_slots(self, trial: type[TrainingTrial], shared: SharedGpus) -> None:

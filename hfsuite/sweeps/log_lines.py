@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,7 +22,6 @@ class LogLines:
 
     def __init__(self, console: Console, metrics: Sequence[str], total: int) -> None:
         self.console, self.metrics, self.total = console, metrics, total
-        self._began, self._ended = time.monotonic(), 0
 
     def plan(self, record: SweepRecord) -> None:
         """What is asked for, before anything runs."""
@@ -52,11 +50,16 @@ class LogLines:
         step = f"step {metrics['step']}  " if "step" in metrics else ""
         self._say(f"trial {trial.number:03d} ({trial.number + 1}/{self.total})  {step}{numbers}")
 
-    def ends(self, trial: TrialResult, over: int) -> None:
-        """A trial is over, and with it so many; how long the others will take, by those that have ended here."""
-        self._ended += 1
-        left = (self.total - over) * (time.monotonic() - self._began) / self._ended
-        rest = f", about {duration(left)} left" if over < self.total and not trial.state.is_unfinished else ""
+    def ends(self, trial: TrialResult, over: int, left: float | None) -> None:
+        """A trial is over.
+
+        Args:
+            trial: which.
+            over: how many are.
+            left: seconds until the sweep ends, if they can be told.
+        """
+        is_known = left is not None and over < self.total and not trial.state.is_unfinished
+        rest = f", {time_left(left)}" if is_known and left is not None else ""
         why = f" ({trial.why})" if trial.why else ""
         self._say(
             f"trial {trial.number:03d} {trial.state}{why} after {duration(trial.seconds)}; "
@@ -66,6 +69,11 @@ class LogLines:
     def _say(self, line: str) -> None:
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
         self.console.file.flush()
+
+
+def time_left(seconds: float) -> str:
+    """Until a sweep ends."""
+    return f"about {duration(seconds)} left"
 
 
 def duration(seconds: float) -> str:

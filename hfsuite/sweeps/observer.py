@@ -22,6 +22,7 @@ from hfsuite.search.trial_schedulers import Budget
 from hfsuite.sweeps.display import Display
 from hfsuite.sweeps.interruption import Interruption
 from hfsuite.sweeps.reasons import failure_text, first_line, is_hopeless, of_error
+from hfsuite.sweeps.remaining import EndOfSweep
 from hfsuite.sweeps.result import TrialResult
 from hfsuite.sweeps.snapshots import Snapshots
 from hfsuite.sweeps.trial_names import TrialNames
@@ -70,7 +71,7 @@ class SweepObserver(Callback):
         self.records: dict[str, TrialRecord] = dict(known)
         self.has_begun = bool(known)  # whether there was ever a trial
         self.trials: dict[str, TrialResult] = {}
-        self.interruption, self.removals = Interruption(), Removals(self._in_use)
+        self.interruption, self.removals, self.end = Interruption(), Removals(self._in_use), EndOfSweep(sweep.planned)
         self._began: dict[str, float] = {}  # when those that are not over began, less what they had run before
         self._live: dict[str, Trial] = {}
         self._stopped_at_report: dict[str, bool] = {}
@@ -107,6 +108,7 @@ class SweepObserver(Callback):
         result.state, result.why = TrialState.RUNNING, ""
         self._began.setdefault(trial.trial_id, time.monotonic() - result.seconds)
         self._live[trial.trial_id] = trial
+        self.end.at_once = len(self._live)
         self.display.begins(result)
         record = self.records[trial.trial_id]
         record.started_at, record.ended_at = record.started_at or _now(), None
@@ -130,7 +132,7 @@ class SweepObserver(Callback):
             for trial_id in self._began:
                 self._stop_clock(trial_id)
                 self._note_share(trial_id)
-            self.display.show(self.trials.values())
+            self.display.show(self.trials.values(), self.end.left(self.trials.values()))
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
@@ -260,7 +262,8 @@ class SweepObserver(Callback):
             del self._began[trial.trial_id]
         self._live.pop(trial.trial_id, None)
         states = {**{trial_id: each.state for trial_id, each in self.records.items()}, trial.trial_id: state}
-        self.display.ends(result, sum(each.is_over and not each.is_unfinished for each in states.values()))
+        over = sum(each.is_over and not each.is_unfinished for each in states.values())
+        self.display.ends(result, over, self.end.left(self.trials.values()))
         record.started_at, record.ended_at = record.started_at or _now(), _now()
         self.removals.wait()
         self._forget_removed(record)

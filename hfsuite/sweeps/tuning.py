@@ -17,9 +17,11 @@ from ray.tune.schedulers import HyperBandScheduler, PopulationBasedTraining, Res
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from hfsuite.errors import ConfigurationError, HFSuiteError
+from hfsuite.search.optuna_search import TrialAwareOptunaSearch
 from hfsuite.search.searchers import in_any_order, make_searcher
 from hfsuite.search.spaces import grid_size
 from hfsuite.search.trial_schedulers import Budget
+from hfsuite.search.variants import LongFirstVariants
 from hfsuite.sweeps import tune_state
 from hfsuite.sweeps.gpu_sharing import GpuSharing
 from hfsuite.sweeps.metric_check import MetricIsReported, set_aside
@@ -68,7 +70,7 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
     observer.give_up = functools.partial(setattr, metric_is_reported, "hopeless")
     names = TrialNames(record.path, {each.trial_id: each.number for each in plan.known.values()})
     sharing = _sharing(plan, observer)
-    searcher, at_once = _limited(plan, _searcher(plan), sharing)
+    searcher, at_once = _limited(plan, _searcher(plan, observer), sharing)
     resumed = plan.former is not None and tune_state.restore(plan.directory, expected=bool(plan.known))
     if is_reallocated := isinstance(plan.trial_scheduler, ResourceChangingScheduler):
         reallocate_gangs(plan.trial_scheduler)
@@ -108,10 +110,10 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
         observer.display.console.print(told, soft_wrap=True)
 
 
-def _searcher(plan: Plan) -> Any:
-    """Ray Tune's, made."""
+def _searcher(plan: Plan, observer: SweepObserver) -> Any:
+    """Ray Tune's, made; the observer is told what it will propose, as far as that is known."""
     job = plan.job
-    return make_searcher(
+    searcher = make_searcher(
         job.request.searcher,
         seed=job.request.seed,
         study_name=plan.record.name,
@@ -122,6 +124,9 @@ def _searcher(plan: Plan) -> Any:
         tries_defaults=job.tries_defaults,
         free=0 if _pauses(plan) else in_any_order(job.request.searcher, job.can_vary, job.trials),
     )
+    if isinstance(searcher, TrialAwareOptunaSearch | LongFirstVariants):
+        observer.end.works_ahead = lambda: searcher.works_ahead
+    return searcher
 
 
 def _limited(plan: Plan, searcher: Any, sharing: GpuSharing | None) -> tuple[Any, int | None]:

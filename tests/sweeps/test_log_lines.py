@@ -37,11 +37,11 @@ def test_each_event_is_one_line_that_says_how_far_the_sweep_is(capsys: pytest.Ca
     with display:
         display.begins(trial(1))
         display.report(trial(1), {"loss": 0.12345, "step": 20, "other": 3})
-        display.ends(trial(1, TrialState.PRUNED, why="asha at step 20"), over=2)
-        display.ends(trial(5, TrialState.COMPLETED), over=6)
+        display.ends(trial(1, TrialState.PRUNED, why="asha at step 20"), over=2, left=61.0)
+        display.ends(trial(5, TrialState.COMPLETED), over=6, left=0.0)
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == ["trial 001 (2/6) begins  x=0.25", "trial 001 (2/6)  step 20  loss 0.123"]
-    assert lines[2].startswith("trial 001 pruned (asha at step 20) after 12 s; 2 of 6 over, about ")
+    assert lines[2].startswith("trial 001 pruned (asha at step 20) after 12 s; 2 of 6 over, about 61 s left")
     assert lines[3] == "trial 005 completed after 12 s; 6 of 6 over"
 
 

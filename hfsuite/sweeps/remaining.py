@@ -1,0 +1,134 @@
+"""When a sweep will end, from how long its trials have taken so far. Driver.
+
+How long a whole training takes is fitted to those that were seen: in proportion to what its settings say of it
+(`expected_work`), as far as the seconds bear that out. How much of it a trial gets, where a trial scheduler stops many
+at its rungs, is estimated from how far the others came (Kaplan and Meier, 1958): one that still runs counts for as far
+as it has come. The rest is the calculation of who is free next, and has the next trial.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain, repeat
+
+from hfsuite.search.work import expected_work
+from hfsuite.sweeps.result import TrialResult
+from hfsuite.tracking.state import TrialState
+
+TRUST_IN_WORK = 2.0  # as if so many pairs of trials, one of e times the other's work, had borne it out exactly
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is known of a trial.
+
+    Args:
+        work: what it was expected to take, in no unit.
+        seconds: that it has run.
+        is_over: whether it has ended, and how it did counts for others.
+        is_whole: whether it was trained to its end.
+    """
+
+    work: float
+    seconds: float
+    is_over: bool
+    is_whole: bool
+
+    @classmethod
+    def of(cls, trial: TrialResult) -> Seen:
+        """A trial of a sweep."""
+        return cls(expected_work(trial.config), trial.seconds, trial.state.is_over, trial.state is TrialState.COMPLETED)
+
+
+class Durations:
+    """How long trials take.
+
+    Args:
+        seen: of the sweep.
+    """
+
+    def __init__(self, seen: Sequence[Seen]) -> None:
+        whole = [each for each in seen if each.is_whole and each.seconds > 0]
+        self.is_known = bool(whole)
+        known = [(math.log(each.work), math.log(each.seconds)) for each in whole] or [(0.0, 0.0)]
+        self._work, self._seconds = (statistics.fmean(values) for values in zip(*known, strict=True))
+        varies = sum((work - self._work) ** 2 for work, _ in known)
+        together = sum((work - self._work) * (seconds - self._seconds) for work, seconds in known)
+        self._slope = (together + TRUST_IN_WORK) / (varies + TRUST_IN_WORK)  # 1 until seconds say otherwise
+        self._parts = sorted((self._part(each), not each.is_over) for each in seen)
+        self._works = [math.log(each.work) for each in seen]
+
+    def whole(self, work: float) -> float:
+        """Seconds of a trial that is trained to its end."""
+        return math.exp(self._seconds + self._slope * (math.log(work) - self._work))
+
+    def rest(self, trial: Seen) -> float:
+        """Seconds that one still takes which runs."""
+        return self.whole(trial.work) * self._further(self._part(trial))
+
+    def of_next(self, work: float | None) -> float:
+        """Seconds of a trial that has not begun.
+
+        Args:
+            work: that it is expected to be; None if its settings are not known yet.
+        """
+        known = [math.log(work)] if work is not None else self._works
+        return statistics.fmean(self.whole(math.exp(each)) for each in known) * self._further(0.0)
+
+    def _part(self, trial: Seen) -> float:
+        return 1.0 if trial.is_whole else min(1.0, trial.seconds / self.whole(trial.work))
+
+    def _further(self, part: float) -> float:
+        """How much further a trial gets, on an average, that has come so far; in parts of a whole training."""
+        further, at, still_there = 0.0, part, 1.0
+        for place, (reached, still_runs) in enumerate(self._parts):
+            if reached <= part or still_runs:
+                continue
+            further, at = further + still_there * (reached - at), reached
+            still_there *= 1 - 1 / (len(self._parts) - place)
+        return further + still_there * (1.0 - at)
+
+
+def seconds_left(seen: Sequence[Seen], planned: int, at_once: int, ahead: Sequence[float] = ()) -> float | None:
+    """Until the last trial of a sweep ends; None as long as none was trained to its end.
+
+    Args:
+        seen: its trials so far.
+        planned: how many there will be.
+        at_once: how many run at once.
+        ahead: the work of the next ones, as far as their settings are known.
+    """
+    durations = Durations(seen)
+    if not durations.is_known:
+        return None
+    ends = [durations.rest(each) for each in seen if not each.is_over]
+    ends += [0.0] * (max(1, at_once) - len(ends))
+    heapq.heapify(ends)
+    for _, work in zip(range(planned - len(seen)), chain(ahead, repeat(None)), strict=False):
+        heapq.heapreplace(ends, ends[0] + durations.of_next(work))
+    return max(ends)
+
+
+class EndOfSweep:
+    """When a sweep ends, as it stands.
+
+    Args:
+        planned: how many trials there will be.
+    """
+
+    def __init__(self, planned: int) -> None:
+        self.planned, self.at_once = planned, 1
+        self.works_ahead: Callable[[], Sequence[float]] = list  # of trials whose settings are known already
+
+    def left(self, trials: Iterable[TrialResult]) -> float | None:
+        """Seconds; None if they cannot be told.
+
+        Args:
+            trials: so far; those that were interrupted do not count.
+        """
+        seen = [Seen.of(each) for each in trials if each.state not in (TrialState.STOPPED, TrialState.LOST)]
+        return seconds_left(seen, self.planned, self.at_once, self.works_ahead())
