@@ -40,7 +40,6 @@ app = typer.Typer(
     name="hfsuite",
     help="Hyperparameter sweeps over distributed Hugging Face training.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.command("sweep")(sweep.sweep)

@@ -8,14 +8,19 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from hfsuite.cli import settings
+from hfsuite.cli import completion, settings
 from hfsuite.cli.outcome import answer
 from hfsuite.errors import UnknownName, did_you_mean
 
 
 def best(
     sweep: Annotated[
-        str | None, typer.Argument(metavar="[SWEEP]", help="A sweep's name or MLflow run id; by default the newest.")
+        str | None,
+        typer.Argument(
+            metavar="[SWEEP]",
+            help="A sweep's name or MLflow run id; by default the newest.",
+            autocompletion=completion.sweeps,
+        ),
     ] = None,
     json: settings.Json = False,
 ) -> int:

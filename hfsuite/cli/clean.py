@@ -7,13 +7,18 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from hfsuite.cli import settings
+from hfsuite.cli import completion, settings
 from hfsuite.cli.outcome import OK
 from hfsuite.errors import ConfigurationError
 
 
 def clean(
-    sweeps: Annotated[list[str], typer.Argument(metavar="SWEEP...", help="Names of sweeps, or of single trainings.")],
+    sweeps: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SWEEP...", help="Names of sweeps, or of single trainings.", autocompletion=completion.sweeps
+        ),
+    ],
     storage: settings.Storage = "results",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> int:

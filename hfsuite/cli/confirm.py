@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from hfsuite.cli import settings
+from hfsuite.cli import completion, settings
 from hfsuite.cli.best import find_parent
 from hfsuite.cli.loading import load_experiment
 from hfsuite.cli.outcome import OK, answer
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 @settings.asks(*OF_CONFIRMATION, whose="the sweep's")
 def confirm(
-    sweep: Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's name or MLflow run id.")],
+    sweep: Annotated[
+        str, typer.Argument(metavar="SWEEP", help="A sweep's name or MLflow run id.", autocompletion=completion.sweeps)
+    ],
     top: Annotated[int, typer.Option(min=1, help="How many of the best trials.")] = 3,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds at most.")] = 5,
     json: settings.Json = False,

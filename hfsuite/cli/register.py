@@ -8,13 +8,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from hfsuite.cli import settings
+from hfsuite.cli import completion, settings
 from hfsuite.cli.best import find_parent
 from hfsuite.cli.outcome import OK, answer
 
 
 def register(
-    sweep: Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's name or MLflow run id.")],
+    sweep: Annotated[
+        str, typer.Argument(metavar="SWEEP", help="A sweep's name or MLflow run id.", autocompletion=completion.sweeps)
+    ],
     name: Annotated[str, typer.Option(help="Of the registered model.")],
     even_if_worse: Annotated[bool, typer.Option(help="Replace a champion that was better.")] = False,
     json: settings.Json = False,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hfsuite.cli import settings
+from hfsuite.cli import completion, settings
 from hfsuite.cli.loading import load_experiment
 from hfsuite.cli.outcome import answer
 from hfsuite.cli.sweep import finish
@@ -16,7 +16,11 @@ from hfsuite.cli.sweep import finish
 def resume(
     sweep: Annotated[
         str | None,
-        typer.Argument(metavar="[SWEEP]", help="A sweep's name or directory; by default the newest interrupted one."),
+        typer.Argument(
+            metavar="[SWEEP]",
+            help="A sweep's name or directory; by default the newest interrupted one.",
+            autocompletion=completion.sweeps,
+        ),
     ] = None,
     storage: settings.Storage = "results",
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed trials again, too.")] = False,

@@ -11,15 +11,26 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
+from hfsuite.cli import completion
 from hfsuite.errors import NO_SETTING, ConfigurationError, did_you_mean
 from hfsuite.search.values import parse_value
 from hfsuite.sweeps.request import DEFAULTS, Request
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-Module = Annotated[str, typer.Argument(metavar="MODULE", help="The experiment: a dotted name, or a file.")]
+Module = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODULE", help="The experiment: a dotted name, or a file.", autocompletion=completion.modules
+    ),
+]
 Run = Annotated[
-    str, typer.Argument(metavar="RUN", help="A run's id or its first letters, SWEEP:best, or SWEEP:3 for a trial.")
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="A run's id or its first letters, SWEEP:best, or SWEEP:3 for a trial.",
+        autocompletion=completion.runs,
+    ),
 ]
 Set = Annotated[
     list[str] | None,

@@ -8,13 +8,18 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from hfsuite.cli import settings
+from hfsuite.cli import completion, settings
 from hfsuite.cli.outcome import OK, SOME_FAILED, answer, show_warning
 
 
 def sync(
     sweep: Annotated[
-        str | None, typer.Argument(metavar="[SWEEP]", help="A sweep's name or directory; by default the newest.")
+        str | None,
+        typer.Argument(
+            metavar="[SWEEP]",
+            help="A sweep's name or directory; by default the newest.",
+            autocompletion=completion.sweeps,
+        ),
     ] = None,
     storage: settings.Storage = "results",
     json: settings.Json = False,

@@ -15,12 +15,16 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from hfsuite.cli import completion
 from hfsuite.errors import NO_SWEEP, ConfigurationError, TrackingError, UnknownName, did_you_mean
 
 
 def ui(
     sweep: Annotated[
-        str | None, typer.Argument(metavar="[SWEEP]", help="A sweep's name; by default the newest.")
+        str | None,
+        typer.Argument(
+            metavar="[SWEEP]", help="A sweep's name; by default the newest.", autocompletion=completion.sweeps
+        ),
     ] = None,
     port: Annotated[int, typer.Option(help="Where to serve, on this machine only.")] = 5000,
 ) -> int:

@@ -16,11 +16,11 @@ from unittest import mock
 import ray.train
 
 from hfsuite.ranks import fingerprints
+from hfsuite.report import FACTS_FILE
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-FACTS_FILE = "training.json"
 TRAINING, EVALUATION, BASE_MODEL = "training", "evaluation", "base model"
 HALF = {"bfloat16", "float16"}
 LOST_CHANGES = (  # measured on bfloat16 and a learning rate of 5e-5

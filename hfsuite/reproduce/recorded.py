@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfsuite.errors import NO_SWEEP, NotRecorded, UnknownName, did_you_mean
-from hfsuite.ranks.facts import FACTS_FILE
+from hfsuite.report import FACTS_FILE
 from hfsuite.tracking import provenance, runs, secrets, settings
 from hfsuite.tracking.declared import Program
 from hfsuite.tracking.names import mlflow_name

@@ -11,7 +11,7 @@ from ray.train import RunConfig, TrainingFailedError
 from hfsuite.declaration import Declaration
 from hfsuite.errors import ConfigurationError, TrialFailed
 from hfsuite.ranks.conditions import Conditions, FirstStepReached
-from hfsuite.ranks.facts import FACTS_FILE
+from hfsuite.report import FACTS_FILE
 from hfsuite.sweeps import cluster
 from hfsuite.sweeps.request import Request
 from hfsuite.sweeps.storage import absolute

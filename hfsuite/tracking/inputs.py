@@ -9,7 +9,8 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from hfsuite.ranks.facts import BASE_MODEL, EVALUATION, FACTS_FILE, TRAINING
+from hfsuite.ranks.facts import BASE_MODEL, EVALUATION, TRAINING
+from hfsuite.report import FACTS_FILE
 from hfsuite.tracking.points import as_text
 
 if TYPE_CHECKING:

@@ -28,9 +28,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from tests.benchmarks import measures
+from tests.benchmarks.commands import commands
 from tests.benchmarks.gpu_measures import GPU_MEASURES
-from tests.benchmarks.measures import MEASURES, Row
+from tests.benchmarks.measures import Row
 
+MEASURES = measures.MEASURES | {"commands": commands}
 console = Console(stderr=True)
 
 

@@ -9,6 +9,8 @@ import sys
 import pytest
 
 from hfsuite.cli import app
+from hfsuite.cli.outcome import run_command
+from tests.tracking import made
 
 HEAVY = {"ray", "torch", "transformers", "accelerate", "datasets", "mlflow", "optuna", "pandas", "numpy", "sqlalchemy"}
 VERBS = [each.name or each.callback.__name__ for each in app.registered_commands if each.callback is not None]
@@ -43,6 +45,19 @@ def test_heavy_libraries_are_imported_only_where_they_are_needed(
     codes, imported = json.loads(done.stdout)
     assert codes == [code] * len(asked), done.stderr
     assert HEAVY & set(imported) <= needed
+
+
+def test_what_reads_mlflow_imports_its_client_alone(own_directory: object) -> None:
+    directory, _ = made.sweep(planned=1)
+    made.trial(directory, 0, [made.report(1, 10, 0.5)])
+    assert run_command(app, ["sync", "made"]) == 0
+    asked = [["best"], ["best", "--json"], ["diff", "made:0", "made:best"]]
+    command = [sys.executable, "-c", ASKED, json.dumps(asked)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    codes, imported = json.loads(done.stdout)
+    assert codes == [0, 0, 0]
+    assert "mlflow" in imported
+    assert not set(imported) & {"ray", "torch", "transformers", "accelerate", "datasets", "optuna", "sklearn", "flask"}
 
 
 WRONG = [

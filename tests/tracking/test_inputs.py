@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hfsuite.ranks.facts import FACTS_FILE
+from hfsuite.report import FACTS_FILE
 from hfsuite.tracking import runs, store
 from hfsuite.tracking.directory import SweepDirectory
 from hfsuite.tracking.record import TrialRecord

@@ -13,7 +13,7 @@ from typing import Any
 import mlflow
 import pytest
 
-from hfsuite.ranks.facts import FACTS_FILE
+from hfsuite.report import FACTS_FILE
 from hfsuite.tracking import runs, store
 from hfsuite.tracking.describe import ranked
 from hfsuite.tracking.record import Snapshot

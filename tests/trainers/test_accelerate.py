@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from ray.train import Checkpoint, RunConfig, ScalingConfig
 
 from hfsuite.checkpoints import manifest
-from hfsuite.ranks.facts import FACTS_FILE
+from hfsuite.report import FACTS_FILE
 from hfsuite.trainers.accelerate import AccelerateTrainer
 
 EPOCHS = 3
