@@ -28,7 +28,7 @@ from hfsuite.search.work import expected_work
 
 Key: TypeAlias = tuple[tuple[str, str], ...]
 
-IN_LINE = "hfsuite.in_line"  # user attribute of those that were drawn before there was a trial for them
+MOST_AHEAD = 1_000  # proposals that are drawn before they are asked for
 REDRAWS = 5  # of a sampler that repeats itself; a Gaussian process takes seconds for each at the end of a long sweep
 
 
@@ -48,7 +48,7 @@ class TrialAwareOptunaSearch(OptunaSearch):
     attribute `hfsuite.state`.
 
     The first proposals of most samplers do not depend on any result. They are drawn at once, and made in the order of
-    the work that they are expected to be (`expected_work`), the longest first; until then they wait in the study.
+    the work that they are expected to be (`expected_work`), the longest first.
 
     Args:
         budget: of the trial scheduler: a trial stopped at its end is complete.
@@ -70,7 +70,7 @@ class TrialAwareOptunaSearch(OptunaSearch):
         self._went_on_after: dict[str, int] = {}
         self._steps: dict[str, Steps] = {}  # of quantised numbers, by their paths
         self._tried: set[Key] = set()
-        self._in_line: dict[Key, float] = {}  # the work of what was drawn ahead
+        self._line: list[tuple[float, Point]] = []  # what was drawn ahead and not proposed yet, with its work
         self.exhausted: str | None = None  # says that the search is over since nothing is left to try
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
@@ -102,10 +102,9 @@ class TrialAwareOptunaSearch(OptunaSearch):
         """What to try next; `Searcher.FINISHED` if nothing is left. Driver."""
         if not self._ot_trials:
             self._end_lost_trials()
-            self._end(TrialState.WAITING)
-            if self._tries_defaults:
-                self._ot_study.enqueue_trial(self._space.usual)
-            self._line_up()
+            self._line = self._line or self._drawn_ahead()
+        if self._line:
+            self._ot_study.enqueue_trial(self._line.pop(0)[1])
         proposal = self._propose(trial_id)
         repeated: list[optuna.Trial] = []  # they run until a new one is found: samplers keep away from what runs
         try:
@@ -214,38 +213,23 @@ class TrialAwareOptunaSearch(OptunaSearch):
 
     def _end_lost_trials(self) -> None:
         """Ends those that Ray Tune never came to know of: the driver was killed between the proposal and the trial."""
-        for trial in self._end(TrialState.RUNNING):
-            if IN_LINE in trial.user_attrs:
-                self._ot_study.enqueue_trial(trial.params, {IN_LINE: True})
-        for trial in self._study_trials(TrialState.WAITING):
-            if IN_LINE not in trial.user_attrs:
+        known = {trial.number for trial in self._ot_trials.values()}
+        for trial in self._ot_study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
+            if trial.number not in known:
                 self._end_untrained(trial._trial_id, LOST)
 
-    def _end(self, state: TrialState) -> list[FrozenTrial]:
-        """Ends the trials in a state that Ray Tune does not know; returns them."""
-        known = {trial.number for trial in self._ot_trials.values()}
-        lost = [trial for trial in self._study_trials(state) if trial.number not in known]
-        for trial in lost:
-            self._end_untrained(trial._trial_id, LOST)
-        return lost
-
-    def _study_trials(self, state: TrialState) -> list[FrozenTrial]:
-        trials: list[FrozenTrial] = self._ot_study.get_trials(deepcopy=False, states=(state,))
-        return trials
-
-    def _line_up(self) -> None:
-        """Draws the proposals that may come in any order, and lets them wait in the study, the longest ones first."""
-        count = self._free - self._tries_defaults
+    def _drawn_ahead(self) -> list[tuple[float, Point]]:
+        """The proposals that may come in any order, behind the defaults, with their work."""
+        first = [self._space.usual] if self._tries_defaults else []
+        count = min(MOST_AHEAD, self._free) - len(first)
         drawn = drawn_ahead(self._space, self._draws, count) if self._draws is not None and count > 1 else []
-        points = {self._key(point): point for point in drawn}
-        for point in sorted(points.values(), key=self._work, reverse=True):
-            self._in_line[self._key(point)] = self._work(point)
-            self._ot_study.enqueue_trial(point, {IN_LINE: True})
+        points = {self._key(point): point for point in drawn}.values()
+        return [(self._work(point), point) for point in [*first, *sorted(points, key=self._work, reverse=True)]]
 
     @property
     def works_ahead(self) -> list[float]:
-        """What the trials are expected to take that were drawn ahead and have not begun, in their order."""
-        return [work for key, work in self._in_line.items() if key not in self._tried]
+        """What the next trials are expected to take that were drawn ahead."""
+        return [work for work, _ in self._line]
 
     def _work(self, point: Point) -> float:
         return expected_work({**self._defaults, **{path.partition("/")[2] or path: point[path] for path in point}})

@@ -15,6 +15,8 @@ from ray.tune.search.variant_generator import generate_variants
 
 from hfsuite.search.work import expected_work
 
+MOST_AHEAD = 1_000  # times that a grid is drawn at once
+
 
 class LongFirstVariants(BasicVariantGenerator):
     """Draws all variants at once, and proposes them in the order of their work: see `expected_work`."""
@@ -23,8 +25,8 @@ class LongFirstVariants(BasicVariantGenerator):
         """Ray Tune hands over what to try, before the first trial."""
         super().add_configurations(experiments)
         for trials in self._iterators:
-            if trials.lazy_eval or trials.points_to_evaluate or trials.variants is not None:
-                continue  # a million and more, or what was given in an order
+            if trials.lazy_eval or trials.num_samples > MOST_AHEAD or trials.points_to_evaluate or trials.variants:
+                continue  # many, or what was given in an order
             drawn = chain.from_iterable(
                 generate_variants(trials.unresolved_spec, random_state=trials.random_state)
                 for _ in range(trials.num_samples)

@@ -15,6 +15,7 @@ from typing import Any
 LENGTHS = re.compile(r"(^|_)(epochs?|max_steps|steps|iterations)$")
 OTHERS = re.compile(r"warmup|eval|log|sav|accumulation|per_epoch|every|decay")  # numbers of steps that are no lengths
 BATCHES = re.compile(r"batch")
+LARGEST = 1e15  # beyond it a number stands for none at all
 SIZES = re.compile(r"(^|_)(layers|hidden|width|dim|depth|length|len|context|d_model)(_|$)|hidden_size")
 
 
@@ -31,7 +32,7 @@ def expected_work(settings: Mapping[str, Any]) -> float:
     factors: Iterable[float] = (
         float(value) ** _exponent(name, has_epochs)
         for name, value in settings.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < LARGEST
     )
     return math.prod(factors)
 

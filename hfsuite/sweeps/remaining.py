@@ -20,6 +20,7 @@ from hfsuite.sweeps.result import TrialResult
 from hfsuite.tracking.state import TrialState
 
 TRUST_IN_WORK = 2.0  # as if so many pairs of trials, one of e times the other's work, had borne it out exactly
+STEEPEST = 2.0  # nothing takes longer than by the square of its work
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,11 @@ class Durations:
         self._work, self._seconds = (statistics.fmean(values) for values in zip(*known, strict=True))
         varies = sum((work - self._work) ** 2 for work, _ in known)
         together = sum((work - self._work) * (seconds - self._seconds) for work, seconds in known)
-        self._slope = (together + TRUST_IN_WORK) / (varies + TRUST_IN_WORK)  # 1 until seconds say otherwise
+        slope = (together + TRUST_IN_WORK) / (varies + TRUST_IN_WORK)  # 1 until seconds say otherwise
+        self._slope = min(STEEPEST, max(0.0, slope))
         self._parts = sorted((self._part(each), not each.is_over) for each in seen)
-        self._works = [math.log(each.work) for each in seen]
+        self._at_first = self._further(0.0)
+        self._of_unknown = statistics.fmean(self.whole(each.work) for each in seen) if seen else 0.0
 
     def whole(self, work: float) -> float:
         """Seconds of a trial that is trained to its end."""
@@ -76,8 +79,7 @@ class Durations:
         Args:
             work: that it is expected to be; None if its settings are not known yet.
         """
-        known = [math.log(work)] if work is not None else self._works
-        return statistics.fmean(self.whole(math.exp(each)) for each in known) * self._further(0.0)
+        return self._at_first * (self._of_unknown if work is None else self.whole(work))
 
     def _part(self, trial: Seen) -> float:
         return 1.0 if trial.is_whole else min(1.0, trial.seconds / self.whole(trial.work))

@@ -52,7 +52,7 @@ def test_of_those_that_learn_the_ones_that_they_draw_at_random(name: str, tmp_pa
     assert work_of(others) == sorted(work_of(others), reverse=True)
     for number in range(10):
         searcher.on_trial_complete(f"trial {number}", {"loss": 1.0, "training_iteration": 1, "training_finished": True})
-    assert not searcher._study_trials(TrialState.WAITING), "the next one is proposed by what was learnt"
+    assert not searcher.works_ahead, "the next one is proposed by what was learnt"
     assert proposed(searcher, 1, 10)
 
 
@@ -77,9 +77,16 @@ def test_what_was_in_line_is_so_after_an_interruption(tmp_path: Path) -> None:
     again = searcher_of("random", tmp_path, 8)
     again.restore(str(tmp_path / "saved"))
     after = proposed(again, 5, 3)
-    assert before + lost + after[:4] == undisturbed
-    assert after[4:] == lost
-    assert not again._study_trials(TrialState.WAITING)
+    assert before + after == undisturbed
+    assert after[0] == lost[0]
+    states = [each.state for each in again._ot_study.get_trials(deepcopy=False)]
+    assert (states.count(TrialState.WAITING), states.count(TrialState.FAIL)) == (0, 1)
+
+
+def test_few_are_drawn_ahead_of_many_trials(tmp_path: Path) -> None:
+    searcher = searcher_of("random", tmp_path, 100_000)
+    assert proposed(searcher, 1) == [DEFAULTS]
+    assert len(searcher.works_ahead) == 999
 
 
 def test_where_settings_say_nothing_of_it_searchers_draw_as_ever() -> None:
