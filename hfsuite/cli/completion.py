@@ -39,6 +39,7 @@ def runs(incomplete: str) -> list[str]:
     sweep, colon, _ = incomplete.partition(":")
     if not colon:
         return [f"{name}:best" for name in sweeps(incomplete)]
-    numbers = sorted(int(each.name.removeprefix("trial_")) for each in Path(STORAGE, sweep).glob("trial_*/"))
+    found = [each.name.removeprefix("trial_") for each in Path(STORAGE, sweep).glob("trial_*/")]
+    numbers = sorted(int(each) for each in found if each.isdigit())
     names = [f"{sweep}:{each}" for each in ["best", *numbers]]
     return [name for name in names if name.startswith(incomplete)]

@@ -151,7 +151,9 @@ def make_searcher(
         sampler = SAMPLERS[searcher][1](seed)
     draws = sampler
     if searcher in LEARNS_FROM:
-        draws = optuna.samplers.RandomSampler(seed=seed)  # as these do until they have learnt something
+        draws = optuna.samplers.RandomSampler(
+            seed=seed + 1
+        )  # as these do until they have learnt something, by their seed
         sampler = Learning(sampler, LEARNS_FROM[searcher])
     return TrialAwareOptunaSearch(
         sampler=sampler, study_name=study_name, storage=storage, budget=budget, only_where=only_where,

@@ -13,7 +13,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 LENGTHS = re.compile(r"(^|_)(epochs?|max_steps|steps|iterations)$")
-OTHERS = re.compile(r"warmup|eval|log|sav|accumulation|per_epoch|every|decay")  # numbers of steps that are no lengths
+OTHERS = re.compile(  # numbers of steps, and numbers about layers, that make nothing longer
+    r"warmup|eval|log|sav|accumulation|per_epoch|every|decay|dropout|norm|penalty|momentum|scheduler|rate|(^|_)lr(_|$)"
+)
 BATCHES = re.compile(r"batch")
 LARGEST = 1e15  # beyond it a number stands for none at all
 SIZES = re.compile(r"(^|_)(layers|hidden|width|dim|depth|length|len|context|d_model)(_|$)|hidden_size")
@@ -28,7 +30,8 @@ def expected_work(settings: Mapping[str, Any]) -> float:
     Args:
         settings: of a trial, by name.
     """
-    has_epochs = any("epoch" in name and LENGTHS.search(name) for name in settings)
+    lengths = [name for name in settings if _exponent(name, True) == 1.0]
+    has_epochs = not lengths or any("epoch" in name for name in lengths)
     factors: Iterable[float] = (
         float(value) ** _exponent(name, has_epochs)
         for name, value in settings.items()

@@ -68,10 +68,10 @@ class SweepObserver(Callback):
         self.new_trial, self.settings, self.display, self.budget = new_trial, settings, display, budget
         self.trial_scheduler, self.keep = str(sweep.params["trial_scheduler"]), sweep.arguments["keep"]
         self.snapshots = Snapshots(sweep.metric, sweep.mode, settings)
-        self.records: dict[str, TrialRecord] = dict(known)
-        self.has_begun = bool(known)  # whether there was ever a trial
+        self.records, self.has_begun = dict(known), bool(known)  # the latter: whether there was ever a trial
         self.trials: dict[str, TrialResult] = {}
-        self.interruption, self.removals, self.end = Interruption(), Removals(self._in_use), EndOfSweep(sweep.planned)
+        self.interruption, self.removals = Interruption(), Removals(self._in_use)
+        self.end = EndOfSweep(sweep.planned - sum(not each.state.is_unfinished for each in known.values()))
         self._began: dict[str, float] = {}  # when those that are not over began, less what they had run before
         self._live: dict[str, Trial] = {}
         self._stopped_at_report: dict[str, bool] = {}

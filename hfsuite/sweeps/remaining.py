@@ -119,7 +119,7 @@ class EndOfSweep:
     """When a sweep ends, as it stands.
 
     Args:
-        planned: how many trials there will be.
+        planned: how many trials there will be, without those that were over when it was taken up again.
     """
 
     def __init__(self, planned: int) -> None:

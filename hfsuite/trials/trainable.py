@@ -99,6 +99,7 @@ class TrainingTrial(Trainable):
     owner: ClassVar[str]
     imports: ClassVar[tuple[str, ...]]
     worker_runtime_env: ClassVar[dict[str, Any]]
+    fault: Exception | None = None  # of its beginning
 
     # ---- on the driver
 
@@ -119,8 +120,18 @@ class TrainingTrial(Trainable):
             super().__init__(config, storage)
 
     def begin(self, config: dict[str, Any], storage: Any) -> None:
-        """The first trial comes to an actor that has waited for it."""
-        super().__init__(config, storage)
+        """The first trial comes to an actor that has waited for it. What goes wrong is raised when it shall train."""
+        try:
+            super().__init__(config, storage)
+        except Exception as error:  # noqa: BLE001  raised where Ray Tune listens
+            self.fault = error
+
+    def train(self) -> dict[str, Any]:
+        """Ray Tune's own, which calls `step`."""
+        if self.fault is not None:
+            raise self.fault
+        result: dict[str, Any] = super().train()
+        return result
 
     def setup(self, config: dict[str, Any]) -> None:
         """The first trial of this actor: its workers start, and import while this process does so too.
@@ -160,6 +171,8 @@ class TrainingTrial(Trainable):
         Raises:
             TrialFailed: another trial's is missing or damaged; an older one of its own would not be what was asked for.
         """
+        if self.fault is not None:
+            raise self.fault
         given, metrics = checkpoint_path.checkpoint, checkpoint_path.metrics
         own = (self._storage.storage_filesystem, self._storage.trial_fs_path)
         is_own = given.path.startswith(f"{own[1]}/")
@@ -223,6 +236,11 @@ class TrainingTrial(Trainable):
             self.handed_over = self.latest.path
         metrics = dict.fromkeys(self.measured, math.nan) | (self._last_result or {})
         return checkpoint_for_tune(self.latest if is_new else None, metrics)
+
+    def stop(self) -> None:
+        """Ray Tune's own, which calls `cleanup`."""
+        if self.fault is None:
+            super().stop()
 
     def cleanup(self) -> None:
         """Tune is done with this actor."""

@@ -56,6 +56,13 @@ def test_of_those_that_learn_the_ones_that_they_draw_at_random(name: str, tmp_pa
     assert proposed(searcher, 1, 10)
 
 
+@pytest.mark.parametrize("name", ["tpe", "gp"])
+def test_one_that_is_asked_for_before_anything_is_learnt_is_no_repetition(name: str, tmp_path: Path) -> None:
+    searcher = searcher_of(name, tmp_path, 30)
+    assert len({each["lr"] for each in proposed(searcher, 14)}) == 14
+    assert len(searcher._ot_study.get_trials(deepcopy=False)) == 14
+
+
 def test_random_draws_are_those_of_any_order(tmp_path: Path) -> None:
     """The same numbers, in another order; and one that is asked for beyond them is another one."""
     lined_up = proposed(searcher_of("random", tmp_path / "a", 6, tries_defaults=False), 8)
@@ -118,6 +125,7 @@ def test_a_grid_begins_with_its_longest_combinations_and_goes_on_after_an_interr
     ("longer", "shorter"),
     [
         ({"num_train_epochs": 4, "batch": 8}, {"num_train_epochs": 3, "batch": 8}),
+        ({"per_device_train_batch_size": 8}, {"per_device_train_batch_size": 32}),
         ({"epochs": 1, "global_batch_size": 16}, {"epochs": 1, "global_batch_size": 64}),
         ({"max_steps": 100, "batch_size": 64}, {"max_steps": 100, "batch_size": 16}),
         ({"steps": 10, "hidden_size": 512}, {"steps": 10, "hidden_size": 256}),
@@ -128,6 +136,9 @@ def test_what_is_expected_to_take_longer(longer: dict[str, Any], shorter: dict[s
     assert expected_work(longer) > expected_work(shorter)
 
 
-@pytest.mark.parametrize("name", ["warmup_steps", "eval_steps", "lr", "weight_decay", "seed", "steps_per_epoch"])
+@pytest.mark.parametrize(
+    "name",
+    ["warmup_steps", "eval_steps", "lr", "weight_decay", "seed", "steps_per_epoch", "hidden_dropout", "layers_lr"],
+)
 def test_settings_that_say_nothing_of_it(name: str) -> None:
     assert not tells_work([name])

@@ -68,6 +68,15 @@ def test_it_waits_with_its_imports_done_and_takes_no_resources(group: PlacementG
     assert ray.available_resources().get(f"CPU_group_{group.id.hex()}") == 1
 
 
+def test_what_goes_wrong_when_a_trial_comes_is_what_its_training_raises(group: PlacementGroup) -> None:
+    waiting = WaitingActor(leaving.trainer().as_trainable(), group)
+    actor = waiting.remote(config={}, storage=None)  # without resources: see `TrainingTrial.setup`
+    for call in (actor.train, actor.train):
+        with pytest.raises(Exception, match=r"give the trainer ScalingConfig|has no attribute 'bundles'"):
+            ray.get(call.remote())
+    ray.get(actor.stop.remote())
+
+
 def test_what_ray_tune_does_to_start_an_actor() -> None:
     assert "_actor_cls = self._class_cache.get(trainable_cls)" in inspect.getsource(
         TuneController._schedule_trial_actor
