@@ -21,7 +21,6 @@ from ray.tune.search import ConcurrencyLimiter, Searcher
 from hfsuite.ranks import pace
 from hfsuite.ranks.pace import Pace
 from hfsuite.sweeps.gpu_memory import GpuMemory
-from hfsuite.sweeps.head_start import HeadStart
 from hfsuite.sweeps.pack_size import PackSize
 from hfsuite.trials.gpu_slots import Group, SharedGpus, Slot, State
 
@@ -66,7 +65,7 @@ class GpuSharing(Callback):
         planned: how many trials there will be.
         is_measured: whether the number is found by measuring; else it stays as it is.
         told: says something to whoever watches.
-        head_start: has workers and actors in slots, for trials that may come.
+        ends_spare: ends the workers and actors in slots to which no trial will come.
     """
 
     def __init__(
@@ -79,10 +78,10 @@ class GpuSharing(Callback):
         planned: int,
         is_measured: bool,
         told: Callable[[str], None],
-        head_start: HeadStart,
+        ends_spare: Callable[[Sequence[Slot]], None],
     ) -> None:
         self.shared, self.ranks, self.settings, self.planned = shared, ranks, settings, planned
-        self.is_measured, self.told, self.head_start = is_measured, told, head_start
+        self.is_measured, self.told, self.ends_spare = is_measured, told, ends_spare
         self.memory, self.pack, self.use = GpuMemory(space), PackSize(), GpuUse()
         self.most = max(len(group.slots) for group in shared.groups)
         self._limiter: ConcurrencyLimiter | None = None
@@ -213,7 +212,7 @@ class GpuSharing(Callback):
             self._settled.add(size)
             for group in self.shared.groups:
                 empty = [slot for slot in group.slots if slot.state is State.EMPTY]
-                self.head_start.end_in(empty[max(0, size - len(group.slots) + len(empty)) :])
+                self.ends_spare(empty[max(0, size - len(group.slots) + len(empty)) :])
             self.told(self._found(size))
 
     def _limit_searcher(self) -> None:

@@ -58,8 +58,8 @@ class LogLines:
             over: how many are.
             left: seconds until the sweep ends, if they can be told.
         """
-        is_known = left is not None and over < self.total and not trial.state.is_unfinished
-        rest = f", {time_left(left)}" if is_known and left is not None else ""
+        goes_on = over < self.total and not trial.state.is_unfinished
+        rest = f", {time_left(left)}" if left is not None and goes_on else ""
         why = f" ({trial.why})" if trial.why else ""
         self._say(
             f"trial {trial.number:03d} {trial.state}{why} after {duration(trial.seconds)}; "

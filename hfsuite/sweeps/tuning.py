@@ -153,7 +153,7 @@ def _sharing(plan: Plan, observer: SweepObserver) -> GpuSharing | None:
         planned=plan.job.trials,
         is_measured=plan.job.gpu_share == AUTO,
         told=lambda text: observer.display.console.print(text, soft_wrap=True, highlight=False),
-        head_start=plan.head_start,
+        ends_spare=plan.head_start.end_in,
     )
     observer.share_of = sharing.share_of
     return sharing

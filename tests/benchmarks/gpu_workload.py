@@ -58,6 +58,7 @@ def loop(settings: dict[str, Any]) -> None:
     os.environ["BENCH_DIARY"] = settings["diary"]
     device, report = ray.train.torch.get_device(), ray.train.report
     rows, in_turns_as = settings["rows"], settings["in_turns_as"]
+    # Without a number of steps, trials of all sizes take about as long: long enough to be measured.
     steps = settings["steps"] or max(48, 20_000 // rows // 4 * 4)
     train(settings["lr"], device, report, steps=steps, rows=rows, in_turns_as=in_turns_as)
 

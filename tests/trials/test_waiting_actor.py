@@ -6,6 +6,7 @@ import inspect
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -69,11 +70,14 @@ def test_it_waits_with_its_imports_done_and_takes_no_resources(group: PlacementG
 
 
 def test_what_goes_wrong_when_a_trial_comes_is_what_its_training_raises(group: PlacementGroup) -> None:
-    waiting = WaitingActor(leaving.trainer().as_trainable(), group)
-    actor = waiting.remote(config={}, storage=None)  # without resources: see `TrainingTrial.setup`
-    for call in (actor.train, actor.train):
-        with pytest.raises(Exception, match=r"give the trainer ScalingConfig|has no attribute 'bundles'"):
-            ray.get(call.remote())
+    class Broken(leaving.trainer().as_trainable()):  # type: ignore[misc]
+        def setup(self, config: dict[str, Any]) -> None:
+            raise OSError(f"no place for trial {config['number']}")
+
+    actor = WaitingActor(Broken, group).remote(config={"number": 3}, storage=None)
+    for _ in range(2):
+        with pytest.raises(OSError, match="no place for trial 3"):
+            ray.get(actor.train.remote())
     ray.get(actor.stop.remote())
 
 
