@@ -5,14 +5,17 @@ from __future__ import annotations
 import heapq
 import random
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
+from ray import tune
 from rich.console import Console
 
 from hfsuite.sweeps.display import Display
 from hfsuite.sweeps.remaining import Durations, EndOfSweep, Seen, seconds_left
 from hfsuite.tracking.state import TrialState
+from hfsuite.trials.waiting_actor import WaitingActor
+from tests import toy
 from tests.sweeps.test_log_lines import trial
 
 RUNGS = (1 / 9, 1 / 3)  # ASHA's, of a training with nine reports
@@ -131,3 +134,19 @@ def test_the_live_table_shows_it() -> None:
         display.console.print(display.table([trial(each, TrialState.COMPLETED) for each in range(3)], left=0.0))
     assert shown.get().count("1 of 3 trials over, about 6 min left") == 1
     assert shown.get().count("left") == 1
+
+
+def test_a_sweep_begins_with_its_long_trials_in_actors_that_waited_and_tells_its_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun_in, own = [], WaitingActor.remote
+    monkeypatch.setattr(WaitingActor, "remote", lambda actor, **given: begun_in.append(actor) or own(actor, **given))
+    space = {"x": tune.uniform(0.5, 2.0), "epochs": tune.randint(1, 1_000)}
+    experiment = replace(toy.experiment, space=space, defaults=toy.DEFAULTS | {"epochs": 3})
+    result = experiment.sweep(trials=5, searcher="random", trial_scheduler="fifo", workers=1, set={"reports": 1})
+    epochs = [each.config["epochs"] for each in result.trials]
+    assert epochs == [3, *sorted(epochs[1:], reverse=True)]
+    assert len(set(epochs[1:])) > 2
+    assert len(begun_in) >= 1, "all first trials do"
+    assert all(each.state is TrialState.COMPLETED for each in result.trials)
+    assert "4 of 5 over, about " in capsys.readouterr().err
