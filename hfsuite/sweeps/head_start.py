@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Self
 import ray
 from ray.tune import Callback, PlacementGroupFactory
 from ray.util import remove_placement_group
-from ray.util.placement_group import PlacementGroup
 
 from hfsuite.trials.gpu_slots import SharedGpus, Slot, State
 from hfsuite.trials.resources import TrialRequest
@@ -33,14 +32,13 @@ class HeadStart(Callback):
 
     def __init__(self) -> None:
         self._workers: list[Any] = []  # held, since an actor that nobody holds ends
-        self._actors: dict[str, WaitingActor] = {}  # by the placement group's id
         self._made: list[tuple[TrialRequest, Any]] = []
         self._trial: type[TrainingTrial] | None = None
         self._shared: SharedGpus | None = None
         self._in_slots: dict[str, list[Any]] = {}  # by the slot's name
 
     def begin(self, trial: type[TrainingTrial], groups: int) -> None:
-        """Makes the groups and starts the workers and actors; waits for none.
+        """Makes the groups and starts the workers; waits for neither.
 
         Args:
             trial: whose workers they are.
@@ -54,12 +52,6 @@ class HeadStart(Callback):
             self._made.append((request, group))
             TrialRequest.made_ahead.append((request, group))
             self._workers += self._start_workers(request, group, name_ahead(group))
-            self._actors[group.id.hex()] = WaitingActor(trial, group)
-
-    def actor_in(self, group: PlacementGroup) -> WaitingActor | None:
-        """The actor that waits in a placement group; None if there is none, or it has died."""
-        waiting = self._actors.pop(group.id.hex(), None)
-        return waiting if waiting is not None and waiting.lives else None
 
     def begin_in_slots(self, trial: type[TrainingTrial], shared: SharedGpus) -> None:
         """Starts workers, and actors, for the trials that may come to share GPUs; those that begin alone first.
@@ -94,7 +86,7 @@ class HeadStart(Callback):
             given = TrialRequest.given.pop(self._trial.owner)
             if self._shared is not None:
                 self._shared.clear()
-            self._workers, self._actors, self._trial, self._in_slots, self._shared = [], {}, None, {}, None
+            self._workers, self._trial, self._in_slots, self._shared = [], None, {}, None
             if error is not None and ray.is_initialized():
                 for group in given:  # a notebook keeps the exception of a second Ctrl-C, and so Tune's loop with them
                     remove_placement_group(group)

@@ -38,7 +38,6 @@ from hfsuite.sweeps.tune_loop import (
     whole_populations,
 )
 from hfsuite.sweeps.tune_slots import in_slots
-from hfsuite.trials.waiting_actor import in_groups
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -222,7 +221,6 @@ def _tune_as_a_sweep_needs_it(plan: Plan, names: TrialNames, sharing: GpuSharing
         actors_outlive_pauses() if _pauses(plan) else nullcontext(),
         whole_populations(),
         comparable_reports(metric, functools.partial(set_aside, metric=metric, mode=mode)),
-        in_groups(plan.head_start.actor_in),
         in_slots(sharing.shared, sharing.runs_out_of_memory) if sharing is not None else nullcontext(),
     ):
         yield

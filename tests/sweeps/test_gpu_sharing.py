@@ -18,6 +18,7 @@ from ray.tune.schedulers import PopulationBasedTraining
 from hfsuite.sweeps.result import SweepResult
 from hfsuite.tracking import store
 from hfsuite.tracking.directory import SweepDirectory
+from hfsuite.trials.waiting_actor import WaitingActor
 from tests.sweeps import shared_gpu
 
 GPUS, CPUS = 2, 4
@@ -57,7 +58,11 @@ def gpus_of(result: SweepResult) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_gpus")
-def test_as_many_trials_share_a_gpu_as_are_faster_together(own_directory: Path) -> None:
+def test_as_many_trials_share_a_gpu_as_are_faster_together(
+    own_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun_in, own = [], WaitingActor.remote
+    monkeypatch.setattr(WaitingActor, "remote", lambda actor, **given: begun_in.append(actor) or own(actor, **given))
     result = swept(own_directory, trials=10)
     assert [str(trial.state) for trial in result.trials] == ["completed"] * 10
     assert gpus_of(result)["trials_a_gpu"] > 1
@@ -66,6 +71,7 @@ def test_as_many_trials_share_a_gpu_as_are_faster_together(own_directory: Path) 
     shares = [client.get_run(trial.run_id).data.tags["hfsuite.gpu_share"] for trial in result.trials]
     assert shares == [str(trial.gpu_share) for trial in result.trials]
     assert int(client.get_run(result.run_id).data.tags["hfsuite.gpus.trials_a_gpu"]) > 1
+    assert len(begun_in) > GPUS, "so do trials that come to share one"
     assert sum(not trial.warm_start for trial in result.trials) <= CPUS, "an actor that waits has the next trial"
 
 
@@ -74,7 +80,7 @@ def test_as_many_trials_share_a_gpu_as_are_faster_together(own_directory: Path) 
 def test_a_trial_that_lacks_memory_beside_others_is_tried_again_alone(
     own_directory: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    experiment = replace(shared_gpu.experiment, space={"gigabytes": tune.grid_search([1.0, 1.1, 9.0, 1.2, 1.3, 1.4])})
+    experiment = replace(shared_gpu.experiment, space={"gigabytes": tune.grid_search([1.05, 1.1, 9.0, 1.2, 1.3, 1.4])})
     result = swept(own_directory, experiment, searcher="grid", set={"total": 12, "steps": 100, "every": 25})
     assert [str(trial.state) for trial in result.trials] == ["completed"] * 6
     assert [trial.iterations for trial in result.trials] == [4] * 6

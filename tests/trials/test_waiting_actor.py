@@ -5,22 +5,19 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 from ray.air.execution._internal.actor_manager import RayActorManager
-from ray.air.execution.resources.placement_group import PlacementGroupAcquiredResources
 from ray.tune.execution.class_cache import _ActorClassCache
 from ray.tune.execution.tune_controller import TuneController
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
-from hfsuite.sweeps.head_start import HeadStart
-from hfsuite.trials.waiting_actor import WaitingActor, in_groups
-from tests import program
+from hfsuite.trials.gpu_slots import Group, SharedGpus, Slot
+from hfsuite.trials.resources import TrialRequest
+from hfsuite.trials.waiting_actor import WaitingActor
 from tests.ranks import leaving
-from tests.trials.test_workers import first_reports, tune_leaving
 
 
 @pytest.fixture
@@ -30,40 +27,41 @@ def group() -> Iterator[PlacementGroup]:
     remove_placement_group(made)
 
 
-def run(tmp_path: Path, *, dies: bool) -> tuple[list[bool], list[int]]:
-    """A trial for which an actor waits. Whether Ray Tune was given one, each time it asked; and the trial's steps."""
-    given = []
-    with HeadStart() as head_start:
-        head_start.begin(trial := leaving.trainer().as_trainable(), 1)
-        (waiting,) = head_start._actors.values()
-        if dies:
-            ray.get(waiting.ready)
-            ray.kill(waiting.actor)
-            while waiting.lives:
-                time.sleep(0.1)
-
-        def actor_in(group: PlacementGroup) -> WaitingActor | None:
-            found = head_start.actor_in(group)
-            given.append(found is waiting)
-            return found
-
-        with in_groups(actor_in):
-            reports = first_reports(tune_leaving(tmp_path, ["nothing"], trial=trial))
-    program.wait_for_free_cpus()
-    assert program.placement_groups() == 0
-    return given, [each["step"] for each in reports]
+def shared() -> tuple[SharedGpus, TrialRequest]:
+    """One group, which needs no GPU, and the request of a trial."""
+    request = TrialRequest([{}, {"CPU": 1}])
+    manager = SharedGpus([Group(placement_group([{"CPU": 1}]), 1)])
+    manager.groups[0].slots = [Slot(manager.groups[0])]
+    manager.request_resources(request)
+    return manager, request
 
 
-def test_a_trial_begins_in_the_actor_that_waits_for_it(tmp_path: Path) -> None:
-    assert run(tmp_path, dies=False) == ([True], [1])
+def started(manager: SharedGpus, request: TrialRequest) -> Any:
+    """What Ray Tune's manager of actors gets to start an actor from."""
+    while (acquired := manager.acquire_resources(request)) is None:
+        time.sleep(0.1)
+    [found] = acquired.annotate_remote_entities([ray.remote(leaving.trainer().as_trainable())])
+    return found
 
 
-def test_a_trial_whose_actor_died_while_it_waited_gets_another(tmp_path: Path) -> None:
-    assert run(tmp_path, dies=True) == ([False], [1])
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_trial_begins_in_the_actor_that_waits_in_its_slot_unless_it_has_died(dies: bool) -> None:
+    manager, request = shared()
+    (group,) = manager.groups
+    (slot,) = group.slots
+    waiting = slot.waiting = WaitingActor(leaving.trainer().as_trainable(), group.placement_group, slot.name)
+    ray.get(waiting.ready)
+    if dies:
+        ray.kill(waiting.actor)
+        while waiting.lives:
+            time.sleep(0.1)
+    assert (started(manager, request) is waiting) is not dies
+    assert slot.waiting is None, "it has one trial"
+    manager.clear()
 
 
 def test_it_waits_with_its_imports_done_and_takes_no_resources(group: PlacementGroup) -> None:
-    waiting = WaitingActor(leaving.trainer().as_trainable(), group)
+    waiting = WaitingActor(leaving.trainer().as_trainable(), group, "waits")
     ray.get(waiting.ready)
     assert waiting.lives
     assert ray.available_resources().get(f"CPU_group_{group.id.hex()}") == 1
@@ -74,7 +72,7 @@ def test_what_goes_wrong_when_a_trial_comes_is_what_its_training_raises(group: P
         def setup(self, config: dict[str, Any]) -> None:
             raise OSError(f"no place for trial {config['number']}")
 
-    actor = WaitingActor(Broken, group).remote(config={"number": 3}, storage=None)
+    actor = WaitingActor(Broken, group, "breaks").remote(config={"number": 3}, storage=None)
     for _ in range(2):
         with pytest.raises(OSError, match="no place for trial 3"):
             ray.get(actor.train.remote())
@@ -88,5 +86,3 @@ def test_what_ray_tune_does_to_start_an_actor() -> None:
     assert list(inspect.signature(_ActorClassCache.get).parameters) == ["self", "trainable_cls"]
     started = inspect.getsource(RayActorManager._try_start_actors)
     assert "actor = remote_actor_cls.remote(**kwargs)" in started
-    annotate = inspect.signature(PlacementGroupAcquiredResources._annotate_remote_entity)
-    assert list(annotate.parameters) == ["self", "entity", "bundle", "bundle_index"]
