@@ -48,6 +48,14 @@ OPTIONS: dict[str, Any] = {
     "gpu": Annotated[
         bool | None, typer.Option("--gpu/--cpu", help="Whether each worker has a GPU.", show_default=OF_EXPERIMENT)
     ],
+    "at_end": Annotated[
+        str | None,
+        typer.Option(
+            help="What becomes of GPUs that no trial waits for: stay: they are given back; spread: trials that share "
+            "one go on alone, from a checkpoint; grow: or with more workers.",
+            show_default="spread for a TransformersTrainer",
+        ),
+    ],
     "set": Set,
     "seed": Annotated[int, typer.Option(help="Of the searcher, and of each trial.")],
     "name": Annotated[str | None, typer.Option(help="What to call it.", show_default="experiment and time")],

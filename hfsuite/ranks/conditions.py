@@ -10,7 +10,7 @@ from unittest import mock
 
 import ray.train
 
-from hfsuite.ranks import loss_bits, pace
+from hfsuite.ranks import facts, loss_bits, pace
 from hfsuite.ranks.determinism import compute_deterministically, seed_all
 from hfsuite.report import LOSS_BITS
 
@@ -34,6 +34,7 @@ class Conditions:
         logged_to: from a world rank to what takes what its training function logs itself, which yields what is told of
             each report, and answers with what is to be added to it; None for nothing.
         metric: what a sweep optimises; empty where none does.
+        keeps_batch: whether a training that goes on is refused if a step takes another number of rows than before.
         paced: the trial and its slot, where the driver is told how fast it trains: see `pace`.
     """
 
@@ -43,6 +44,7 @@ class Conditions:
     ends_at_first_step: bool = False
     logged_to: Callable[[int], AbstractContextManager[Added]] | None = None
     metric: str = ""
+    keeps_batch: bool = False
     paced: tuple[str, str] | None = None
 
     @contextmanager
@@ -58,6 +60,7 @@ class Conditions:
             return
         rank = ray.train.get_context().get_world_rank()
         with (
+            facts.batch_kept() if self.keeps_batch and rank == 0 else nullcontext(),
             pace.told(*self.paced, rank) if self.paced is not None else nullcontext(),
             self.logged_to(rank) if self.logged_to is not None else nullcontext(nothing) as met,
         ):

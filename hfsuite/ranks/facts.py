@@ -15,6 +15,7 @@ from unittest import mock
 
 import ray.train
 
+from hfsuite.errors import ConfigurationError
 from hfsuite.ranks import fingerprints
 from hfsuite.report import FACTS_FILE
 
@@ -29,6 +30,23 @@ LOST_CHANGES = (  # measured on bfloat16 and a learning rate of 5e-5
 )
 DEALT_OTHERWISE = "the number of workers, between which Accelerate deals them in its own way:"
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+
+
+_rows_before: tuple[int | None, int] | None = None  # of a step, and workers, where a training shall keep its batch
+
+
+@contextmanager
+def batch_kept() -> Iterator[None]:
+    """Meanwhile a training goes on that had fewer workers before: a step has to take as many rows as it did then."""
+    global _rows_before
+    storage = ray.train.get_context().get_storage()
+    with storage.storage_filesystem.open_input_stream(f"{storage.experiment_fs_path}/{FACTS_FILE}") as stream:
+        before = json.loads(stream.read())
+    _rows_before = _rows(before["batch"], before["world_size"]), before["world_size"]
+    try:
+        yield
+    finally:
+        _rows_before = None
 
 
 class Facts:
@@ -64,9 +82,21 @@ class Facts:
             self.inputs[context, taken["digest"]] = {"context": context, **taken}
 
     def note_batch(self, per_device: int | None, accumulation: int) -> None:
-        """Takes how an optimizer step is divided: rows at once in each rank, and how often before the step."""
+        """Takes how an optimizer step is divided: rows at once in each rank, and how often before the step.
+
+        Raises:
+            ConfigurationError: a training shall keep its batch, and does not.
+        """
         if per_device is not None:
             self.batch = {"per_device": per_device, "accumulation": accumulation}
+        if _rows_before is not None:
+            workers = ray.train.get_context().get_world_size()
+            rows, (former, fewer) = _rows(self.batch, workers), _rows_before
+            if rows != former or rows is None:
+                raise ConfigurationError(
+                    f"With {workers} workers a step would take {rows or 'unknown'} rows, and with {fewer} it took "
+                    f"{former or 'unknown'}. Have hfsuite.split_batch(rows, world size) say what each worker takes."
+                )
 
     def note_dealing(self, not_dealt: list[str]) -> None:
         """Takes why loaders that have been prepared deal rows to ranks in another way than usual."""
@@ -102,6 +132,11 @@ class Facts:
         """What is said of weights that take no small changes."""
         half = sorted(HALF & set(self.weights))
         return f"{', '.join(half)}, {LOST_CHANGES}" if half and not self.keeps_copy else None
+
+
+def _rows(batch: Mapping[str, int], workers: int) -> int | None:
+    """Of an optimizer step, all ranks together; None if the training has not told."""
+    return batch["per_device"] * batch["accumulation"] * workers if batch else None
 
 
 def dtypes_of_trained(model: Any) -> set[str]:

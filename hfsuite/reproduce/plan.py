@@ -171,9 +171,9 @@ def _of_inputs(recorded: Surroundings, here: Surroundings) -> Iterator[Differenc
 
 
 def _of_division(recorded: Surroundings, here: Surroundings) -> Iterator[Difference]:
-    if recorded.workers != here.workers:
-        effect = "other rows in each rank, other sums: equal in the mean at best"
-        yield Difference("world size", str(recorded.workers), str(here.workers), Weight.RESULT, effect)
+    if recorded.workers != here.workers or recorded.changed_workers:
+        effect, before = "other rows in each rank, other sums: equal in the mean at best", recorded.changed_workers
+        yield Difference("world size", before or str(recorded.workers), str(here.workers), Weight.RESULT, effect)
     if recorded.deterministic != here.deterministic:
         yield Difference(
             "deterministic", str(recorded.deterministic), str(here.deterministic), Weight.LAST_BITS,

@@ -31,6 +31,7 @@ class Surroundings:
         config: its settings.
         seed: from which its generators are seeded.
         workers: how many.
+        changed_workers: in words, from which steps on there were how many; empty if their number has not changed.
         deterministic: whether the same bits are computed each time, as far as PyTorch can.
     """
 
@@ -44,6 +45,7 @@ class Surroundings:
     seed: int | None
     workers: int | None
     deterministic: bool | None
+    changed_workers: str = ""
 
     @property
     def git(self) -> Mapping[str, Any]:
@@ -65,6 +67,7 @@ def recorded(run: RecordedRun) -> Surroundings:
         seed=recipe["seed"],
         workers=recipe["workers"],
         deterministic=recipe["deterministic"],
+        changed_workers=recipe.get("changed_workers", ""),
     )
 
 

@@ -158,7 +158,7 @@ def default_tolerance(recorded: RecordedRun, *, workers: int) -> Tolerance:
     A difference of rounding begins at what one operation may differ by, and grows with each step that builds on it. No
     bound is known; that it grows no faster than the steps was seen with room to spare (docs/reproduce.md).
     """
-    if workers != recorded.recipe["workers"]:
+    if workers != recorded.recipe["workers"] or recorded.recipe.get("changed_workers"):
         return Tolerance(
             STATISTICAL, "a tenth: with another world size only the outcome can be compared", statistical=True
         )

@@ -9,16 +9,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, get_args
 
-from hfsuite.errors import ConfigurationError
+from hfsuite.errors import ConfigurationError, did_you_mean
 from hfsuite.naming import sweep_name_fault
 from hfsuite.search.searchers import check_searcher
 from hfsuite.search.trial_schedulers import check_trial_scheduler
 from hfsuite.seeds import seed_fault
 from hfsuite.sweeps import cluster
 from hfsuite.sweeps.job import SEARCH, Job
-from hfsuite.sweeps.request import AUTO
+from hfsuite.sweeps.request import AUTO, GROW, STAY, AtEnd
 from hfsuite.sweeps.storage import check_storage
 from hfsuite.tracking import keeping, store
 from hfsuite.tracking.lock import DriverLock
@@ -30,6 +30,7 @@ TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
     "workers": ((Integral, type(None)), "a whole number, or None for the trainer's"),
     "gpu": ((bool, Real, type(None)), "True, False, 'auto', the part of a GPU, or None for the trainer's"),
     "storage": ((str, os.PathLike), "a folder or a URI"),
+    "at_end": ((str, type(None)), "stay, spread, grow, or None"),
     "set": ((Mapping,), "a dict from names of settings to values"),
     "name": ((str, type(None)), "a text, or None for the experiment's and the time"),
     "deterministic": ((bool, type(None)), "True, False, or None: on CPUs"),
@@ -129,6 +130,21 @@ def workers(job: Job) -> list[str]:
     return _refused(lambda: job.trainer)
 
 
+def at_end(job: Job) -> list[str]:
+    """What becomes of GPUs for which no trial waits."""
+    asked, known = job.request.at_end, get_args(AtEnd)
+    if asked is None or asked == STAY:
+        return []
+    if asked not in known:
+        return [f"at_end cannot be {asked!r}. {did_you_mean(asked, known)}"]
+    if job.is_moved_otherwise:
+        name = type(job.request.trial_scheduler).__name__
+        return [f"at_end cannot be {asked!r} with {name}, which moves trials itself: leave it out."]
+    if asked == GROW and job.experiment.trainer.is_streamed:
+        return ["at_end cannot be 'grow' where Ray Data is dealt out: the rows of an epoch depend on the workers."]
+    return []
+
+
 def fits_here(job: Job) -> list[str]:
     """This machine can hold a trial, where Ray will be started on it."""
     if workers(job) or cluster.is_there():
@@ -181,7 +197,7 @@ def fits(job: Job) -> list[str]:
 
 
 STAGES: tuple[tuple[Check, ...], ...] = (
-    (settings, trials, seed, name, searcher, worker_policy, keep, workers, trial_scheduler, fits_here),
+    (settings, trials, seed, name, searcher, worker_policy, keep, workers, at_end, trial_scheduler, fits_here),
     (storage, is_free, tracking),
     (connects,),
     (fits,),

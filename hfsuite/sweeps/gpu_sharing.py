@@ -22,11 +22,11 @@ from hfsuite.ranks import pace
 from hfsuite.ranks.pace import Pace
 from hfsuite.sweeps.gpu_memory import GpuMemory
 from hfsuite.sweeps.pack_size import PackSize
-from hfsuite.trials.gpu_slots import Group, SharedGpus, Slot, State
+from hfsuite.trials.gpu_group import Group, Slot, State
+from hfsuite.trials.gpu_slots import SharedGpus
 
 LOOK_EVERY_S = 0.5
 WARM_AFTER = 5  # steps: kernels are chosen, and the optimizer has its state
-NEEDS_NO_SLOT = (Trial.RUNNING, Trial.TERMINATED, Trial.ERROR)
 
 
 @dataclass
@@ -62,7 +62,6 @@ class GpuSharing(Callback):
         ranks: of a trial.
         space: what is searched; the largest values of sizes count.
         settings: from Ray Tune's configuration of a trial to its settings.
-        planned: how many trials there will be.
         is_measured: whether the number is found by measuring; else it stays as it is.
         told: says something to whoever watches.
         ends_spare: ends the workers and actors in slots to which no trial will come.
@@ -75,18 +74,18 @@ class GpuSharing(Callback):
         ranks: int,
         space: Mapping[str, Any],
         settings: Callable[[Mapping[str, Any]], Mapping[str, Any]],
-        planned: int,
         is_measured: bool,
         told: Callable[[str], None],
         ends_spare: Callable[[Sequence[Slot]], None],
     ) -> None:
-        self.shared, self.ranks, self.settings, self.planned = shared, ranks, settings, planned
+        self.shared, self.ranks, self.settings = shared, ranks, settings
         self.is_measured, self.told, self.ends_spare = is_measured, told, ends_spare
         self.memory, self.pack, self.use = GpuMemory(space), PackSize(), GpuUse()
         self.most = max(len(group.slots) for group in shared.groups)
         self._limiter: ConcurrencyLimiter | None = None
         self._warm: dict[int, _Warm] = defaultdict(_Warm)
         self._looked_at = -math.inf
+        self._before: dict[str, tuple[float, float]] = {}  # seconds and shares of trials that left
         self._at_once: list[int] = []  # at each look, how many trials ran
         self._settled: set[int] = set()
         self._has_told_of_memory = False
@@ -108,11 +107,10 @@ class GpuSharing(Callback):
         for slot, paces in told.items():
             self._note(slot, running[slot], paces)
         for group in self.shared.groups:
-            self._note_speeds(group, told)
+            if group.ranks == self.ranks:
+                self._note_speeds(group, told)
         if self.is_measured:
             self._decide()
-        if len(trials) >= self.planned and all(each.status in NEEDS_NO_SLOT for each in trials):
-            self.shared.release_idle()
 
     # ---- asked by the sweep
 
@@ -132,8 +130,22 @@ class GpuSharing(Callback):
 
     def share_of(self, trial: Trial) -> float | None:
         """The part of its GPUs that a trial has had so far, on an average of its time; None if it does not run."""
-        slot = self.slot_of(trial)
-        return None if slot is None else slot.share
+        if (slot := self.slot_of(trial)) is None:
+            return None
+        now, (seconds, shared) = slot.share, self._before.get(trial.trial_id, (0.0, 0.0))
+        seconds, shared = seconds + slot.busy_s, shared + slot.shared_s
+        return shared / seconds if seconds else now
+
+    def note_left(self, trial: Trial) -> None:
+        """A trial goes on elsewhere: what it has had so far counts."""
+        if (slot := self.slot_of(trial)) is not None:
+            slot.group.count()
+            seconds, shared = self._before.get(trial.trial_id, (0.0, 0.0))
+            self._before[trial.trial_id] = seconds + slot.busy_s, shared + slot.shared_s
+
+    def slower(self, at_once: int) -> float | None:
+        """How many times as long so many trials on a GPU take as one alone; None where that was not measured."""
+        return self.pack.slower(at_once, self._limit) if self.is_measured else None
 
     def runs_out_of_memory(self, trial: Trial) -> bool:
         """A trial has. Returns whether it was not its own fault: it had neighbours, and has to be tried without."""
@@ -175,7 +187,7 @@ class GpuSharing(Callback):
         return min(self.most, self.memory.limit)
 
     def _paces(self, slot: Slot, trial: Trial) -> list[Pace]:
-        paces = pace.read(slot.name, self.ranks)
+        paces = pace.read(slot.name, slot.group.ranks)
         return paces if paces and paces[0].trial == trial.trial_id else []  # else of the one before
 
     def _note(self, slot: Slot, trial: Trial, paces: Sequence[Pace]) -> None:

@@ -18,7 +18,8 @@ import ray
 from ray.tune import Callback, PlacementGroupFactory
 from ray.util import remove_placement_group
 
-from hfsuite.trials.gpu_slots import SharedGpus, Slot, State
+from hfsuite.trials.gpu_group import Slot, State
+from hfsuite.trials.gpu_slots import SharedGpus
 from hfsuite.trials.resources import TrialRequest
 from hfsuite.trials.waiting_actor import WaitingActor
 from hfsuite.trials.worker_actors import name_ahead, start_processes
@@ -36,6 +37,7 @@ class HeadStart(Callback):
         self._trial: type[TrainingTrial] | None = None
         self._shared: SharedGpus | None = None
         self._in_slots: dict[str, list[Any]] = {}  # by the slot's name
+        self._coming_up: dict[str, list[Any]] = {}  # likewise: what is there when they are
 
     def begin(self, trial: type[TrainingTrial], groups: int) -> None:
         """Makes the groups and starts the workers; waits for neither.
@@ -65,8 +67,26 @@ class HeadStart(Callback):
         request = trial.default_resource_request({})
         for slots in zip_longest(*(group.slots for group in shared.groups)):
             for slot in filter(None, slots):
-                self._in_slots[slot.name] = self._start_workers(request, slot.group.placement_group, slot.name)
-                slot.waiting = WaitingActor(trial, slot.group.placement_group, slot.name)
+                self.begin_in(slot, request)
+
+    def begin_in(self, slot: Slot, request: TrialRequest) -> None:
+        """Starts workers and an actor for a trial that may come.
+
+        Args:
+            slot: where.
+            request: of the trial.
+        """
+        assert self._trial is not None
+        self._in_slots[slot.name] = self._start_workers(request, slot.group.placement_group, slot.name)
+        slot.waiting = WaitingActor(self._trial, slot.group.placement_group, slot.name)
+
+    def is_ready_in(self, slot: Slot) -> bool:
+        """Whether the workers that were started there have come up, with all that they import."""
+        waiting, workers = self._coming_up.get(slot.name), self._in_slots[slot.name]
+        if waiting is None and slot.waiting is not None:
+            waiting = [slot.waiting.ready, *(each.__ray_ready__.remote() for each in workers)]
+            self._coming_up[slot.name] = waiting
+        return waiting is not None and not ray.wait(waiting, num_returns=len(waiting), timeout=0)[1]
 
     def end_in(self, slots: Sequence[Slot]) -> None:
         """No trial will come to these slots: ends what waits there."""

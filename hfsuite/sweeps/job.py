@@ -10,7 +10,7 @@ from functools import cached_property
 from numbers import Real
 from typing import Any
 
-from ray.tune.schedulers import ResourceChangingScheduler
+from ray.tune.schedulers import HyperBandScheduler, PopulationBasedTraining, ResourceChangingScheduler
 
 from hfsuite.declaration import Declaration
 from hfsuite.errors import ConfigurationError
@@ -19,13 +19,15 @@ from hfsuite.search.own_choices import OwnChoices
 from hfsuite.search.searchers import SAMPLERS
 from hfsuite.search.spaces import OnlyWhere, can_count, constants_of, grid_size, outside
 from hfsuite.seeds import SETTING, SeedRule
-from hfsuite.sweeps.request import AUTO, Request
+from hfsuite.sweeps.request import AUTO, SPREAD, STAY, AtEnd, Request
 from hfsuite.sweeps.storage import absolute
 from hfsuite.tracking.directory import SweepDirectory
 from hfsuite.tracking.record import SweepRecord
 from hfsuite.trainers.training import HuggingFaceTrainer
+from hfsuite.trainers.transformers import TransformersTrainer
 from hfsuite.trials.resources import FINEST
 
+MOVE_TRIALS = HyperBandScheduler, PopulationBasedTraining, ResourceChangingScheduler  # pause them, change their workers
 SEARCH, TRAINING = "sweep", "train"  # kinds of jobs, as records name them
 
 
@@ -135,6 +137,8 @@ class Job:
         """The same, where so many trials share their GPUs: see `hfsuite.trials.gpu_slots`."""
         trainer = copy.copy(self.trainer)
         trainer.has_own_gpus = True
+        if not trainer.scaling_config.use_gpu:
+            return trainer
         own = trainer.scaling_config.resources_per_worker or {}
         resources = {**own, "GPU": math.floor(FINEST / slots) / FINEST}
         return trainer.with_settings({"scaling_config": {"resources_per_worker": resources}})
@@ -155,6 +159,19 @@ class Job:
         changes = isinstance(self.request.trial_scheduler, ResourceChangingScheduler)
         is_open = asked in (True, AUTO) or own is None
         return AUTO if can_share and is_open and not changes and scaling.num_gpus_per_worker == 1 else 1.0 * (own or 1)
+
+    @property
+    def at_end(self) -> AtEnd:
+        """What becomes of GPUs for which no trial waits; nothing where a trial scheduler moves trials itself."""
+        if self.request.at_end is not None:
+            return self.request.at_end
+        goes_on = isinstance(self.trainer, TransformersTrainer) and not self.is_moved_otherwise
+        return SPREAD if self.purpose.kind == SEARCH and goes_on else STAY
+
+    @property
+    def is_moved_otherwise(self) -> bool:
+        """Whether the trial scheduler pauses trials or gives them other workers."""
+        return isinstance(self.request.trial_scheduler, MOVE_TRIALS)
 
     @property
     def trials(self) -> int:

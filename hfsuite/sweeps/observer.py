@@ -7,16 +7,13 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from ray.train import Checkpoint
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from hfsuite.checkpoints import manifest
-from hfsuite.errors import CheckpointError, TrialFailed
+from hfsuite.errors import TrialFailed
 from hfsuite.report import FAILED_AT_END, LOST, TRAINING_FINISHED, WARM_START
 from hfsuite.search.trial_schedulers import Budget
 from hfsuite.sweeps.display import Display
@@ -91,7 +88,7 @@ class SweepObserver(Callback):
             else:  # of a sweep that is taken up again
                 result.state, result.why, result.seconds = record.state, record.why, record.seconds
                 result.iterations, result.warm_start = record.reports, record.warm_start
-                result.gpu_share = record.gpu_share
+                result.gpu_share, result.workers = record.gpu_share, record.workers
                 result.metrics = dict(record.best.metrics) if record.best is not None else {}
                 if record.best is not None and self.sweep.decides_at_end:  # Ray Tune has restored what they came to
                     self._set_config(result, record.config_at_best)
@@ -110,8 +107,10 @@ class SweepObserver(Callback):
         self._live[trial.trial_id] = trial
         self.end.at_once = len(self._live)
         self.display.begins(result)
-        record = self.records[trial.trial_id]
+        record, request = self.records[trial.trial_id], trial.placement_group_factory
         record.started_at, record.ended_at = record.started_at or _now(), None
+        record.note_workers(step_of(trial.last_result) if result.iterations else 0, len(request.bundles))
+        result.workers = record.workers
         if self.keep != "all":
             record.kept = []  # of the attempt before; Ray Tune removes it when there is a newer one
         self._news.add(trial.trial_id)
@@ -214,6 +213,11 @@ class SweepObserver(Callback):
         """Records what is not over, where the end of the sweep was cut short."""
         self.on_experiment_end(list(self._live.values()))
 
+    def rest(self, trial: Trial) -> float | None:
+        """Seconds that a trial still takes which runs, on an average; None if that cannot be told."""
+        self._stop_clock(trial.trial_id)
+        return self.end.rest(self.result(trial), self.trials.values())
+
     def settle(self) -> None:
         """Removes the checkpoints that shall not stay, and gives each result its best one that does."""
         keeping.decide(self.sweep, self.records.values(), self.keep)
@@ -266,8 +270,8 @@ class SweepObserver(Callback):
         self.display.ends(result, over, self.end.left(self.trials.values()))
         record.started_at, record.ended_at = record.started_at or _now(), _now()
         self.removals.wait()
-        self._forget_removed(record)
-        self._note_weights(record)
+        keeping.forget_removed(self.directory, record, self.snapshots.is_better)
+        keeping.note_weights(self.directory, record)
         if state.is_unfinished:
             saved.adopt(self.directory, record, self.sweep.metric)
         record.state = state
@@ -288,23 +292,6 @@ class SweepObserver(Callback):
             keeping.remove_others(self.directory, record)
             if record != before:
                 self._write(record.trial_id)
-
-    def _forget_removed(self, record: TrialRecord) -> None:
-        """Ray Tune has removed the checkpoints that fell out of its own count."""
-        there = self.directory.folders(record.directory)
-        record.saved = [each for each in record.saved if each.directory in there]
-        if record.best is not None and record.best.directory not in there:
-            as_good = (each for each in record.saved if not self.snapshots.is_better(record.best.metrics, each.metrics))
-            record.best = next(as_good, replace(record.best, directory=None))
-
-    def _note_weights(self, record: TrialRecord) -> None:
-        """What its last and its best checkpoint held, which may be removed now."""
-        record.last = record.saved[-1] if record.saved else None
-        for snapshot in (record.last, record.best):
-            if snapshot is not None and snapshot.directory is not None:
-                where = f"{self.directory.path}/{record.directory}/{snapshot.directory}"
-                with suppress(CheckpointError):  # what cannot be read is not recorded, and no verdict rests on it
-                    snapshot.weights = manifest.weights_digest(Checkpoint(where, self.directory.filesystem))
 
     def _write(self, trial_id: str) -> None:
         """Brings the record up to what the result says, and tells storage and MLflow."""

@@ -82,6 +82,12 @@ class PackSize:
             product, reached = product * gain, more
         return product
 
+    def slower(self, at_once: int, limit: float) -> float | None:
+        """How many times as long a trial takes among so many as alone; None if it is not known."""
+        size = max(each for each in (1, *self._sizes(limit)) if each <= at_once)
+        together = self.throughput(size, limit)
+        return None if together is None else size / together
+
     def gain(self, fewer: int, more: int) -> float | None:
         """How many times as much a larger number does together as a smaller one; None if it is not known."""
         slow, fast = self._speeds(more), self._speeds(fewer)

@@ -21,7 +21,7 @@ from hfsuite.sweeps import checks, tune_state
 from hfsuite.sweeps.head_start import HeadStart
 from hfsuite.sweeps.job import SEARCH, Job
 from hfsuite.sweeps.launching import number_of
-from hfsuite.sweeps.request import AUTO
+from hfsuite.sweeps.request import AUTO, GROW
 from hfsuite.sweeps.storage import check_unused
 from hfsuite.tracking import provenance, rank_logs, store
 from hfsuite.tracking.directory import SweepDirectory
@@ -34,7 +34,8 @@ from hfsuite.tracking.sync import mark_lost
 from hfsuite.tracking.writer import Writer
 from hfsuite.trainers.training import HuggingFaceTrainer
 from hfsuite.trials import resources
-from hfsuite.trials.gpu_slots import Group, SharedGpus
+from hfsuite.trials.gpu_group import Group
+from hfsuite.trials.gpu_slots import SharedGpus
 from hfsuite.trials.resources import MOST_A_GPU, TrialRequest
 from hfsuite.trials.trainable import TrainingTrial, trainable_for
 
@@ -132,7 +133,7 @@ def _begin(
     """Starts the first workers. Returns the trials' class, how many can run at once, and the GPUs that they share."""
     at_once = resources.concurrent_trials(job.trainer.scaling_config, uses_ray_data=job.trainer.is_streamed)
     groups = min(job.trials, at_once)
-    if (slots := _slots(job, groups)) == 1:
+    if (slots := _slots(job, groups)) == 1 and job.at_end != GROW:
         trainable = _trainable(job, job.trainer, sweep_id, resumed)
         head_start.begin(trainable, groups)
         return trainable, at_once, None

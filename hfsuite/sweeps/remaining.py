@@ -20,6 +20,9 @@ from hfsuite.sweeps.result import TrialResult
 from hfsuite.tracking.state import TrialState
 
 TRUST_IN_WORK = 2.0  # as if so many pairs of trials, one of e times the other's work, had borne it out exactly
+WORTH = 2.0  # what a trial that goes on elsewhere saves, against what it costs: the first is an estimate
+USUAL_SPREAD = 0.1  # of the logarithm of seconds about what work says of it; so many trials bear that out, too
+NORMAL, SURELY = statistics.NormalDist(), 1e-12
 STEEPEST = 2.0  # nothing takes longer than by the square of its work
 
 
@@ -61,17 +64,26 @@ class Durations:
         together = sum((work - self._work) * (seconds - self._seconds) for work, seconds in known)
         slope = (together + TRUST_IN_WORK) / (varies + TRUST_IN_WORK)  # 1 until seconds say otherwise
         self._slope = min(STEEPEST, max(0.0, slope))
+        apart = sum((seconds - self._expected(work)) ** 2 for work, seconds in known)
+        self._spread = math.sqrt((apart + TRUST_IN_WORK * USUAL_SPREAD**2) / (len(known) + TRUST_IN_WORK))
         self._parts = sorted((self._part(each), not each.is_over) for each in seen)
         self._at_first = self._further(0.0)
         self._of_unknown = statistics.fmean(self.whole(each.work) for each in seen) if seen else 0.0
 
-    def whole(self, work: float) -> float:
-        """Seconds of a trial that is trained to its end."""
-        return math.exp(self._seconds + self._slope * (math.log(work) - self._work))
+    def whole(self, work: float, after: float = 0.0) -> float:
+        """Seconds of a trial that is trained to its end; on an average of those that are not over after so many."""
+        middle = self._expected(math.log(work))
+        if after <= 0:
+            return math.exp(middle)
+        late = (math.log(after) - middle) / self._spread
+        still_there = max(NORMAL.cdf(-late), SURELY)
+        mean = math.exp(middle + self._spread**2 / 2) * NORMAL.cdf(self._spread - late) / still_there
+        return max(math.exp(middle), mean, after)
 
     def rest(self, trial: Seen) -> float:
         """Seconds that one still takes which runs."""
-        return self.whole(trial.work) * self._further(self._part(trial))
+        whole = self.whole(trial.work, trial.seconds)
+        return whole * self._further(min(1.0, trial.seconds / whole))
 
     def of_next(self, work: float | None) -> float:
         """Seconds of a trial that has not begun.
@@ -80,6 +92,10 @@ class Durations:
             work: that it is expected to be; None if its settings are not known yet.
         """
         return self._at_first * (self._of_unknown if work is None else self.whole(work))
+
+    def _expected(self, work: float) -> float:
+        """Of the logarithm of seconds, from that of the work."""
+        return self._seconds + self._slope * (work - self._work)
 
     def _part(self, trial: Seen) -> float:
         return 1.0 if trial.is_whole else min(1.0, trial.seconds / self.whole(trial.work))
@@ -115,6 +131,17 @@ def seconds_left(seen: Sequence[Seen], planned: int, at_once: int, ahead: Sequen
     return max(ends)
 
 
+def is_worth(rest: float, faster: float, costs: float) -> bool:
+    """Whether a trial should go on elsewhere.
+
+    Args:
+        rest: seconds that it still takes where it is.
+        faster: how many times as fast it would be.
+        costs: seconds that it takes to begin there.
+    """
+    return rest * (1 - 1 / faster) > WORTH * costs
+
+
 class EndOfSweep:
     """When a sweep ends, as it stands.
 
@@ -132,5 +159,15 @@ class EndOfSweep:
         Args:
             trials: so far; those that were interrupted do not count.
         """
-        seen = [Seen.of(each) for each in trials if each.state not in (TrialState.STOPPED, TrialState.LOST)]
-        return seconds_left(seen, self.planned, self.at_once, self.works_ahead())
+        return seconds_left(_seen(trials), self.planned, self.at_once, self.works_ahead())
+
+    @staticmethod
+    def rest(trial: TrialResult, trials: Iterable[TrialResult]) -> float | None:
+        """Seconds that one still takes which runs, on an average; None if that cannot be told."""
+        durations = Durations(_seen(trials))
+        return durations.rest(Seen.of(trial)) if durations.is_known else None
+
+
+def _seen(trials: Iterable[TrialResult]) -> list[Seen]:
+    """Those that say how long trials take: not those that were interrupted."""
+    return [Seen.of(each) for each in trials if each.state not in (TrialState.STOPPED, TrialState.LOST)]

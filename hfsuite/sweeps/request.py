@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from hfsuite.tracking.record import SweepRecord
 
 Method = TypeVar("Method", bound=Callable[..., Any])
+AtEnd = Literal["stay", "spread", "grow"]
+STAY: AtEnd = "stay"
+SPREAD: AtEnd = "spread"
+GROW: AtEnd = "grow"
 AUTO = "auto"  # of a GPU: the part with which trials are fastest, as measured
 ASKED = "asked"  # the parameter that stands for fields of a request, in signatures and docstrings
 OF_WORKERS = tuple(each.name for each in fields(WorkerPolicy))
@@ -38,6 +42,10 @@ class Request:
         gpu: whether each worker has a GPU. In a sweep, trials then share GPUs where they are faster so, as they are
             measured; that can also be asked for as "auto". A number is the part of a GPU that each takes: with 0.5, two
             trials run on each, with 1.0 one. None for the trainer's.
+        at_end: what becomes of GPUs when no trial waits for them: "stay": they are given back; "spread": trials that
+            share one go on alone on those that are free, from a checkpoint; "grow": trials also go on with more workers
+            where that is worth it, as long as a step takes as many rows as before. By default "spread" for a
+            TransformersTrainer, and "stay" for training loops, which may not go on from a checkpoint.
         set: settings to fix; one that the space varies is then not varied.
         seed: of the searcher, and of all trials: see `hfsuite.seeds`.
         name: of the sweep; must be new in `storage`.
@@ -61,6 +69,7 @@ class Request:
     trial_scheduler: str | TrialScheduler = "asha"
     workers: int | None = None
     gpu: bool | float | Literal["auto"] | None = None
+    at_end: AtEnd | None = None
     set: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     name: str | None = None

@@ -45,6 +45,7 @@ class TrialResult:
         warm_start: whether its workers had run a trial before; None until its first report.
         gpu_share: the part of its GPUs that it had, on an average of its time; None where no trials share any. Seconds
             of trials with different ones do not compare.
+        workers: from which optimizer steps on it had how many workers; more than one pair if their number has changed.
         workers_lost: why the workers before its own could not run it, if they could not.
         tracking_fault: of a training on its own: what MLflow has not recorded of it; see `SweepResult` for a sweep's.
     """
@@ -65,6 +66,7 @@ class TrialResult:
     failure: str | None = None
     warm_start: bool | None = None
     gpu_share: float | None = None
+    workers: list[list[int]] = field(default_factory=list)
     workers_lost: str | None = None
     tracking_fault: str | None = None
 
@@ -118,6 +120,7 @@ class TrialResult:
             "failure": self.failure,
             "warm_start": self.warm_start,
             "gpu_share": self.gpu_share,
+            "workers": self.workers,
             "workers_lost": self.workers_lost,
             "tracking_fault": self.tracking_fault,
         }

@@ -15,18 +15,19 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.utils.object_cache import _ObjectCache
 
-from hfsuite.trials.failure import is_out_of_gpu_memory
-from hfsuite.trials.gpu_slots import SharedGpus, Slot, State, alone, is_alone
+from hfsuite.trials.gpu_group import Slot, State
+from hfsuite.trials.gpu_slots import SharedGpus
+from hfsuite.trials.resources import TrialRequest, is_alone, is_grown
 
 
 @contextmanager
-def in_slots(shared: SharedGpus, runs_out_of_memory: Callable[[Trial], bool]) -> Iterator[None]:
+def in_slots(shared: SharedGpus, again: Callable[[Trial, str], TrialRequest | None]) -> Iterator[None]:
     """Has Ray Tune run trials in the slots of GPUs, as many at once as there shall be.
 
     Args:
         shared: the GPUs.
-        runs_out_of_memory: is told of a trial that has no GPU memory left, and says whether it is tried again, alone on
-            its GPUs.
+        again: is told of a trial that has failed, and why; says what it asks for to be tried again, if that was not its
+            own fault.
     """
     own_actors, own_failure = tune_controller.RayActorManager, TuneController._process_trial_failure
     own_reuse = TuneController._maybe_reuse_cached_actor
@@ -36,9 +37,9 @@ def in_slots(shared: SharedGpus, runs_out_of_memory: Callable[[Trial], bool]) ->
         return shared.actors
 
     def process_failure(controller: Any, trial: Trial, exception: Any) -> None:
-        if trial.status == Trial.RUNNING and is_out_of_gpu_memory(str(exception)) and runs_out_of_memory(trial):
+        if trial.status == Trial.RUNNING and (request := again(trial, str(exception))) is not None:
             trial.max_failures = trial.run_metadata.num_failures + 1  # one attempt more than it has had
-            trial.placement_group_factory = alone(trial.placement_group_factory)
+            trial.placement_group_factory = request
         own_failure(controller, trial, exception)
 
     def maybe_reuse(controller: Any, trial: Trial) -> bool:
@@ -85,7 +86,7 @@ class _Waiting(_ObjectCache):
     def cache_object(self, key: Any, obj: Any) -> bool:
         """A trial is over, and its actor waits, unless there are too many."""
         slot = self._shared.slot_of_tracked(obj)
-        if slot is None or slot.group.is_crowded(self._shared.size) or is_alone(key):
+        if slot is None or slot.group.is_crowded(self._shared.size) or is_alone(key) or is_grown(key):
             return False
         self._cached_objects[key].append(obj)
         self._num_cached_objects += 1

@@ -24,6 +24,7 @@ from hfsuite.search.trial_schedulers import Budget
 from hfsuite.search.variants import LongFirstVariants
 from hfsuite.sweeps import tune_state
 from hfsuite.sweeps.gpu_sharing import GpuSharing
+from hfsuite.sweeps.last_trials import LastTrials
 from hfsuite.sweeps.metric_check import MetricIsReported, set_aside
 from hfsuite.sweeps.reallocation import reallocate_gangs
 from hfsuite.sweeps.report_log import ReportLog
@@ -37,6 +38,7 @@ from hfsuite.sweeps.tune_loop import (
     time_to_end,
     whole_populations,
 )
+from hfsuite.sweeps.tune_moves import last_trials_move
 from hfsuite.sweeps.tune_slots import in_slots
 
 if TYPE_CHECKING:
@@ -69,12 +71,13 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
     observer.give_up = functools.partial(setattr, metric_is_reported, "hopeless")
     names = TrialNames(record.path, {each.trial_id: each.number for each in plan.known.values()})
     sharing = _sharing(plan, observer)
+    last = _last_trials(plan, observer, sharing)
     searcher, at_once = _limited(plan, _searcher(plan, observer), sharing)
     resumed = plan.former is not None and tune_state.restore(plan.directory, expected=bool(plan.known))
     if is_reallocated := isinstance(plan.trial_scheduler, ResourceChangingScheduler):
         reallocate_gangs(plan.trial_scheduler)
     config = {job.trainer.config_argument: job.choices.told({**job.constants, **job.space})}
-    with observer.display, observer.interruption, observer.removals, _tune_as_a_sweep_needs_it(plan, names, sharing):
+    with observer.display, observer.interruption, observer.removals, _tune_as_a_sweep_needs_it(plan, names, last):
         try:
             tune.run(
                 plan.trainable,
@@ -90,7 +93,7 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
                 reuse_actors=not is_reallocated,  # an actor keeps the resources that it was made with
                 trial_name_creator=names,
                 trial_dirname_creator=names,
-                callbacks=_callbacks(plan, observer, sharing),
+                callbacks=_callbacks(plan, observer, last),
                 stop=metric_is_reported,
                 verbose=0,
                 raise_on_failed_trial=False,
@@ -102,7 +105,7 @@ def run_tune(plan: Plan, observer: SweepObserver) -> None:
             if isinstance(error, Exception) and not isinstance(error, HFSuiteError) and not observer.has_begun:
                 raise ConfigurationError(_cannot_begin(plan, error)) from error
             raise
-    if sharing is not None:
+    if sharing is not None and job.gpu_share is not None:
         record.gpus = sharing.summary
     metric_is_reported.at_end()
     if told := getattr(searcher, "exhausted", None):
@@ -149,19 +152,33 @@ def _sharing(plan: Plan, observer: SweepObserver) -> GpuSharing | None:
         ranks=plan.job.trainer.scaling_config.num_workers,
         space=plan.job.can_vary,
         settings=lambda config: config.get(plan.job.trainer.config_argument, {}),
-        planned=plan.job.trials,
         is_measured=plan.job.gpu_share == AUTO,
         told=lambda text: observer.display.console.print(text, soft_wrap=True, highlight=False),
         ends_spare=plan.head_start.end_in,
     )
-    observer.share_of = sharing.share_of
+    if plan.job.gpu_share is not None:
+        observer.share_of = sharing.share_of
     return sharing
 
 
-def _callbacks(plan: Plan, observer: SweepObserver, sharing: GpuSharing | None) -> list[Callback]:
+def _last_trials(plan: Plan, observer: SweepObserver, sharing: GpuSharing | None) -> LastTrials | None:
+    """Who says where trials go on when no other waits for GPUs, if any trials share some."""
+    if sharing is None:
+        return None
+    return LastTrials(
+        sharing,
+        plan.head_start,
+        at_end=plan.job.at_end,
+        planned=plan.job.trials,
+        rest=observer.rest,
+        told=sharing.told,
+    )
+
+
+def _callbacks(plan: Plan, observer: SweepObserver, last: LastTrials | None) -> list[Callback]:
     """Who is told of Ray Tune's events, in this order."""
     own: list[Callback] = [observer.interruption, observer, plan.head_start, ReportLog(), CSVLoggerCallback()]
-    return own if sharing is None else [sharing, *own]
+    return own if last is None else [last.sharing, last, *own]
 
 
 def _what_goes_on(plan: Plan) -> tune.ResumeConfig:
@@ -204,7 +221,7 @@ def _checkpoints(plan: Plan) -> tune.CheckpointConfig:
 
 
 @contextmanager
-def _tune_as_a_sweep_needs_it(plan: Plan, names: TrialNames, sharing: GpuSharing | None) -> Iterator[None]:
+def _tune_as_a_sweep_needs_it(plan: Plan, names: TrialNames, last: LastTrials | None) -> Iterator[None]:
     """Ray Tune does what a sweep needs; afterwards it is as before, for Tuners of the user's own."""
     metric, mode = plan.job.experiment.metric, plan.job.experiment.mode
     argument, choices = plan.job.trainer.config_argument, plan.job.choices
@@ -221,7 +238,8 @@ def _tune_as_a_sweep_needs_it(plan: Plan, names: TrialNames, sharing: GpuSharing
         actors_outlive_pauses() if _pauses(plan) else nullcontext(),
         whole_populations(),
         comparable_reports(metric, functools.partial(set_aside, metric=metric, mode=mode)),
-        in_slots(sharing.shared, sharing.runs_out_of_memory) if sharing is not None else nullcontext(),
+        in_slots(last.shared, last.again) if last is not None else nullcontext(),
+        last_trials_move(last.next_place, lambda: last.keeps_idle) if last is not None else nullcontext(),
     ):
         yield
 

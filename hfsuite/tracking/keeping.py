@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
-from hfsuite.errors import ConfigurationError, did_you_mean
+from ray.train import Checkpoint
+
+from hfsuite.checkpoints import manifest
+from hfsuite.errors import CheckpointError, ConfigurationError, did_you_mean
 from hfsuite.tracking.describe import ranked
 from hfsuite.tracking.directory import SweepDirectory
 from hfsuite.tracking.record import SweepRecord, TrialRecord
@@ -81,3 +86,30 @@ def remove_others(directory: SweepDirectory, record: TrialRecord) -> None:
     record.saved = [each for each in record.saved if each.directory in kept]
     if record.best is not None and record.best.directory not in kept:
         record.best = replace(record.best, directory=None)
+
+
+def forget_removed(
+    directory: SweepDirectory, record: TrialRecord, is_better: Callable[[Mapping[str, Any], Mapping[str, Any]], bool]
+) -> None:
+    """Ray Tune has removed the checkpoints that fell out of its own count.
+
+    Args:
+        directory: the sweep's.
+        record: the trial's, which is changed.
+        is_better: whether the first of two reports is better than the second.
+    """
+    there = directory.folders(record.directory)
+    record.saved = [each for each in record.saved if each.directory in there]
+    if record.best is not None and record.best.directory not in there:
+        as_good = (each for each in record.saved if not is_better(record.best.metrics, each.metrics))
+        record.best = next(as_good, replace(record.best, directory=None))
+
+
+def note_weights(directory: SweepDirectory, record: TrialRecord) -> None:
+    """What the last and the best checkpoint of a trial held, which may be removed now."""
+    record.last = record.saved[-1] if record.saved else None
+    for snapshot in (record.last, record.best):
+        if snapshot is not None and snapshot.directory is not None:
+            where = f"{directory.path}/{record.directory}/{snapshot.directory}"
+            with suppress(CheckpointError):  # what cannot be read is not recorded, and no verdict rests on it
+                snapshot.weights = manifest.weights_digest(Checkpoint(where, directory.filesystem))

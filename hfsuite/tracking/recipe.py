@@ -53,6 +53,7 @@ def write_recipe(
         "idle": record.idle,
         "seed": _seed_of(sweep, record),
         "workers": sweep.params["workers"],
+        "changed_workers": record.changed_workers,
         "gpu": sweep.params.get("gpu", False),
         "gpu_share": share if isinstance(share := sweep.params.get("gpu_share"), float) else None,  # it needs no others
         "deterministic": sweep.params.get("deterministic", False),

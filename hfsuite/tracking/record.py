@@ -55,6 +55,7 @@ class TrialRecord:
         ended_at: likewise.
         warm_start: whether its workers had run a trial before.
         gpu_share: the part of its GPUs that it had, on an average of its time; None where no trials share any.
+        workers: from which optimizer steps on it had how many workers; more than one pair if their number has changed.
         not_written: the names of settings that no file can hold: a text stands for each of them in `config`.
         failure: what went wrong, in one line; the traceback is in `failure.txt`.
         best: its best report so far; of those with a checkpoint that is still there, if any is.
@@ -77,6 +78,7 @@ class TrialRecord:
     ended_at: int | None = None
     warm_start: bool | None = None
     gpu_share: float | None = None
+    workers: list[list[int]] = field(default_factory=list)
     failure: str = ""
     best: Snapshot | None = None
     last: Snapshot | None = None
@@ -87,6 +89,17 @@ class TrialRecord:
     def directory(self) -> str:
         """In the sweep's directory."""
         return trial_directory(self.number)
+
+    def note_workers(self, step: int, count: int) -> None:
+        """It begins or goes on with so many; an attempt that has made no step leaves no trace."""
+        before = [each for each in self.workers if each[0] < step]
+        self.workers = before if before and before[-1][1] == count else [*before, [step, count]]
+
+    @property
+    def changed_workers(self) -> str:
+        """In words: "1, 2 from step 300"; empty if their number has not changed."""
+        later = [f"{count} from step {step}" for step, count in self.workers[1:]]
+        return ", ".join([str(self.workers[0][1]), *later]) if later else ""
 
     def note_settings(self, config: Mapping[str, Any]) -> None:
         """As the trial began with them: parameters do not change, and metrics tell how settings did."""

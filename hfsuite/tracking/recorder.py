@@ -331,7 +331,10 @@ def _tags(sweep: SweepRecord) -> dict[str, str]:
 
 def _where(record: TrialRecord) -> dict[str, Any]:
     """What is known of a trial's workers and GPUs: by it, seconds of trials compare or do not."""
-    known = {runs.WARM_START: record.warm_start, runs.GPU_SHARE: record.gpu_share}
+    known = {
+        runs.WARM_START: record.warm_start, runs.GPU_SHARE: record.gpu_share,
+        runs.WORKERS: record.changed_workers or None,
+    }  # fmt: skip
     return {name: value for name, value in known.items() if value is not None}
 
 

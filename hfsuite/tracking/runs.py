@@ -27,7 +27,7 @@ SWEEP_ID, WHY, SETTLED, LAST_STEP = (f"{TAG}.{name}" for name in ("sweep_id", "w
 REPRODUCES, REPEATED_BY, VERDICT = (f"{TAG}.{name}" for name in ("reproduces", "repeated_by", "verdict"))
 CONFIRMED, CONFIRMED_RUN, CONFIRMS = (f"{TAG}.{name}" for name in ("confirmed", "confirmed_run", "confirms"))
 WARM_START, VALUE, MARKED = (f"{TAG}.{name}" for name in ("warm_start", "value", "marked_names"))
-GPU_SHARE, GPUS = f"{TAG}.gpu_share", f"{TAG}.gpus"
+GPU_SHARE, GPUS, WORKERS = f"{TAG}.gpu_share", f"{TAG}.gpus", f"{TAG}.workers"
 
 
 class Run:

@@ -11,136 +11,20 @@ How many trials a group holds at once, `SharedGpus.size`, may change at any time
 
 from __future__ import annotations
 
-import time
-import uuid
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from enum import Enum, auto
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray.air.execution import PlacementGroupResourceManager
 from ray.air.execution.resources.placement_group import PlacementGroupAcquiredResources
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.placement_group import remove_placement_group
 
 from hfsuite.ranks import pace
-from hfsuite.trials.resources import TrialRequest
-from hfsuite.trials.waiting_actor import WaitingActor, where
-
-ALONE = "alone"  # the name of the placement group that a trial asks for which shall have no neighbours
-
-
-class State(Enum):
-    """Of a slot."""
-
-    EMPTY = auto()
-    BUSY = auto()  # a trial begins, runs or ends
-    IDLE = auto()  # the actor of a trial that is over waits for the next one
-
-
-@dataclass(eq=False)
-class Slot:
-    """Where one trial of a group runs.
-
-    Args:
-        group: whose slot it is.
-        name: by which the actor of its trials, and workers that were started ahead of it, are found; each actor of the
-            slot has another one.
-        state: what is there.
-        most: how many trials ran in the group at once while this one did.
-        busy_s: seconds for which this trial has run.
-        shared_s: the same, each divided by how many ran in the group.
-        waiting: an actor that was started ahead of a trial.
-    """
-
-    group: Group
-    name: str = field(default_factory=lambda: f"hfsuite-{uuid.uuid4().hex}")
-    state: State = State.EMPTY
-    most: int = 0
-    busy_s: float = 0.0
-    shared_s: float = 0.0
-    waiting: WaitingActor | None = None
-
-    def take_waiting(self) -> WaitingActor | None:
-        """The actor that waits here for a trial; None if there is none, or it has died."""
-        waiting, self.waiting = self.waiting, None
-        return waiting if waiting is not None and waiting.lives else None
-
-    def end_waiting(self) -> None:
-        """No trial will come."""
-        if (waiting := self.take_waiting()) is not None:
-            ray.kill(waiting.actor)
-
-    @property
-    def share(self) -> float:
-        """The part of its GPUs that the trial has had, on an average of its time: 1 if it was alone."""
-        self.group.count()
-        return self.shared_s / self.busy_s if self.busy_s else 1.0 / max(1, self.group.busy)
-
-
-@dataclass(eq=False)
-class Group:
-    """GPUs that trials share, one for each of their ranks.
-
-    Args:
-        placement_group: Ray's.
-        ranks: of a trial, and so GPUs.
-        slots: each for a trial.
-    """
-
-    placement_group: PlacementGroup
-    ranks: int
-    slots: list[Slot] = field(default_factory=list)
-    is_reserved: bool = False  # for a trial that shall have no neighbours
-    is_gone: bool = False
-    changed_at: float = field(default_factory=time.time)  # when a trial last came or went, seconds since 1970
-    _counted_at: float = field(default_factory=time.monotonic)
-
-    @classmethod
-    def made(cls, request: TrialRequest, slots: int) -> Group:
-        """A new one; Ray may not have found its GPUs yet.
-
-        Args:
-            request: of one of its trials: its parts of GPUs and CPUs.
-            slots: how many trials it shall hold.
-        """
-        bundles = [
-            {name: 1.0 if name == "GPU" else amount * slots for name, amount in bundle.items()}
-            for bundle in request.bundles
-        ]
-        group = cls(placement_group(bundles, request.strategy), len(bundles))
-        group.slots = [Slot(group) for _ in range(slots)]
-        return group
-
-    @property
-    def busy(self) -> int:
-        """How many trials it holds."""
-        return sum(slot.state is State.BUSY for slot in self.slots)
-
-    def is_crowded(self, size: int) -> bool:
-        """Whether it holds more actors than there shall be trials."""
-        return sum(slot.state is not State.EMPTY for slot in self.slots) > size
-
-    def count(self) -> None:
-        """Notes how its trials have shared it since it was last counted."""
-        now = time.monotonic()
-        passed, busy, self._counted_at = now - self._counted_at, self.busy, now
-        for slot in self.slots:
-            if slot.state is State.BUSY:
-                slot.busy_s += passed
-                slot.shared_s += passed / busy
-                slot.most = max(slot.most, busy)
-
-    def put(self, slot: Slot, state: State) -> None:
-        """A trial comes into a slot, or leaves it."""
-        self.count()
-        slot.state, self.changed_at = state, time.time()
-        if state is State.BUSY:
-            slot.most, slot.busy_s, slot.shared_s = 0, 0.0, 0.0
-        if state is State.EMPTY:
-            slot.name, slot.waiting = f"hfsuite-{uuid.uuid4().hex}", None
-        self.count()
+from hfsuite.trials.gpu_group import Group, Slot, State
+from hfsuite.trials.resources import TrialRequest, is_alone
+from hfsuite.trials.waiting_actor import where
 
 
 @dataclass
@@ -163,7 +47,7 @@ class SharedGpus(PlacementGroupResourceManager):
     """
 
     def __init__(self, groups: Sequence[Group], size: int = 1) -> None:
-        self.groups, self.size = list(groups), size
+        self.groups, self.size, self.ranks = list(groups), size, groups[0].ranks
         self.actors: Any = None  # Ray's manager of the actors that run in the slots
         self._asked: Counter[TrialRequest] = Counter()
         self._ready = {group.placement_group.ready(): group for group in self.groups}  # those that are not yet
@@ -199,6 +83,8 @@ class SharedGpus(PlacementGroupResourceManager):
         slot = acquired_resource.slot
         self._forget(slot)
         slot.group.put(slot, State.EMPTY)
+        if slot.group.ranks != self.ranks:
+            self.release([slot.group])  # no other trial has so many
         if is_alone(acquired_resource.resource_request):
             slot.group.is_reserved = False
 
@@ -222,7 +108,17 @@ class SharedGpus(PlacementGroupResourceManager):
     @property
     def at_once(self) -> int:
         """How many trials may run now, of all groups."""
-        return self.size * sum(not group.is_gone for group in self.groups)
+        return self.size * sum(not group.is_gone and group.ranks == self.ranks for group in self.groups)
+
+    def add(self, group: Group) -> None:
+        """One more."""
+        self.groups.append(group)
+        self._ready[group.placement_group.ready()] = group
+
+    def is_there(self, group: Group) -> bool:
+        """Whether a group has its GPUs."""
+        self.update_state()
+        return not group.is_gone and group not in self._ready.values()
 
     def release(self, groups: Sequence[Group]) -> None:
         """Gives the GPUs of groups back to the cluster, and ends what runs there."""
@@ -233,10 +129,6 @@ class SharedGpus(PlacementGroupResourceManager):
                     self._forget(slot)
             group.is_gone = True
             self._ready = {future: each for future, each in self._ready.items() if each is not group}
-
-    def release_idle(self) -> None:
-        """Gives back those that hold nothing, since no trial will come to them."""
-        self.release([group for group in self.groups if all(slot.state is State.EMPTY for slot in group.slots)])
 
     def slot_of(self, actor: Any) -> Slot | None:
         """Where a trial's actor runs."""
@@ -264,40 +156,27 @@ class SharedGpus(PlacementGroupResourceManager):
         pace.forget(slot.name, slot.group.ranks)
 
     def _is_open(self, group: Group) -> bool:
-        is_there = not group.is_gone and group not in self._ready.values()
-        return is_there and not group.is_reserved and group.busy < self.size
+        most = self.size if group.ranks == self.ranks else 1
+        return self.is_there(group) and not group.is_reserved and not group.is_left and group.busy < most
 
     def _slot_for(self, request: TrialRequest) -> Slot | None:
         """Of the groups that have room, the one with the fewest trials: the first ones run alone."""
-        self.update_state()
         if is_alone(request):
             return self._slot_alone()
-        roomy = [group for group in self.groups if self._is_open(group)]
+        roomy = [group for group in self.groups if group.ranks == len(request.bundles) and self._is_open(group)]
         emptiest = min(roomy, key=lambda group: group.busy, default=None)
         if emptiest is None or any(slot.state is State.IDLE for slot in emptiest.slots):
             return None  # there an actor waits, which Ray Tune gives to the trial instead
         return _empty(emptiest)
 
     def _slot_alone(self) -> Slot | None:
-        there = [group for group in self.groups if not group.is_gone and group not in self._ready.values()]
+        there = [group for group in self.groups if group.ranks == self.ranks and self.is_there(group)]
         reserved = [group for group in there if group.is_reserved]
         if not reserved and there:
             emptiest = min(there, key=lambda group: group.busy)
             emptiest.is_reserved = True  # its trials run to their ends, and no other comes
             reserved = [emptiest]
         return next((_empty(group) for group in reserved if not group.busy), None)
-
-
-def is_alone(request: TrialRequest) -> bool:
-    """Whether a trial shall have no neighbours."""
-    return bool(request._kwargs.get("name") == ALONE)
-
-
-def alone(request: TrialRequest) -> TrialRequest:
-    """What a trial asks for that shall have no neighbours."""
-    made = TrialRequest([{}, *request.bundles], strategy=request.strategy, name=ALONE)
-    made.owner = request.owner
-    return made
 
 
 def _empty(group: Group) -> Slot | None:

@@ -22,6 +22,8 @@ FINEST = 10_000  # parts of a GPU that Ray tells apart
 MOST_A_GPU = 8  # trials: on an H100, eight small ones together do 1.04 to 1.13 times as much as four
 HOST_BYTES_A_WORKER = 2 << 30  # of main memory: what it imports, CUDA's libraries, a small model and its data
 OVERRIDDEN = "RAY_OVERRIDE_RESOURCES"  # with it, Ray believes what it is told instead of looking
+ALONE = "alone"  # the name of the placement group that a trial asks for which shall have no neighbours
+GROWN = "grown"  # likewise, of one that goes on with more workers than it began with
 SPARE_CPUS_FOR_RAY_DATA = 1  # Ray Data's tasks run outside of the trials' groups; without a free CPU they wait for ever
 
 
@@ -46,6 +48,12 @@ class TrialRequest(PlacementGroupFactory):
         made.owner = owner
         return made
 
+    def renamed(self, name: str, times: int) -> Self:
+        """Another kind of request, with so many times as many workers."""
+        made = type(self)([{}, *self.bundles * times], strategy=self.strategy, name=name)
+        made.owner = self.owner
+        return made
+
     def to_placement_group(self) -> PlacementGroup:
         """Ray Tune asks for a new group: one that was made ahead, if there is such a one."""
         group = self._taken_from_ahead()
@@ -63,6 +71,26 @@ class TrialRequest(PlacementGroupFactory):
                 self.made_ahead.remove(each)
                 return each[1]
         return None
+
+
+def is_alone(request: PlacementGroupFactory) -> bool:
+    """Whether a trial shall have no neighbours on its GPUs."""
+    return bool(request._kwargs.get("name") == ALONE)
+
+
+def alone(request: TrialRequest) -> TrialRequest:
+    """What a trial asks for that shall have none."""
+    return request.renamed(ALONE, 1)
+
+
+def is_grown(request: PlacementGroupFactory) -> bool:
+    """Whether a trial has more workers than it began with."""
+    return bool(request._kwargs.get("name") == GROWN)
+
+
+def grown(request: TrialRequest, times: int) -> TrialRequest:
+    """What a trial asks for that shall go on with so many times as many workers."""
+    return request.renamed(GROWN, times)
 
 
 def check_fits(scaling_config: ScalingConfig, *, uses_ray_data: bool, nodes: Sequence[Resources] | None = None) -> None:
@@ -134,6 +162,12 @@ def concurrent_trials(
             return slots
         case _:
             return int(sum(rooms) // workers)
+
+
+def room_for(bundle: Resources) -> int:
+    """For how many more such workers the cluster has room now, beside all that runs in it."""
+    free = ray._private.state.available_resources_per_node().values()
+    return sum(_copies(node, bundle) for node in free)
 
 
 def trials_a_gpu(scaling_config: ScalingConfig, most: int, *, uses_ray_data: bool) -> int:

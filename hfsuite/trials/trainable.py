@@ -304,7 +304,8 @@ class TrainingTrial(Trainable):
             conditions = dataclasses.replace(conditions, logged_to=logged_to)
         slot = ray.get_runtime_context().get_actor_name()
         paced = (self.trial_id, slot) if slot else None
-        conditions = dataclasses.replace(conditions, metric=self.metric, paced=paced)
+        keeps_batch = resources.is_grown(self.trial_resources)
+        conditions = dataclasses.replace(conditions, metric=self.metric, keeps_batch=keeps_batch, paced=paced)
         trainer.start_from, trainer.conditions, trainer.examination = self.start_from, conditions, self.examination
         return trainer
 

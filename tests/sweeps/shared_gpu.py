@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import ray.train.torch
 import torch
 from ray import tune
-from ray.train import ScalingConfig
+from ray.train import Checkpoint, ScalingConfig
 from ray.train.torch import TorchConfig
 
 from hfsuite import AccelerateTrainer, Experiment
@@ -46,8 +47,12 @@ def loop(settings: dict[str, Any]) -> None:
     pace.read_gpu = lambda device, _: Gpu(gpu_name, held, peak, sum(taken()) + GIGABYTE, total, busy)
     weight = torch.nn.Parameter(torch.zeros(()))
     optimizer = torch.optim.SGD([weight], lr=settings["lr"])
+    first = 0
+    if (checkpoint := ray.train.get_checkpoint()) is not None:
+        with checkpoint.as_directory() as directory:
+            weight.data, first = torch.load(Path(directory, "state.pt"))
     try:
-        for step in range(1, settings["steps"] + 1):
+        for step in range(first + 1, settings["steps"] + 1):
             time.sleep(settings["step_s"] * (1 - busy))
             with (folder / "gpu").open("w") as gpu:
                 fcntl.flock(gpu, fcntl.LOCK_EX)
@@ -59,7 +64,12 @@ def loop(settings: dict[str, Any]) -> None:
             ((weight - 1) ** 2).backward()
             optimizer.step()
             if step % settings["every"] == 0:
-                ray.train.report({"loss": float((weight.detach() - 1) ** 2), "step": step})
+                with tempfile.TemporaryDirectory() as directory:
+                    saved = None
+                    if settings["saves"] and context.get_world_rank() == 0:
+                        torch.save((weight.data, step), Path(directory, "state.pt"))
+                        saved = Checkpoint.from_directory(directory)
+                    ray.train.report({"loss": float((weight.detach() - 1) ** 2), "step": step}, checkpoint=saved)
     finally:
         mine.unlink(missing_ok=True)
 
@@ -77,6 +87,6 @@ experiment = Experiment(
     mode="min",
     defaults={
         "lr": 1e-2, "steps": 60, "every": 30, "step_s": 0.1, "busy": 0.2, "batch_size": 8, "gigabytes": 1.0,
-        "total": 40, "folder": "/tmp",
+        "total": 40, "folder": "/tmp", "saves": False,
     },
 )  # fmt: skip

@@ -15,6 +15,7 @@ from ray._private.node import Node
 from ray._private.parameter import RayParams
 from ray.tune.schedulers import PopulationBasedTraining
 
+from hfsuite.sweeps import remaining
 from hfsuite.sweeps.result import SweepResult
 from hfsuite.tracking import store
 from hfsuite.tracking.directory import SweepDirectory
@@ -113,6 +114,28 @@ def test_trials_of_two_ranks_share_two_gpus_and_each_rank_has_its_own(own_direct
     assert all(len(names) == GPUS for names in by_trial.values()), seen
     assert gpus_of(result)["trials_a_gpu"] == 2
     assert min(trial.gpu_share for trial in result.trials) < 0.75
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_gpus")
+def test_a_trial_leaves_its_neighbour_for_a_gpu_that_nobody_waits_for(
+    own_directory: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(remaining, "WORTH", 0.0)
+    experiment = replace(shared_gpu.experiment, space={"step_s": tune.grid_search([0.1, 0.101, 0.102])})
+    result = swept(
+        own_directory, experiment, searcher="grid", at_end="spread",
+        set={"steps": 200, "every": 10, "busy": 0.8, "saves": True},
+    )  # fmt: skip
+    assert [str(trial.state) for trial in result.trials] == ["completed"] * 3
+    assert [trial.iterations for trial in result.trials] == [20] * 3
+    assert len({trial.metrics["loss"] for trial in result.trials}) == 1, "as if they had trained in one piece"
+    assert capfd.readouterr().err.count("goes on without neighbours on its GPU.") == 1
+    seen = [line.split() for line in (own_directory / "ranks").read_text().splitlines()]
+    gpus = {trial: {name for each, _, name in seen if each == trial} for trial, _, _ in seen}
+    (moved,) = [trial for trial, names in gpus.items() if len(names) == 2]
+    assert 0.5 < result.trials[int(moved[-3:])].gpu_share < 1
+    assert result.trials[int(moved[-3:])].warm_start, "on the GPU to which it went"
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import typer
+from ray.tune.schedulers import PopulationBasedTraining
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from hfsuite.cli import app
@@ -77,7 +78,7 @@ def test_a_keyword_that_does_not_exist_gets_the_nearest_name(own_directory: Path
 def test_a_request_comes_back_from_its_record(own_directory: Path) -> None:
     asked = Request(
         trials=3, searcher="random", trial_scheduler="fifo", workers=2, gpu=0.5, set={"reports": 2}, seed=7,
-        name="made", storage="elsewhere", isolation="process", decisions="pipelined", stop_grace_s=3.0,
+        at_end="grow", name="made", storage="elsewhere", isolation="process", decisions="pipelined", stop_grace_s=3.0,
         trials_per_group=2, memory_limit_gb=0.5, keep="all", deterministic=True, try_defaults=False,
     )  # fmt: skip
     as_usual = [each.name for each in fields(Request) if getattr(asked, each.name) == DEFAULTS[each.name]]
@@ -129,6 +130,12 @@ def test_a_store_that_cannot_be_and_a_lock_are_told_of_before_there_is_ray(
         ({"set": ["x=1"]}, r"set must be a dict from names of settings to values, got \['x=1'\]"),
         ({"name": 3}, "name must be a text, or None"),
         ({"try_defaults": 1}, "try_defaults must be True or False, got 1"),
+        ({"at_end": True}, "at_end must be stay, spread, grow, or None, got True"),
+        ({"at_end": "spred"}, "at_end cannot be 'spred'. Did you mean 'spread'?"),
+        (
+            {"at_end": "grow", "trial_scheduler": PopulationBasedTraining(hyperparam_mutations={"x": [1.0, 2.0]})},
+            "at_end cannot be 'grow' with PopulationBasedTraining, which moves trials itself",
+        ),
     ],
 )
 def test_what_is_asked_for_in_another_type_is_named(asked: dict[str, Any], words: str, own_directory: Path) -> None:

@@ -11,8 +11,9 @@ from ray.experimental import internal_kv
 from ray.train import ScalingConfig
 
 from hfsuite.ranks import pace
-from hfsuite.trials.gpu_slots import AcquiredSlot, Group, SharedGpus, State, alone, is_alone
-from hfsuite.trials.resources import TrialRequest
+from hfsuite.trials.gpu_group import Group, State
+from hfsuite.trials.gpu_slots import AcquiredSlot, SharedGpus
+from hfsuite.trials.resources import TrialRequest, alone, grown, is_alone, is_grown
 
 REQUEST = TrialRequest.of(ScalingConfig(num_workers=1), owner="test")
 
@@ -124,10 +125,47 @@ def test_a_slot_has_another_name_for_each_actor(shared: SharedGpus) -> None:
     )
 
 
+def test_a_trial_that_leaves_its_neighbours_does_not_come_back(shared: SharedGpus) -> None:
+    shared.size = 2
+    running = [each for each in (taken(shared) for _ in range(3)) if each is not None]
+    crowded = next(group for group in shared.groups if group.busy == 2)
+    crowded.is_left = True
+    leaving = next(each.slot for each in running if each.slot.group is crowded)
+    crowded.put(leaving, State.IDLE)
+    assert shared.next_of([leaving]) is None
+    place = taken(shared)
+    assert place is not None
+    assert place.slot.group is not crowded
+    assert taken(shared) is None
+    for slot in crowded.slots:
+        crowded.put(slot, State.IDLE)
+    assert not crowded.is_left, "when all have left, others may come"
+
+
+def test_a_trial_that_grows_gets_the_group_that_was_made_for_it(shared: SharedGpus) -> None:
+    shared.release(shared.groups[:1])
+    larger = grown(REQUEST, 2)
+    assert (len(larger.bundles), larger.owner, is_grown(larger), is_grown(REQUEST)) == (2, "test", True, False)
+    assert taken(shared, larger) is None
+    group = Group.made(larger, 1)
+    shared.add(group)
+    ray.get(shared.get_resource_futures())
+    assert shared.at_once == 1, "of those that have not grown"
+    acquired = taken(shared, larger)
+    assert acquired is not None
+    assert acquired.slot.group is group
+    assert taken(shared, larger) is None
+    other = taken(shared)
+    assert other is not None
+    assert other.slot.group is not group
+    shared.free_resources(acquired)
+    assert group.is_gone, "no other has so many workers"
+
+
 def test_groups_that_hold_nothing_are_given_back(shared: SharedGpus) -> None:
     first = taken(shared)
     assert first is not None
-    shared.release_idle()
+    shared.release([group for group in shared.groups if group.is_empty])
     assert [group.is_gone for group in shared.groups].count(True) == 1
     assert not first.slot.group.is_gone
     assert taken(shared) is None

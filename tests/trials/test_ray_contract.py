@@ -389,6 +389,19 @@ def test_tunes_loop_where_trials_share_gpus() -> None:
     }  # fmt: skip
 
 
+def test_tunes_loop_where_the_last_trials_move() -> None:
+    """`tune_moves.py` pauses trials as a trial scheduler would, and has them ask for others of Ray's resources."""
+    assert parameters(TuneController._process_trial_result) == ["trial", "result"]
+    assert parameters(TuneController._set_trial_status) == ["trial", "status"]
+    assert parameters(TuneController._maybe_cache_trial_actor) == ["trial"]
+    assert parameters(TuneController._cleanup_cached_actors) == ["force_all"]
+    pauses = inspect.getsource(TuneController._schedule_trial_pause)
+    assert pauses.index("_schedule_trial_stop") < pauses.index("Trial.PAUSED"), "the actor is kept for what it was"
+    assert "_resources_to_pending_trials" in inspect.getsource(TuneController._set_trial_status)
+    free = ray._private.state.available_resources_per_node()
+    assert {node["NodeID"] for node in ray.nodes() if node["Alive"]} <= free.keys()
+
+
 def test_key_value_store() -> None:
     """`pace.py` tells the driver through it."""
     put, key = internal_kv._internal_kv_put, b"contract"

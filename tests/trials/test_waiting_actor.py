@@ -14,7 +14,8 @@ from ray.tune.execution.class_cache import _ActorClassCache
 from ray.tune.execution.tune_controller import TuneController
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
-from hfsuite.trials.gpu_slots import Group, SharedGpus, Slot
+from hfsuite.trials.gpu_group import Group, Slot
+from hfsuite.trials.gpu_slots import SharedGpus
 from hfsuite.trials.resources import TrialRequest
 from hfsuite.trials.waiting_actor import WaitingActor
 from tests.ranks import leaving
