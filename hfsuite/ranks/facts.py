@@ -32,7 +32,7 @@ DEALT_OTHERWISE = "the number of workers, between which Accelerate deals them in
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
-_rows_before: tuple[int | None, int] | None = None  # of a step, and workers, where a training shall keep its batch
+_rows_before: tuple[int, int] | None = None  # of a step, and workers, where a training shall keep its batch
 
 
 @contextmanager
@@ -42,7 +42,12 @@ def batch_kept() -> Iterator[None]:
     storage = ray.train.get_context().get_storage()
     with storage.storage_filesystem.open_input_stream(f"{storage.experiment_fs_path}/{FACTS_FILE}") as stream:
         before = json.loads(stream.read())
-    _rows_before = _rows(before["batch"], before["world_size"]), before["world_size"]
+    if (rows := _rows(before["batch"], before["world_size"])) is None:
+        raise ConfigurationError(
+            "How many rows a step takes is not known, so nobody can say whether it would be as many with more workers: "
+            "give Accelerator.prepare() a DataLoader that shuffles."
+        )
+    _rows_before = rows, before["world_size"]
     try:
         yield
     finally:
@@ -60,6 +65,7 @@ class Facts:
         self.is_first = not is_local and ray.train.get_context().get_world_rank() == 0
         self.inputs: dict[tuple[str, str], dict[str, Any]] = {}
         self.batch: dict[str, int] = {}
+        self.saves_only_model = False  # checkpoints lack what the training needs to go on as it was
         self.precision = "no"  # of what is computed in less than the default type
         self.seeds: dict[str, Any] = {}  # that the training uses, by name
         self.weights: list[str] = []  # the types of the weights that are trained
@@ -92,10 +98,10 @@ class Facts:
         if _rows_before is not None:
             workers = ray.train.get_context().get_world_size()
             rows, (former, fewer) = _rows(self.batch, workers), _rows_before
-            if rows != former or rows is None:
+            if rows != former:
                 raise ConfigurationError(
-                    f"With {workers} workers a step would take {rows or 'unknown'} rows, and with {fewer} it took "
-                    f"{former or 'unknown'}. Have hfsuite.split_batch(rows, world size) say what each worker takes."
+                    f"With {workers} workers a step would take {rows} rows, and with {fewer} it took {former}. Have "
+                    "hfsuite.split_batch(rows, world size) say what each worker takes."
                 )
 
     def note_dealing(self, not_dealt: list[str]) -> None:
@@ -119,6 +125,7 @@ class Facts:
         facts = surroundings() | {
             "seeds": self.seeds,
             "batch": self.batch,
+            "saves_only_model": self.saves_only_model,
             "precision": self.precision,
             "weights_dtype": ", ".join(self.weights) or None,
             "weights_trained_in": self._caution(),

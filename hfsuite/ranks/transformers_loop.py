@@ -109,6 +109,7 @@ class TransformersLoop:
         for dataset in evaluation.values() if isinstance(evaluation, dict) else [evaluation]:
             facts.note(EVALUATION, dataset)
         facts.note_precision(trainer.accelerator)
+        facts.saves_only_model = trainer.args.save_only_model
         facts.seeds = {"seed": trainer.args.seed, "data_seed": trainer.args.data_seed}
         facts.write()
         return facts

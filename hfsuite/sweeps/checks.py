@@ -133,13 +133,18 @@ def workers(job: Job) -> list[str]:
 def at_end(job: Job) -> list[str]:
     """What becomes of GPUs for which no trial waits."""
     asked, known = job.request.at_end, get_args(AtEnd)
-    if asked is None or asked == STAY:
+    if asked is None or asked == STAY or workers(job):
         return []
     if asked not in known:
         return [f"at_end cannot be {asked!r}. {did_you_mean(asked, known)}"]
     if job.is_moved_otherwise:
         name = type(job.request.trial_scheduler).__name__
         return [f"at_end cannot be {asked!r} with {name}, which moves trials itself: leave it out."]
+    if job.gpu_share not in (None, AUTO, 1.0):
+        return [
+            f"at_end cannot be {asked!r} where each worker has {job.gpu_share:g} GPUs: let the parts be measured "
+            "(--gpu-share auto), or give each worker one (--gpu-share 1)."
+        ]
     if asked == GROW and job.experiment.trainer.is_streamed:
         return ["at_end cannot be 'grow' where Ray Data is dealt out: the rows of an epoch depend on the workers."]
     return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import sys
 import time
@@ -14,7 +15,7 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from hfsuite.errors import TrialFailed
-from hfsuite.report import FAILED_AT_END, LOST, TRAINING_FINISHED, WARM_START
+from hfsuite.report import FACTS_FILE, FAILED_AT_END, LOST, TRAINING_FINISHED, WARM_START
 from hfsuite.search.trial_schedulers import Budget
 from hfsuite.sweeps.display import Display
 from hfsuite.sweeps.interruption import Interruption
@@ -109,7 +110,10 @@ class SweepObserver(Callback):
         self.display.begins(result)
         record, request = self.records[trial.trial_id], trial.placement_group_factory
         record.started_at, record.ended_at = record.started_at or _now(), None
-        record.note_workers(step_of(trial.last_result) if result.iterations else 0, len(request.bundles))
+        step = record.saved[-1].step if record.saved else 0  # from which it goes on
+        if step and not record.workers:  # an older version wrote the record
+            record.note_workers(0, int(self.sweep.params["workers"]))
+        record.note_workers(step, len(request.bundles))
         result.workers = record.workers
         if self.keep != "all":
             record.kept = []  # of the attempt before; Ray Tune removes it when there is a newer one
@@ -217,6 +221,11 @@ class SweepObserver(Callback):
         """Seconds that a trial still takes which runs, on an average; None if that cannot be told."""
         self._stop_clock(trial.trial_id)
         return self.end.rest(self.result(trial), self.trials.values())
+
+    def saves_all(self, trial: Trial) -> bool:
+        """Whether a trial's checkpoints hold all that its training needs to go on, as far as its ranks have told."""
+        text = self.directory.read_text(f"{self.records[trial.trial_id].directory}/{FACTS_FILE}")
+        return not (text and json.loads(text).get("saves_only_model"))
 
     def settle(self) -> None:
         """Removes the checkpoints that shall not stay, and gives each result its best one that does."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 import math
 import statistics
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
@@ -23,6 +24,7 @@ TRUST_IN_WORK = 2.0  # as if so many pairs of trials, one of e times the other's
 WORTH = 2.0  # what a trial that goes on elsewhere saves, against what it costs: the first is an estimate
 USUAL_SPREAD = 0.1  # of the logarithm of seconds about what work says of it; so many trials bear that out, too
 NORMAL, SURELY = statistics.NormalDist(), 1e-12
+FITTED_EVERY_S = 0.5  # for the rests of single trials
 STEEPEST = 2.0  # nothing takes longer than by the square of its work
 
 
@@ -151,6 +153,8 @@ class EndOfSweep:
 
     def __init__(self, planned: int) -> None:
         self.planned, self.at_once = planned, 1
+        self._durations: Durations | None = None
+        self._fitted_at = 0.0
         self.works_ahead: Callable[[], Sequence[float]] = list  # of trials whose settings are known already
 
     def left(self, trials: Iterable[TrialResult]) -> float | None:
@@ -161,11 +165,11 @@ class EndOfSweep:
         """
         return seconds_left(_seen(trials), self.planned, self.at_once, self.works_ahead())
 
-    @staticmethod
-    def rest(trial: TrialResult, trials: Iterable[TrialResult]) -> float | None:
+    def rest(self, trial: TrialResult, trials: Iterable[TrialResult]) -> float | None:
         """Seconds that one still takes which runs, on an average; None if that cannot be told."""
-        durations = Durations(_seen(trials))
-        return durations.rest(Seen.of(trial)) if durations.is_known else None
+        if self._durations is None or time.monotonic() - self._fitted_at > FITTED_EVERY_S:
+            self._durations, self._fitted_at = Durations(_seen(trials)), time.monotonic()
+        return self._durations.rest(Seen.of(trial)) if self._durations.is_known else None
 
 
 def _seen(trials: Iterable[TrialResult]) -> list[Seen]:

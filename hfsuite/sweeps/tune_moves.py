@@ -15,6 +15,7 @@ from ray.tune.experiment import Trial
 from ray.tune.result import SHOULD_CHECKPOINT
 from ray.tune.schedulers import TrialScheduler
 
+from hfsuite.report import TRAINING_FINISHED
 from hfsuite.trials.resources import TrialRequest
 
 
@@ -37,7 +38,8 @@ def last_trials_move(
 
         def on_trial_result(asking: Any, reporting: Trial, report: Mapping[str, Any]) -> str:
             decision: str = decide(asking, reporting, report)
-            if decision != TrialScheduler.CONTINUE or not report.get(SHOULD_CHECKPOINT):
+            goes_on = decision == TrialScheduler.CONTINUE and not report.get(TRAINING_FINISHED)
+            if not goes_on or not report.get(SHOULD_CHECKPOINT):
                 return decision
             if (request := next_place(reporting)) is None:
                 return decision
@@ -49,9 +51,12 @@ def last_trials_move(
             return own_result(controller, trial, result)
 
     def set_status(controller: Any, trial: Trial, status: str) -> None:
-        if status == Trial.PAUSED and (request := moving.pop(trial.trial_id, None)) is not None:
+        request = moving.pop(trial.trial_id, None) if status == Trial.PAUSED else None
+        if request is not None:
             trial.placement_group_factory = request
         own_status(controller, trial, status)
+        if request is not None:  # otherwise the trial scheduler would be asked, which has not paused it
+            own_status(controller, trial, Trial.PENDING)
 
     def maybe_cache(controller: Any, trial: Trial) -> bool:
         if not keeps_idle():
@@ -62,6 +67,9 @@ def last_trials_move(
     def cleanup(controller: Any, force_all: bool = False) -> None:
         if force_all or not keeps_idle():
             own_cleanup(controller, force_all=force_all)
+            return
+        with mock.patch.object(controller._search_alg, "is_finished", return_value=False):
+            own_cleanup(controller)
 
     with mock.patch.multiple(
         TuneController,

@@ -104,9 +104,17 @@ class _Waiting(_ObjectCache):
         return actor
 
     def flush_cached_objects(self, force_all: bool = False) -> Iterator[Any]:
-        """Those that shall end: all, when no trial will come."""
+        """Those that shall end: all, when no trial will come; and those who wait where a trial shall be alone."""
         if force_all:
             yield from super().flush_cached_objects(force_all=True)
+            return
+        for key in list(self._cached_objects):
+            for actor in list(self._cached_objects[key]):
+                slot = self._shared.slot_of_tracked(actor)
+                if slot is not None and slot.group.is_reserved:
+                    self._cached_objects[key].remove(actor)
+                    self._num_cached_objects -= 1
+                    yield actor
 
     def _next(self, key: Any) -> tuple[Slot, Any] | None:
         waiting = {slot: actor for actor in self._cached_objects[key] if (slot := self._shared.slot_of_tracked(actor))}

@@ -171,6 +171,7 @@ def _last_trials(plan: Plan, observer: SweepObserver, sharing: GpuSharing | None
         at_end=plan.job.at_end,
         planned=plan.job.trials,
         rest=observer.rest,
+        saves_all=functools.cache(observer.saves_all),
         told=sharing.told,
     )
 

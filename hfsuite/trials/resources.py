@@ -164,10 +164,21 @@ def concurrent_trials(
             return int(sum(rooms) // workers)
 
 
-def room_for(bundle: Resources) -> int:
-    """For how many more such workers the cluster has room now, beside all that runs in it."""
-    free = ray._private.state.available_resources_per_node().values()
-    return sum(_copies(node, bundle) for node in free)
+def room_for(bundle: Resources, strategy: str) -> int:
+    """For how many more such workers of one trial the cluster has room now, beside all that runs in it.
+
+    Args:
+        bundle: what each takes.
+        strategy: of Ray's, by which they are placed.
+    """
+    rooms = [_copies(node, bundle) for node in ray._private.state.available_resources_per_node().values()]
+    match strategy:
+        case "STRICT_PACK":
+            return max(rooms, default=0)
+        case "STRICT_SPREAD":
+            return sum(room > 0 for room in rooms)
+        case _:
+            return sum(rooms)
 
 
 def trials_a_gpu(scaling_config: ScalingConfig, most: int, *, uses_ray_data: bool) -> int:

@@ -57,7 +57,8 @@ class TrainingClock(TrainerCallback):
 
     def _note(self) -> None:
         if self.began is not None:
-            workload.note("trained", seconds=_now() - self.began)
+            workers = ray.train.get_context().get_world_size()
+            workload.note("trained", seconds=_now() - self.began, workers=workers)
         self.began = None
 
 

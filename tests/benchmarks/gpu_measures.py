@@ -77,8 +77,9 @@ def gpu_share(way: str, seed: int = 0) -> list[Row]:
 
 def trained_between(diary: Diary, begin: float, end: float) -> float:
     """Seconds of training steps in a span of time, of all GPUs together."""
-    spans = [(entry["at"] - entry["seconds"], entry["at"]) for entry in diary if entry["event"] == "trained"]
-    return sum(max(0.0, min(until, end) - max(since, begin)) for since, until in spans)
+    entries = [entry for entry in diary if entry["event"] == "trained"]
+    spans = [(entry["at"] - entry["seconds"], entry["at"], entry["workers"]) for entry in entries]
+    return sum(workers * max(0.0, min(until, end) - max(since, begin)) for since, until, workers in spans)
 
 
 def gpu_pack(workers: int, *, under_mps: bool = False) -> list[Row]:

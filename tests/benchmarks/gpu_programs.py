@@ -125,12 +125,12 @@ def gpu_stops(folder: Path, trials: int, gpus: int) -> dict[str, Any]:
 
 
 def gpu_share_ours(folder: Path, trials: int, gpus: int, seed: int) -> dict[str, Any]:
-    """The sentiment experiment under ASHA, a trial on each GPU."""
+    """The sentiment experiment under ASHA, a trial on each GPU, and more workers where GPUs would be idle."""
     from tests.benchmarks import gpu_experiments
 
     return ways.ours(
         gpu_experiments.sentiment_experiment, folder, trials, cpus=2 * gpus, trial_scheduler="asha", searcher="tpe",
-        gpu=1.0, set=gpu_experiments.settings_of_share(gpus), seed=seed,
+        gpu=1.0, at_end="grow", set=gpu_experiments.settings_of_share(gpus), seed=seed,
     )  # fmt: skip
 
 

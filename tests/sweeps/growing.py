@@ -35,6 +35,7 @@ def train_function(train_dataset: Any, eval_dataset: Any, **settings: Any) -> An
         eval_strategy="epoch",
         logging_strategy="epoch",
         save_strategy="epoch",
+        save_only_model=settings["saves_only_model"],
         lr_scheduler_type="constant",
         disable_tqdm=True,
         use_cpu=not settings["gpu"],
@@ -52,5 +53,13 @@ experiment = Experiment(
     space={"epochs": tune.grid_search([32, 2])},
     metric="eval_loss",
     mode="min",
-    defaults={"epochs": 2, "rows": 8, "step_s": 0.3, "learning_rate": 1e-2, "divides": True, "gpu": False},
+    defaults={
+        "epochs": 2,
+        "rows": 8,
+        "step_s": 0.3,
+        "learning_rate": 1e-2,
+        "divides": True,
+        "gpu": False,
+        "saves_only_model": False,
+    },
 )
