@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+import time
 from typing import Any
 
 from ray import tune
@@ -18,7 +19,7 @@ STEPS, REPORTS = 200, 4  # 4 to 6 s on two H100, as fast as its CPUs are
 
 def train(
     lr: float, device: Any, report: Report,
-    *, steps: int = STEPS, reports: int = REPORTS, rows: int = 32, in_turns_as: str = "",
+    *, steps: int = STEPS, reports: int = REPORTS, rows: int = 32, pause_s: float = 0.0, in_turns_as: str = "",
 ) -> None:  # fmt: skip
     """22.7 M parameters, so many rows of 64 tokens a rank and step, in the process group of the caller."""
     import torch
@@ -42,6 +43,7 @@ def train(
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
+        time.sleep(pause_s)
         if step == 1:
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
@@ -57,10 +59,8 @@ def loop(settings: dict[str, Any]) -> None:
 
     os.environ["BENCH_DIARY"] = settings["diary"]
     device, report = ray.train.torch.get_device(), ray.train.report
-    rows, in_turns_as = settings["rows"], settings["in_turns_as"]
-    # Without a number of steps, trials of all sizes take about as long: long enough to be measured.
-    steps = settings["steps"] or max(48, 20_000 // rows // 4 * 4)
-    train(settings["lr"], device, report, steps=steps, rows=rows, in_turns_as=in_turns_as)
+    own = {name: settings[name] for name in ("steps", "rows", "pause_s", "in_turns_as")}
+    train(settings["lr"], device, report, **own)
 
 
 experiment = Experiment(
@@ -69,7 +69,7 @@ experiment = Experiment(
     space={"lr": tune.loguniform(1e-5, 1e-4)},
     metric="loss",
     mode="min",
-    defaults={"lr": 1e-5, "steps": STEPS, "rows": 32, "in_turns_as": "", "diary": ""},
+    defaults={"lr": 1e-5, "steps": STEPS, "rows": 32, "pause_s": 0.0, "in_turns_as": "", "diary": ""},
 )
 of_mixed_sizes = dataclasses.replace(  # 1 to 30 GB each
     experiment, name="bench-gpu-mixed", space={**experiment.space, "rows": tune.choice([32, 128, 512, 1024])}

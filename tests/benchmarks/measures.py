@@ -341,7 +341,10 @@ def program(name: str, *arguments: object, timeout_s: float = 1800, **environmen
         if started.returncode:
             raise RuntimeError(f"{name} failed:\n{printed[-2000:]}\n{errors[-4000:]}")
         lines = diary.read_text().splitlines() if diary.exists() else []
-        return json.loads(printed.strip().splitlines()[-1]), [json.loads(line) for line in lines]
+        answer = json.loads(printed.strip().splitlines()[-1])
+        if "wall_s" in answer:  # a measure of several programs may be cut short
+            print(f"{name} {' '.join(map(str, arguments))}: {answer['wall_s']:.0f} s", file=sys.stderr, flush=True)
+        return answer, [json.loads(line) for line in lines]
 
 
 def per_minute(
