@@ -14,6 +14,7 @@ FAILED_AT_END = "failed_at_end"  # in its last report: what went wrong after it
 EARLIER = "logged_earlier"  # in a report: logs between the last one and this one, each with its own step
 UNEVALUATED = "unevaluated"  # a report with this true was due without an evaluation: for its checkpoint
 LOSS_BITS = "loss_bits"  # the digests of the steps since the last report, one after another
+FAILURE_FILE = "failure.txt"  # in a run's directory: why the training failed, with the traceback of its rank
 FACTS_FILE = "training.json"  # in a run's directory: what it was given and where it ran, see `hfsuite.ranks.facts`
 SHOULD_CHECKPOINT = "should_checkpoint"  # Ray Tune's own name: a checkpoint came with the report
 # What Ray Tune adds, by its own names; who only reads reports need not import it, which takes a second.

@@ -18,7 +18,9 @@ from hfsuite.cli import (
     register,
     reproduce,
     resume,
+    show,
     sweep,
+    sweeps,
     sync,
     train,
     ui,
@@ -45,6 +47,8 @@ app = typer.Typer(
 app.command("sweep")(sweep.sweep)
 app.command("resume")(resume.resume)
 app.command("train")(train.train)
+app.command("sweeps")(sweeps.sweeps)
+app.command("show")(show.show)
 app.command("best")(best.best)
 app.command("confirm")(confirm.confirm)
 app.command("diff")(diff.diff)

@@ -52,9 +52,9 @@ def finish(result: SweepResult, progress: list[str], *, json: bool) -> int:
 
 def show(result: SweepResult, progress: list[str]) -> None:
     """The table of trials, the best one, and what to type next."""
+    from hfsuite.report import FAILURE_FILE
     from hfsuite.sweeps.display import Display, shortest
     from hfsuite.sweeps.result import best_so_far, best_trial
-    from hfsuite.trials.trainable import FAILURE
 
     console = Console()
     display = Display(
@@ -72,7 +72,7 @@ def show(result: SweepResult, progress: list[str]) -> None:
         if trial.failure:
             why = trial.failure.splitlines()[0].removeprefix(f"Trial {Path(trial.path).name}, ")
             console.print(f"Trial {trial.number:03d} failed: {why}", markup=False, soft_wrap=True)
-            console.print(f"  {shortest(trial.path)}/{FAILURE}", style="dim", markup=False, soft_wrap=True)
+            console.print(f"  {shortest(trial.path)}/{FAILURE_FILE}", style="dim", markup=False, soft_wrap=True)
     best = best_trial(result.trials, result.metric, result.mode)
     so_far = best_so_far(result.trials, result.metric, result.mode) if result.interrupted else best
     if best is None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfsuite.errors import NO_SWEEP, NotRecorded, UnknownName, did_you_mean
-from hfsuite.report import FACTS_FILE
+from hfsuite.report import FACTS_FILE, FAILURE_FILE
 from hfsuite.tracking import provenance, runs, secrets, settings
 from hfsuite.tracking.declared import Program
 from hfsuite.tracking.names import mlflow_name
@@ -209,6 +209,11 @@ def read(client: mlflow.MlflowClient, run: mlflow.entities.Run, *, whole: bool =
         resumed=tuple(json.loads(_text(client, origin, RESUMED))) if RESUMED in shared else (),
         experiment_name=client.get_experiment(run.info.experiment_id).name,
     )
+
+
+def failure(client: mlflow.MlflowClient, run: mlflow.entities.Run) -> str | None:
+    """What went wrong, with the rank's traceback; None if nothing did."""
+    return _text(client, run.info.run_id, FAILURE_FILE) if FAILURE_FILE in _artifacts(client, run.info.run_id) else None
 
 
 def declaration(client: mlflow.MlflowClient, sweep: mlflow.entities.Run) -> Program | None:

@@ -15,7 +15,7 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from hfsuite.errors import TrialFailed
-from hfsuite.report import FACTS_FILE, FAILED_AT_END, LOST, TRAINING_FINISHED, WARM_START
+from hfsuite.report import FACTS_FILE, FAILED_AT_END, FAILURE_FILE, LOST, TRAINING_FINISHED, WARM_START
 from hfsuite.search.trial_schedulers import Budget
 from hfsuite.sweeps.display import Display
 from hfsuite.sweeps.interruption import Interruption
@@ -27,7 +27,7 @@ from hfsuite.sweeps.trial_names import TrialNames
 from hfsuite.sweeps.trial_settings import TrialSettings
 from hfsuite.sweeps.tune_loop import Removals
 from hfsuite.tracking import keeping, saved
-from hfsuite.tracking.directory import FAILURE_FILE, SweepDirectory
+from hfsuite.tracking.directory import SweepDirectory
 from hfsuite.tracking.points import reported, step_of
 from hfsuite.tracking.record import SweepRecord, TrialRecord
 from hfsuite.tracking.state import TrialState

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from ray.tune.experiment import Trial
 
 from hfsuite.errors import ConfigurationError, WrongFunction
-from hfsuite.tracking.directory import FAILURE_FILE, SweepDirectory
+from hfsuite.report import FAILURE_FILE
+from hfsuite.tracking.directory import SweepDirectory
 
 SILENT = "The trial's process ended without a word: look at Ray's logs."
 

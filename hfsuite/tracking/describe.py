@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hfsuite.seeds import SETTING, Seeds
+from hfsuite.tracking import runs
 from hfsuite.tracking.points import CHANGED, rating
 from hfsuite.tracking.record import SweepRecord, TrialRecord
 from hfsuite.tracking.state import TrialState
@@ -73,6 +74,17 @@ def ranked(sweep: SweepRecord, trials: Sequence[TrialRecord]) -> list[TrialRecor
     ]  # fmt: skip
     sign = -1 if sweep.mode == "max" else 1
     return [record for _, record in sorted(rated, key=lambda each: (sign * each[0], each[1].number))]
+
+
+def standing(sweep: SweepRecord, trials: Sequence[TrialRecord]) -> dict[str, Any]:
+    """How far a sweep has come, as tags of its run: a list of sweeps need not look at their trials."""
+    seconds = sum(record.seconds for record in trials)
+    return {
+        runs.PLANNED: sweep.planned,
+        runs.OVER: sum(record.state.is_over for record in trials),
+        runs.FAILED: sum(record.state is TrialState.FAILED for record in trials),
+        runs.HOURS: f"{seconds * sweep.params['workers'] / 3_600:.4f}",
+    }
 
 
 def sweep(sweep: SweepRecord, trials: Sequence[TrialRecord]) -> str:

@@ -17,7 +17,7 @@ from hfsuite.tracking.record import SweepRecord, TrialRecord
 
 OWN_FOLDER = ".hfsuite"  # of what concerns the sweep as a whole
 SWEEP_FILE = f"{OWN_FOLDER}/sweep.json"
-TRIAL_FILE, REPORTS_FILE, FAILURE_FILE = "trial.json", "result.json", "failure.txt"
+TRIAL_FILE, REPORTS_FILE = "trial.json", "result.json"
 RUN_FILE = "mlflow_run.txt"  # the id of a trial's run, so that it need not be searched for
 FORMAT = 1
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from hfsuite.errors import CheckpointError
 from hfsuite.ranks.examination import TEST_FILE
+from hfsuite.report import FAILURE_FILE
 from hfsuite.tracking import describe, inputs, models, rank_logs, runs, settings, store, views
-from hfsuite.tracking.directory import FAILURE_FILE, REPORTS_FILE, RUN_FILE, ReportReader, SweepDirectory
+from hfsuite.tracking.directory import REPORTS_FILE, RUN_FILE, ReportReader, SweepDirectory
 from hfsuite.tracking.names import Names, mlflow_name, names_of, paths, told
 from hfsuite.tracking.points import HELD_S, REPORTED, TESTED, Point, Points, step_of
 from hfsuite.tracking.provenance import write_provenance
@@ -135,6 +136,7 @@ class Recorder:
             runs.STATE: sweep.state,
             "mlflow.note.content": describe.sweep(sweep, list(self._standing.values())),
             **({f"{runs.TAG}.error": sweep.fault} if sweep.fault else {}),
+            **describe.standing(sweep, list(self._standing.values())),
             **{f"{runs.GPUS}.{name}": value for name, value in sweep.gpus.items() if value is not None},
         }
         if best is not None and best.best is not None:

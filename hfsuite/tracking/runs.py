@@ -27,6 +27,7 @@ SWEEP_ID, WHY, SETTLED, LAST_STEP = (f"{TAG}.{name}" for name in ("sweep_id", "w
 REPRODUCES, REPEATED_BY, VERDICT = (f"{TAG}.{name}" for name in ("reproduces", "repeated_by", "verdict"))
 CONFIRMED, CONFIRMED_RUN, CONFIRMS = (f"{TAG}.{name}" for name in ("confirmed", "confirmed_run", "confirms"))
 WARM_START, VALUE, MARKED = (f"{TAG}.{name}" for name in ("warm_start", "value", "marked_names"))
+PLANNED, OVER, FAILED, HOURS = (f"{TAG}.trials.{name}" for name in ("planned", "over", "failed", "worker_hours"))
 GPU_SHARE, GPUS, WORKERS = f"{TAG}.gpu_share", f"{TAG}.gpus", f"{TAG}.workers"
 
 
@@ -191,12 +192,15 @@ def newest_with_trials(client: mlflow.MlflowClient) -> mlflow.entities.Run | Non
     return next((each for each in found if children(client, each)), None)
 
 
+def sweeps(client: mlflow.MlflowClient) -> Iterator[mlflow.entities.Run]:
+    """The runs of all sweeps, newest first."""
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    return _search(client, experiments, f"tags.`{KIND}` = 'sweep'")
+
+
 def sweep_names(client: mlflow.MlflowClient) -> list[str]:
     """The names of all recorded sweeps, newest first."""
-    experiments = [each.experiment_id for each in client.search_experiments()]
-    return [
-        run.data.tags.get(SWEEP, run.info.run_id) for run in _search(client, experiments, f"tags.`{KIND}` = 'sweep'")
-    ]
+    return [run.data.tags.get(SWEEP, run.info.run_id) for run in sweeps(client)]
 
 
 def children(client: mlflow.MlflowClient, parent: mlflow.entities.Run) -> list[mlflow.entities.Run]:

@@ -25,7 +25,7 @@ from hfsuite.own_values import own_value
 from hfsuite.policy import WorkerPolicy
 from hfsuite.ranks.conditions import Added, Conditions
 from hfsuite.ranks.examination import Examination
-from hfsuite.report import FAILED_AT_END, LOST, TRAINING_FINISHED, WARM_START
+from hfsuite.report import FAILED_AT_END, FAILURE_FILE, LOST, TRAINING_FINISHED, WARM_START
 from hfsuite.seeds import SETTING, SeedRule
 from hfsuite.trials import resources
 from hfsuite.trials.controller import checkpoint_for_tune
@@ -35,7 +35,6 @@ from hfsuite.trials.trainer import Trainer
 from hfsuite.trials.workers import Workers
 
 FINISH_GRACE_S = 3_600.0  # after its last report a rank may still push a model to a hub
-FAILURE = "failure.txt"  # in the trial's directory: the traceback of the rank that failed
 WORKERS_LOST = "workers_lost.txt"  # likewise: why its workers could not serve another trial
 
 
@@ -271,7 +270,9 @@ class TrainingTrial(Trainable):
 
     def _write_failure(self, failure: TrialFailed) -> str:
         text = f"Trial {self.trial_name}, {failure}"
-        with self._storage.storage_filesystem.open_output_stream(f"{self._storage.trial_fs_path}/{FAILURE}") as file:
+        with self._storage.storage_filesystem.open_output_stream(
+            f"{self._storage.trial_fs_path}/{FAILURE_FILE}"
+        ) as file:
             file.write(f"{text}\n".encode())
         return text
 
