@@ -41,7 +41,8 @@ class LogLines:
     def begins(self, trial: TrialResult) -> None:
         """A trial runs, for the first time or again."""
         settings = "  ".join(f"{name}={short(value)}" for name, value in trial.searched.items())
-        self._say(f"trial {trial.number:03d} ({trial.number + 1}/{self.total}) begins  {settings}".rstrip())
+        verb = "goes on" if trial.iterations else "begins"
+        self._say(f"trial {trial.number:03d} ({trial.number + 1}/{self.total}) {verb}  {settings}".rstrip())
 
     def report(self, trial: TrialResult, metrics: Mapping[str, Any]) -> None:
         """A trial has made a report."""

@@ -45,6 +45,13 @@ def test_each_event_is_one_line_that_says_how_far_the_sweep_is(capsys: pytest.Ca
     assert lines[3] == "trial 005 completed after 12 s; 6 of 6 over"
 
 
+def test_a_trial_that_was_there_before_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    display = Display(title="made", metric="loss", mode="min", progress=[], total=6, console=Console(width=40))
+    with display:
+        display.begins(trial(1, TrialState.RUNNING, iterations=3))
+    assert capsys.readouterr().out == "trial 001 (2/6) goes on  x=0.25\n"
+
+
 def test_a_better_trial_that_was_interrupted_is_named_beside_the_best(capsys: pytest.CaptureFixture[str]) -> None:
     ended, stopped = TrialState.COMPLETED, TrialState.STOPPED
     trials = [trial(0, ended, metrics={"loss": 0.5}), trial(1, stopped, metrics={"loss": 0.4})]
