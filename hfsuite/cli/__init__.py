@@ -10,6 +10,7 @@ import typer
 from hfsuite.cli import (
     best,
     clean,
+    compare,
     confirm,
     diff,
     export,
@@ -49,6 +50,7 @@ app.command("resume")(resume.resume)
 app.command("train")(train.train)
 app.command("sweeps")(sweeps.sweeps)
 app.command("show")(show.show)
+app.command("compare")(compare.compare)
 app.command("best")(best.best)
 app.command("confirm")(confirm.confirm)
 app.command("diff")(diff.diff)

@@ -108,11 +108,17 @@ def told(name: str, value: Any) -> str:
     return str(value) if number is None or isinstance(value, int) else f"{number:.4g}"
 
 
-def sparkline(values: Sequence[float], width: int = 40) -> str:
-    """A curve in one line of text; what is no number leaves a gap."""
+def sparkline(values: Sequence[float], width: int = 40, among: Sequence[float] | None = None) -> str:
+    """A curve in one line of text; what is no number leaves a gap.
+
+    Args:
+        values: of the curve.
+        width: characters at most.
+        among: values that are on the same scale, those of other curves too; None for the curve's own.
+    """
     if len(values) > width:
         values = [values[round(place * (len(values) - 1) / (width - 1))] for place in range(width)]
-    known = [each for each in values if math.isfinite(each)]
+    known = [each for each in (values if among is None else among) if math.isfinite(each)]
     if not known:
         return ""
     low, high = min(known), max(known)

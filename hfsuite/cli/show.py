@@ -10,6 +10,7 @@ from rich.table import Table
 
 from hfsuite.cli import completion, rows, settings
 from hfsuite.cli.best import find_parent
+from hfsuite.cli.of_trial import trial
 from hfsuite.cli.outcome import OK, answer
 from hfsuite.errors import ConfigurationError
 
@@ -39,7 +40,7 @@ def show(
         if sweep is not None and ":" in sweep:
             if where or sort:
                 raise ConfigurationError("--where and --sort are for the trials of a sweep, and this is one trial.")
-            found = _trial(client, sweep)
+            found = trial(client, sweep)
             if json:
                 say(found)
             else:
@@ -59,28 +60,6 @@ def show(
     title = f"{tags[runs.SWEEP]}: {tags.get(runs.STATE)}, {tags[runs.METRIC]} ({tags[runs.MODE]})"
     Console().print(rows.drawn(chosen, columns, title))
     return OK
-
-
-def _trial(client: Any, name: str) -> dict[str, Any]:
-    from hfsuite.reproduce import recorded
-    from hfsuite.tracking import listing, runs
-
-    run = recorded.find(client, name)
-    found, tags = recorded.read(client, run, whole=False), run.data.tags
-    return {
-        "title": found.title,
-        "run_id": run.info.run_id,
-        "state": tags.get(runs.STATE),
-        "why": tags.get(runs.WHY),
-        "metric": tags[runs.METRIC],
-        "config": {name: each for name, each in found.config_at_best.items() if name not in found.idle},
-        "searched": list(found.recipe.get("searched", [])),
-        "best": found.recipe.get("best"),
-        "curves": {name: sorted(points.items()) for name, points in found.curves.items()},
-        "path": f"{tags[runs.PATH]}/trial_{int(tags.get(runs.TRIAL, 0)):03d}",
-        "failure": recorded.failure(client, run),
-        **listing.own(tags),
-    }
 
 
 def _draw_trial(found: dict[str, Any]) -> None:

@@ -85,6 +85,20 @@ def test_one_trial(capsys: pytest.CaptureFixture[str]) -> None:
     assert "this is one trial" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("recorded")
+def test_several_runs_beside_one_another(capsys: pytest.CaptureFixture[str]) -> None:
+    found = asked(capsys, "compare", "three:0", "three:1", "three:2", "--sort", "loss", "--where", "state=completed")
+    assert found["differs"] == ["x"]
+    assert [each["title"] for each in found["runs"]] == ["three, trial 001", "three, trial 000"]
+    assert found["runs"][0]["curves"]["loss"] == [[10, 0.8], [20, 0.25]]
+    assert run_command(app, ["compare", "three:0", "three:1"]) == 0
+    shown = capsys.readouterr().out
+    assert "kind" not in shown, "it is the same"
+    assert "█▄" in shown, "both curves are on one scale"
+    assert run_command(app, ["compare", "three:0", "three:7"]) == 2
+    assert "has no trial '7'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("where", "sort", "trials"),
     [
